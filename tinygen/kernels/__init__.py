@@ -1,0 +1,73 @@
+"""Floor 0: raw arrays in, raw arrays out.
+
+`reference.py` specifies every kernel in NumPy; `cpu/` overrides the slow ones with Numba. `kernels.tanh(x)` calls
+whichever backend is chosen: for the process with `set_backend`, for a block with `backend`, at start-up with the
+environment variable TINYGEN_BACKEND. Numba is imported when the first kernel is called, not before.
+"""
+
+import contextlib
+import functools
+import importlib
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
+from tinygen.kernels import reference
+from tinygen.kernels.reference import ACTIVATIONS, LOG_2PI
+
+BACKENDS = {"numpy": "tinygen.kernels.reference", "numba": "tinygen.kernels.cpu"}
+
+
+def _checked(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}: choose one of {', '.join(sorted(BACKENDS))}")
+    return name
+
+
+_default = _checked(os.environ.get("TINYGEN_BACKEND", "numba"))
+_here: ContextVar[str | None] = ContextVar("tinygen_backend", default=None)
+
+
+def set_backend(name: str) -> None:
+    """Choose the backend, "numba" or "numpy", for the whole process. Raises ValueError on any other name."""
+    global _default
+    _default = _checked(name)
+
+
+def get_backend() -> str:
+    """The backend that a kernel called here would use."""
+    return _here.get() or _default
+
+
+@contextlib.contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Choose the backend inside a `with` block, for this thread only. Raises ValueError on an unknown name."""
+    token = _here.set(_checked(name))
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+def _dispatched(specification: Callable) -> Callable:
+    found: dict[str, Callable] = {}  # backend -> its function for this kernel, looked up at the first call
+
+    @functools.wraps(specification)
+    def kernel(*args):
+        chosen = _here.get() or _default
+        function = found.get(chosen)
+        if function is None:
+            module = importlib.import_module(BACKENDS[chosen])
+            function = found[chosen] = getattr(module, specification.__name__, specification)
+        return function(*args)
+
+    return kernel
+
+
+KERNELS: dict[str, Callable] = {
+    name: function
+    for name, function in vars(reference).items()
+    if inspect.isfunction(function) and not name.startswith("_")
+}
+globals().update({name: _dispatched(function) for name, function in KERNELS.items()})

@@ -1,0 +1,60 @@
+"""How the CPU kernels are compiled, cached and spread over the cores.
+
+Numba compiles a kernel when it is first called with a new dtype and keeps the machine code on disk, filed under a
+digest of every source file of this folder: a kernel inlines functions of its neighbours, and Numba alone would only
+notice a change in the kernel's own file.
+
+Loops are compiled without bounds checks. They are private: each is reached through an entry (`elementwise.py`,
+`rows.py`, ...) that has checked shapes, dtypes and strides.
+"""
+
+import hashlib
+import threading
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+
+_DIGEST = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+).hexdigest()[:12]
+
+# Contraction alone of the fast-math licences: a fused multiply-add rounds once, all else is IEEE arithmetic.
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+
+# Starting the threads costs 2 microseconds, about as long as one core needs for this many elements.
+PARALLEL_FROM = 8192
+
+
+def compiled(function: Callable, suffix: str = "", **options: object) -> Callable:
+    """`function` compiled by Numba, cached under its name, `suffix` and the digest of the sources."""
+    renamed = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__
+    )
+    renamed.__module__ = function.__module__
+    renamed.__doc__ = function.__doc__
+    renamed.__qualname__ = f"{function.__qualname__}{suffix}_{_DIGEST}"
+    return numba.njit(renamed, **(_OPTIONS | options))
+
+
+class Loop:
+    """A loop over `prange`, compiled twice: for one core and for all of them.
+
+    `loop(work, *arrays)` picks by `work`, the number of elements that the loop visits. Both versions
+    must do the same arithmetic in the same order, so that results do not depend on the number of cores.
+    """
+
+    _taken = threading.Lock()  # not every threading layer of Numba's may be entered by two threads at once
+
+    def __init__(self, function: Callable, **options: object):
+        self.serial = compiled(function, **options)
+        self.parallel = compiled(function, "_parallel", parallel=True, **options)
+
+    def __call__(self, work: int, *arguments: object) -> object:
+        if work >= PARALLEL_FROM and self._taken.acquire(blocking=False):
+            try:
+                return self.parallel(*arguments)
+            finally:
+                self._taken.release()
+        return self.serial(*arguments)

@@ -1,0 +1,300 @@
+"""Every kernel in a few lines of NumPy: the specification.
+
+A kernel takes raw arrays and returns raw arrays. What is written here is the contract: the faster backends may
+override any of these functions and must agree with it, for every float dtype, layout, size and special value
+(one conformance suite holds them to it). Unless a docstring says otherwise:
+
+- arrays are float32 or float64, the result has the first array's dtype, and no kernel writes to its inputs;
+- arrays that are combined element by element have one shape (the ops broadcast before they call);
+- NaN in gives NaN out, empty in gives empty out, and no kernel warns about overflow or division by zero;
+- a `..._grad` kernel takes the cotangent `g` of the kernel's result last, and returns the cotangent of its input.
+
+Kernels on rows take arrays of shape (rows, n) and work along the last axis.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+Array = np.ndarray
+
+LOG_2PI = math.log(2 * math.pi)
+
+quiet = np.errstate(all="ignore")
+
+
+# Elementwise -------------------------------------------------------------------------------------------------
+
+
+@quiet
+def exp(x: Array) -> Array:
+    """e^x."""
+    return np.exp(x)
+
+
+@quiet
+def log(x: Array) -> Array:
+    """Natural logarithm: -inf at 0, NaN below."""
+    return np.log(x)
+
+
+@quiet
+def log1p(x: Array) -> Array:
+    """log(1 + x), accurate near 0."""
+    return np.log1p(x)
+
+
+@quiet
+def tanh(x: Array) -> Array:
+    """Hyperbolic tangent."""
+    return np.tanh(x)
+
+
+@quiet
+def tanh_grad(y: Array, g: Array) -> Array:
+    """g (1 - y^2), where y = tanh x."""
+    return g * (1 - y * y)
+
+
+@quiet
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^-x), with no overflow on either side."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+@quiet
+def sigmoid_grad(y: Array, g: Array) -> Array:
+    """g y (1 - y), where y = sigmoid x."""
+    return g * (y * (1 - y))
+
+
+@quiet
+def softplus(x: Array) -> Array:
+    """log(1 + e^x), with no overflow."""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+@quiet
+def softplus_grad(x: Array, g: Array) -> Array:
+    """g sigmoid(x)."""
+    return g * sigmoid(x)
+
+
+@quiet
+def erf(x: Array) -> Array:
+    """The error function 2/sqrt(pi) int_0^x e^(-t^2) dt."""
+    return np.vectorize(math.erf, otypes=[x.dtype])(x)
+
+
+@quiet
+def relu(x: Array) -> Array:
+    """max(x, 0)."""
+    return np.maximum(x, 0)
+
+
+@quiet
+def relu_grad(y: Array, g: Array) -> Array:
+    """g where y > 0, else 0, where y = relu x (so the slope at 0 is 0)."""
+    return np.where(y > 0, g, np.zeros_like(g))
+
+
+# Along rows --------------------------------------------------------------------------------------------------
+
+
+@quiet
+def logsumexp(x: Array) -> Array:
+    """log sum_j e^(x_ij), shape (rows,): -inf for a row of -inf or of no elements, +inf where a row holds +inf."""
+    top = np.max(x, axis=1, keepdims=True, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, 0)
+    return np.log(np.sum(np.exp(x - top), axis=1)) + top[:, 0]
+
+
+@quiet
+def logsumexp_grad(x: Array, y: Array, g: Array) -> Array:
+    """g_i e^(x_ij - y_i), where y = logsumexp x; 0 where x_ij = -inf, so that a row of -inf has gradient zero."""
+    return np.where(x == -np.inf, 0, g[:, None] * np.exp(x - y[:, None])).astype(x.dtype, copy=False)
+
+
+@quiet
+def softmax(x: Array) -> Array:
+    """e^(x_ij) / sum_k e^(x_ik); NaN in a row of -inf, which has no largest element to compare with."""
+    return np.exp(x - logsumexp(x)[:, None])
+
+
+@quiet
+def softmax_grad(y: Array, g: Array) -> Array:
+    """y_ij (g_ij - sum_k g_ik y_ik), where y = softmax x."""
+    return y * (g - np.sum(g * y, axis=1, keepdims=True))
+
+
+@quiet
+def log_softmax(x: Array) -> Array:
+    """x_ij - log sum_k e^(x_ik)."""
+    return x - logsumexp(x)[:, None]
+
+
+@quiet
+def log_softmax_grad(y: Array, g: Array) -> Array:
+    """g_ij - e^(y_ij) sum_k g_ik, where y = log_softmax x."""
+    return g - np.exp(y) * np.sum(g, axis=1, keepdims=True)
+
+
+# Losses and densities along rows, in nats --------------------------------------------------------------------
+
+
+@quiet
+def bce_with_logits(logits: Array, targets: Array) -> Array:
+    """-log Bernoulli(t; sigmoid(l)) = sum_j softplus(l_ij) - t_ij l_ij, shape (rows,)."""
+    return np.sum(softplus(logits) - targets * logits, axis=1)
+
+
+@quiet
+def bce_with_logits_grad(logits: Array, targets: Array, g: Array) -> Array:
+    """g_i (sigmoid(l_ij) - t_ij), the cotangent of the logits; g has shape (rows,)."""
+    return g[:, None] * (sigmoid(logits) - targets)
+
+
+@quiet
+def cross_entropy_with_logits(logits: Array, labels: Array) -> Array:
+    """-log softmax(l)_(i, label_i), shape (rows,); `labels` are integers in [0, n), shape (rows,)."""
+    return logsumexp(logits) - logits[np.arange(len(labels)), labels]
+
+
+@quiet
+def cross_entropy_with_logits_grad(logits: Array, labels: Array, g: Array) -> Array:
+    """g_i (softmax(l)_ij - [j = label_i]); g has shape (rows,)."""
+    difference = softmax(logits)
+    difference[np.arange(len(labels)), labels] -= 1
+    return g[:, None] * difference
+
+
+@quiet
+def gaussian_log_density(x: Array, mean: Array, log_var: Array) -> Array:
+    """log N(x_i; m_i, diag e^(log_var_i)) = -1/2 sum_j [log 2pi + v_ij + (x_ij - m_ij)^2 e^(-v_ij)], shape (rows,)."""
+    return -0.5 * np.sum(LOG_2PI + log_var + (x - mean) ** 2 * np.exp(-log_var), axis=1, dtype=x.dtype)
+
+
+@quiet
+def gaussian_log_density_grad(
+    x: Array, mean: Array, log_var: Array, g: Array
+) -> tuple[Array, Array]:
+    """The cotangents of mean, g_i (x - m) e^-v (that of x is its negative), and of log_var, g_i/2 ((x - m)^2 e^-v - 1)."""
+    precision = np.exp(-log_var)
+    return g[:, None] * (x - mean) * precision, 0.5 * g[:, None] * ((x - mean) ** 2 * precision - 1)
+
+
+@quiet
+def gaussian_kl(mean: Array, log_var: Array) -> Array:
+    """KL(N(m_i, diag e^(v_i)) || N(0, I)) = 1/2 sum_j [e^(v_ij) + m_ij^2 - 1 - v_ij], shape (rows,).
+
+    Kingma and Welling (2014), appendix B.
+    """
+    return 0.5 * np.sum(np.exp(log_var) + mean * mean - 1 - log_var, axis=1, dtype=mean.dtype)
+
+
+@quiet
+def gaussian_kl_grad(mean: Array, log_var: Array, g: Array) -> tuple[Array, Array]:
+    """The cotangents of mean, g_i m_ij, and of log_var, g_i/2 (e^(v_ij) - 1)."""
+    return g[:, None] * mean, 0.5 * g[:, None] * (np.exp(log_var) - 1)
+
+
+@quiet
+def reparameterise(mean: Array, log_var: Array, noise: Array) -> Array:
+    """mean + e^(log_var / 2) noise, element by element: a sample of N(mean, e^log_var) for standard normal noise."""
+    return mean + np.exp(0.5 * log_var) * noise
+
+
+@quiet
+def reparameterise_grad(log_var: Array, noise: Array, g: Array) -> Array:
+    """g/2 e^(log_var / 2) noise, the cotangent of log_var (that of mean is g itself)."""
+    return 0.5 * g * np.exp(0.5 * log_var) * noise
+
+
+# Products ----------------------------------------------------------------------------------------------------
+
+
+@quiet
+def matmul(a: Array, b: Array) -> Array:
+    """The product of (m, k) and (k, n), of one dtype and any strides."""
+    return a @ b
+
+
+ACTIVATIONS: dict[str | None, Callable[[Array], Array]] = {
+    None: lambda z: z,
+    "relu": relu,
+    "tanh": tanh,
+    "sigmoid": sigmoid,
+}
+
+
+@quiet
+def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
+    """f(x w^T + b): x (rows, n_in), w (n_out, n_in), b (n_out,) or None, f one of ACTIVATIONS."""
+    z = x @ w.T
+    return ACTIVATIONS[activation](z if b is None else z + b)
+
+
+# Optimiser steps, in place -----------------------------------------------------------------------------------
+# Each updates the parameter p and its state arrays (all C-contiguous, of one shape and dtype) from the gradient g.
+
+
+@quiet
+def sgd_step(
+    p: Array, g: Array, v: Array, lr: float, momentum: float, nesterov: bool, weight_decay: float
+) -> None:
+    """d = g + weight_decay p;  v <- momentum v + d;  p <- p - lr (d + momentum v if nesterov else v).
+
+    With momentum 0, v is not read and may be left untouched. Sutskever et al. (2013), in PyTorch's parametrisation.
+    """
+    d = g + weight_decay * p
+    if momentum:
+        v[...] = momentum * v + d
+        d = d + momentum * v if nesterov else v
+    p -= lr * d
+
+
+@quiet
+def rmsprop_step(
+    p: Array, g: Array, s: Array, lr: float, alpha: float, eps: float, weight_decay: float
+) -> None:
+    """d = g + weight_decay p;  s <- alpha s + (1 - alpha) d^2;  p <- p - lr d / (sqrt s + eps).  Hinton (2012), lecture 6e."""
+    d = g + weight_decay * p
+    s[...] = alpha * s + (1 - alpha) * d * d
+    p -= lr * d / (np.sqrt(s) + eps)
+
+
+@quiet
+def adam_step(
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
+    """Adam, Kingma and Ba (2015), algorithm 1; `step` counts from 1. With `decoupled`, AdamW, Loshchilov and Hutter (2019).
+
+    d = g + weight_decay p (or p <- p - lr weight_decay p first, if decoupled);  m <- b1 m + (1 - b1) d;
+    v <- b2 v + (1 - b2) d^2;  p <- p - lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps).
+    """
+    if decoupled:
+        p *= 1 - lr * weight_decay
+        d = g
+    else:
+        d = g + weight_decay * p
+    m[...] = beta1 * m + (1 - beta1) * d
+    v[...] = beta2 * v + (1 - beta2) * d * d
+    p -= lr * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + eps)
+
+
+@quiet
+def sum_of_squares(x: Array) -> float:
+    """sum x^2 over all elements, accumulated in float64."""
+    return float(np.sum(np.square(x, dtype=np.float64)))
