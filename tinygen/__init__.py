@@ -1,0 +1,42 @@
+"""tinygen: reverse-mode autodiff from scratch, on NumPy arrays, with Numba kernels.
+
+    import tinygen as tg
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    (x * x).sum().backward()
+    x.grad  # Tensor([2., 4.])
+"""
+
+from tinygen import autograd, distributions, nn, optim, random
+from tinygen.autograd import Tensor, detect_anomaly, no_grad, tensor
+from tinygen.autograd.ops import *  # noqa: F403
+from tinygen.autograd.ops import __all__ as _ops
+from tinygen.autograd.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
+from tinygen.io import load, save
+from tinygen.kernels import backend, get_backend, set_backend
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Tensor",
+    "autograd",
+    "backend",
+    "detect_anomaly",
+    "distributions",
+    "get_backend",
+    "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
+    "jvp",
+    "load",
+    "nn",
+    "no_grad",
+    "optim",
+    "random",
+    "save",
+    "set_backend",
+    "tensor",
+    "value_and_grad",
+    "vjp",
+    *_ops,
+]

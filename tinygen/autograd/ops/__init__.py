@@ -1,0 +1,77 @@
+"""Every op: a function on tensors, arrays and numbers, that gradients flow through.
+
+One op is one short class (see `tinygen.autograd.op`) and the public function that applies it, with its specification.
+"""
+
+from tinygen.autograd.ops.elementwise import (
+    abs,
+    add,
+    astype,
+    clip,
+    divide,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    power,
+    sign,
+    sqrt,
+    square,
+    subtract,
+    where,
+)
+from tinygen.autograd.ops.transcendental import (
+    cos,
+    erf,
+    exp,
+    expm1,
+    log,
+    log1p,
+    sigmoid,
+    sin,
+    softplus,
+    tanh,
+)
+from tinygen.autograd.ops.activations import elu, gelu, leaky_relu, relu, silu
+from tinygen.autograd.ops.shapes import (
+    as_tensor,
+    broadcast_to,
+    concat,
+    expand_dims,
+    flip,
+    matrix_transpose,
+    pad,
+    permute_dims,
+    reshape,
+    roll,
+    split,
+    squeeze,
+    stack,
+    sum_to,
+    tile,
+)
+from tinygen.autograd.ops.indexing import getitem, take_along_axis
+from tinygen.autograd.ops.reductions import (
+    cumsum,
+    max,
+    mean,
+    min,
+    norm,
+    prod,
+    sort,
+    std,
+    sum,
+    var,
+)
+from tinygen.autograd.ops.softmax import log_softmax, logsumexp, softmax
+from tinygen.autograd.ops.linalg import cholesky, einsum, inv, matmul, outer, slogdet, solve
+from tinygen.autograd.ops.fused import (
+    binary_cross_entropy_with_logits,
+    cross_entropy_with_logits,
+    gaussian_kl,
+    gaussian_log_density,
+    linear,
+    reparameterise,
+)
+
+__all__ = sorted(name for name, value in globals().items() if callable(value))

@@ -1,0 +1,154 @@
+"""Picking elements out, and the adjoint: adding cotangents back where the elements came from.
+
+An element that was picked several times gets the sum of its cotangents, so the adjoint adds (`np.add.at`) where a plain
+assignment would keep only the last.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+
+from tinygen.autograd.op import Op
+from tinygen.autograd.spec import Call, Draw, specified
+from tinygen.autograd.tensor import ArrayLike, Tensor
+
+
+def _plain(index: object) -> object:
+    """The index with tensors and lists as arrays of our own, and whether it is basic (a view, no repeats)."""
+    parts = index if isinstance(index, tuple) else (index,)
+    plain = []
+    for part in parts:
+        if isinstance(part, Tensor):
+            part = part._data
+        if isinstance(part, list | np.ndarray):
+            part = np.array(part)
+            if part.size == 0 and part.dtype.kind == "f":
+                part = part.astype(np.intp)  # an empty list picks nothing
+            if part.dtype.kind not in "iub":
+                raise IndexError(f"getitem: an index must be integer or boolean, not {part.dtype}")
+        plain.append(part)
+    return tuple(plain)
+
+
+def _is_basic(index: tuple) -> bool:
+    return all(
+        part is None or part is Ellipsis or isinstance(part, slice)
+        or (isinstance(part, int | np.integer) and not isinstance(part, bool | np.bool_))
+        for part in index
+    )
+
+
+class GetItem(Op):
+    floating = False
+    views = True
+
+    def forward(self, x, index):
+        self.index, self.shape_in = index, x.shape
+        return x[index]
+
+    def backward(self, g):
+        return ScatterAdd.apply(g, index=self.index, shape=self.shape_in)
+
+
+class ScatterAdd(Op):
+    """Zeros of `shape`, to which x is added at `index`: the adjoint of getitem."""
+
+    floating = False
+
+    def forward(self, x, index, shape):
+        self.index = index
+        out = np.zeros(shape, x.dtype)
+        if _is_basic(index):
+            out[index] = x
+        else:
+            np.add.at(out, index, x)
+        return out
+
+    def backward(self, g):
+        return getitem(g, self.index)
+
+
+def _index_case(d: Draw) -> Call:
+    x = d.array(d.shape(min_dims=1, min_side=1))
+    n = x.shape[0]
+    picks = np.array([d.integer(-n, n - 1) for _ in range(d.integer(0, 4))], dtype=np.intp)
+    options = [
+        d.integer(-n, n - 1),
+        slice(None, None, d.choice([-2, -1, 1, 2])),
+        slice(d.integer(-n, n), d.integer(-n, n)),
+        (None, Ellipsis),
+        (Ellipsis, slice(0, 1)),
+        picks,
+        picks.astype(d.choice([np.int8, np.int32])),
+        picks.reshape(1, -1, 1),
+        np.arange(n) % 2 == 0,
+        x > 0,
+    ]
+    if x.ndim > 1:
+        m = x.shape[1]
+        other = np.array([d.integer(-m, m - 1) for _ in picks], dtype=np.intp)
+        options += [(picks, other), (slice(None), other), (d.integer(0, n - 1), other)]
+    return Call((x,), {"index": d.choice(options)})
+
+
+@specified(lambda x, index: x[index], _index_case, twice=False)
+def getitem(x: ArrayLike, index: object) -> Tensor:
+    """x[index], basic or advanced, as in NumPy. A repeated index adds up its cotangents."""
+    return GetItem.apply(x, index=_plain(index))
+
+
+class TakeAlongAxis(Op):
+    floating = False
+
+    def forward(self, x, indices, axis):
+        self.indices, self.axis, self.shape_in = indices, axis, x.shape
+        return np.take_along_axis(x, indices, axis)
+
+    def backward(self, g):
+        return PutAlongAxis.apply(g, indices=self.indices, axis=self.axis, shape=self.shape_in)
+
+
+class PutAlongAxis(Op):
+    """Zeros of `shape`, to which x is added along `axis` at `indices`: the adjoint of take_along_axis."""
+
+    floating = False
+
+    def forward(self, x, indices, axis, shape):
+        self.indices, self.axis = indices, axis
+        out = np.zeros(shape, x.dtype)
+        full = np.broadcast_shapes(indices.shape, shape[:axis] + (1,) + shape[axis + 1 :])
+        where = list(np.indices(full, sparse=True))
+        where[axis] = np.broadcast_to(indices, full)
+        # An axis of length 1 in x was broadcast against the indices.
+        where = [
+            np.zeros_like(i) if side == 1 and k != axis else i
+            for k, (i, side) in enumerate(zip(where, shape, strict=True))
+        ]
+        np.add.at(out, tuple(where), x)
+        return out
+
+    def backward(self, g):
+        return take_along_axis(g, self.indices, self.axis)
+
+
+def _take_case(d: Draw) -> Call:
+    x = d.array(d.shape(min_dims=1, min_side=1))
+    axis = d.integer(-x.ndim, x.ndim - 1)
+    shape = list(x.shape)
+    shape[axis] = d.integer(0, 4)
+    count = int(np.prod(shape))
+    n = x.shape[axis]
+    indices = np.array([d.integer(-n, n - 1) for _ in range(count)], dtype=np.intp)
+    return Call((x,), {"indices": indices.reshape(shape), "axis": axis})
+
+
+@specified(np.take_along_axis, _take_case, twice=False)
+def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int) -> Tensor:
+    """Elements of x along an axis by integer `indices`, whose other sides equal x's or broadcast with them."""
+    indices = np.array(indices._data if isinstance(indices, Tensor) else indices)
+    if indices.dtype.kind not in "iu":
+        raise IndexError(f"take_along_axis: indices must be integers, not {indices.dtype}")
+    ndim = np.ndim(x._data if isinstance(x, Tensor) else x)
+    axis = normalize_axis_index(axis, ndim, "take_along_axis: axis")
+    return TakeAlongAxis.apply(x, indices=indices, axis=axis)

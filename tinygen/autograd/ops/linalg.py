@@ -1,0 +1,288 @@
+"""Products of matrices, contractions, and the decompositions that a Gaussian with full covariance needs.
+
+Matrices are the last two axes; leading axes are batches that broadcast, as in NumPy. Sources of the rules: Giles (2008),
+"Collected matrix derivative results for forward and reverse mode"; Murray (2016), arXiv:1602.07527, for the Cholesky factor.
+"""
+
+from __future__ import annotations
+
+import string
+
+import numpy as np
+
+from tinygen import kernels
+from tinygen.autograd.op import Op
+from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, expand_dims, reshape
+from tinygen.autograd.spec import Call, Draw, specified
+from tinygen.autograd.tensor import ArrayLike, Tensor
+
+
+class Matmul(Op):
+    """Y = AB, dA = G B^T, dB = A^T G."""
+
+    def forward(self, a, b):
+        self.keep(a, b)
+        return kernels.matmul(a, b) if a.ndim == b.ndim == 2 else np.matmul(a, b)
+
+    def backward(self, g):
+        a, b = self.kept
+        return (
+            matmul(g, b.mT) if self.needs[0] else None,
+            matmul(a.mT, g) if self.needs[1] else None,
+        )
+
+
+def _matmul_case(d: Draw) -> Call:
+    m, k, n = d.integer(0, 4), d.integer(1, 4), d.integer(0, 4)
+    batches = d.broadcastable(2)
+    a = d.choice([(k,), (m, k), (*batches[0][:2], m, k)])
+    b = d.choice([(k,), (k, n), (*batches[1][:2], k, n)])
+    try:
+        np.broadcast_shapes(a[:-2], b[:-2])
+    except ValueError:
+        a = a[-2:]
+    return Call((d.array(a), d.array(b)))
+
+
+@specified(np.matmul, _matmul_case)
+def matmul(a: ArrayLike, b: ArrayLike) -> Tensor:
+    """The matrix product, with NumPy's rules: a vector is a row on the left and a column on the right; batches broadcast."""
+    a, b = as_tensor(a), as_tensor(b)
+    if a.ndim == 0 or b.ndim == 0:
+        raise ValueError(f"matmul: needs at least one axis each, got shapes {a.shape}, {b.shape}")
+    if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
+        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not fit: inner sides differ")
+    if a.ndim == b.ndim == 2:
+        return Matmul.apply(a, b)
+    if a.ndim == 1:
+        return reshape(matmul(expand_dims(a, 0), b), b.shape[:-2] + b.shape[-1:])
+    if b.ndim == 1:
+        return reshape(matmul(a, expand_dims(b, 1)), a.shape[:-1])
+    if b.ndim == 2:  # one matrix for the whole batch: one product
+        rows = int(np.prod(a.shape[:-1]))
+        return reshape(Matmul.apply(reshape(a, (rows, a.shape[-1])), b), a.shape[:-1] + b.shape[-1:])
+    return Matmul.apply(a, b)
+
+
+class Einsum(Op):
+    """The cotangent of an operand is the einsum of g and the other operands into its own labels.
+
+    A label that only this operand has was summed alone: its cotangent is constant along it.
+    """
+
+    def forward(self, *operands, labels, result):
+        self.labels, self.result = labels, result
+        self.keep(*operands)
+        return np.einsum(f"{','.join(labels)}->{result}", *operands, optimize=len(operands) > 2)
+
+    def backward(self, g):
+        operands = self.kept
+        return [
+            self._cotangent(g, operands, i) if needed else None
+            for i, needed in enumerate(self.needs)
+        ]
+
+    def _cotangent(self, g, operands, i):
+        own = self.labels[i]
+        others = [(x, s) for k, (x, s) in enumerate(zip(operands, self.labels, strict=True)) if k != i]
+        known = set(self.result).union(*(s for _, s in others))
+        shared = "".join(c for c in own if c in known)
+        value = Einsum.apply(
+            g, *(x for x, _ in others), labels=[self.result, *(s for _, s in others)], result=shared
+        )
+        alone = tuple(axis for axis, c in enumerate(own) if c not in known)
+        if not alone:
+            return value
+        value = expand_dims(value, alone)
+        shape = tuple(
+            operands[i].shape[axis] if axis in alone else side
+            for axis, side in enumerate(value.shape)
+        )
+        return broadcast_to(value, shape)
+
+
+def _einsum_case(d: Draw) -> Call:
+    side = {c: d.integer(0, 3) for c in "ijkl"}
+    subscripts = d.choice(
+        ["ij,jk->ik", "ij,ik->jk", "ij->ji", "ij->", "ij->j", "i,j->ij", "i,i", "ijk,kl->ijl", "ij,kl->ik"]
+        + ["ii->i", "ii", "iji->j", "ij,jk,kl->il", "...ij,...jk->...ik", "i...->...", "ij,j", "ik,jk", "i,i,i->i"]
+    )
+    batch = d.shape(max_dims=1)
+    shapes = []
+    for labels in subscripts.split("->")[0].split(","):
+        before, dots, after = labels.partition("...")
+        middle = batch if dots else ()
+        shapes.append((*(side[c] for c in before), *middle, *(side[c] for c in after)))
+    return Call(tuple(d.array(shape) for shape in shapes), {"subscripts": subscripts})
+
+
+@specified(lambda *xs, subscripts: np.einsum(subscripts, *xs), _einsum_case)
+def _einsum(*operands: ArrayLike, subscripts: str) -> Tensor:
+    return einsum(subscripts, *operands)
+
+
+def einsum(subscripts: str, *operands: ArrayLike) -> Tensor:
+    """Einstein summation, as NumPy's: `einsum("ij,jk->ik", a, b)`; repeated labels, ellipsis and implicit output included."""
+    operands = [as_tensor(x) for x in operands]
+    inputs, arrow, result = subscripts.replace(" ", "").partition("->")
+    labels = inputs.split(",")
+    if len(labels) != len(operands):
+        raise ValueError(f"einsum: {subscripts!r} names {len(labels)} operands, got {len(operands)}")
+    free = iter(sorted(set(string.ascii_letters) - set(subscripts)))
+    batch_ndim = max(
+        [x.ndim - len(s) + 3 for x, s in zip(operands, labels, strict=True) if "..." in s], default=0
+    )
+    batch = "".join(next(free) for _ in range(batch_ndim))
+    for i, (x, s) in enumerate(zip(operands, labels, strict=True)):
+        own = x.ndim - len(s) + 3 if "..." in s else 0
+        labels[i] = s.replace("...", batch[len(batch) - own :] if own > 0 else "")
+        if len(labels[i]) != x.ndim:
+            raise ValueError(f"einsum: {s!r} does not fit an operand of shape {x.shape}")
+    if not arrow:
+        letters = sorted(set("".join(labels)) - set(batch))
+        result = "..." + "".join(c for c in letters if "".join(labels).count(c) == 1)
+    result = result.replace("...", batch)
+    if unknown := set(result) - set("".join(labels)):
+        raise ValueError(f"einsum: the output of {subscripts!r} names {sorted(unknown)}, no operand does")
+    if len(set(result)) != len(result):
+        raise ValueError(f"einsum: the output of {subscripts!r} repeats a label")
+    for i, (x, s) in enumerate(zip(operands, labels, strict=True)):
+        operands[i], labels[i] = _diagonals(x, s)
+    return Einsum.apply(*operands, labels=labels, result=result)
+
+
+def _diagonals(x: Tensor, labels: str) -> tuple[Tensor, str]:
+    """The diagonal over each repeated label, so that every label stands once."""
+    for c in sorted(set(labels)):
+        axes = [i for i, label in enumerate(labels) if label == c]
+        if len(axes) > 1:
+            if len({x.shape[i] for i in axes}) > 1:
+                raise ValueError(f"einsum: label {c!r} repeats on sides of different length: {x.shape}")
+            rest = [i for i in range(x.ndim) if i not in axes]
+            along = np.arange(x.shape[axes[0]])
+            x = x.permute_dims((*axes, *rest))[(along,) * len(axes)]
+            labels = c + "".join(labels[i] for i in rest)
+    return x, labels
+
+
+def outer(a: ArrayLike, b: ArrayLike) -> Tensor:
+    """a_i b_j, for vectors a and b."""
+    a, b = as_tensor(a), as_tensor(b)
+    if a.ndim != 1 or b.ndim != 1:
+        raise ValueError(f"outer: needs two vectors, got shapes {a.shape} and {b.shape}")
+    return expand_dims(a, 1) * b
+
+
+def _check_square(name: str, a: Tensor) -> None:
+    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
+        raise ValueError(f"{name}: needs square matrices, got shape {a.shape}")
+
+
+def _well_conditioned(d: Draw, n: int) -> np.ndarray:
+    batch = d.choice([(), (2,)])
+    return d.array((*batch, n, n)) + 8 * np.eye(n)
+
+
+class Inv(Op):
+    """Y = A^-1, dA = -Y^T G Y^T."""
+
+    def forward(self, a):
+        return self.keep(np.linalg.inv(a))
+
+    def backward(self, g):
+        (y,) = self.kept
+        return -(y.mT @ g @ y.mT)
+
+
+@specified(np.linalg.inv, lambda d: Call((_well_conditioned(d, d.integer(1, 3)),)))
+def inv(a: ArrayLike) -> Tensor:
+    """The inverse of square matrices. Raises ValueError on a singular one. To apply it, `solve` is better."""
+    a = as_tensor(a)
+    _check_square("inv", a)
+    return Inv.apply(a)
+
+
+class Solve(Op):
+    """X = A^-1 B, dB = A^-T G, dA = -dB X^T."""
+
+    def forward(self, a, b):
+        return self.keep(a, np.linalg.solve(a, b))
+
+    def backward(self, g):
+        a, x = self.kept
+        db = Solve.apply(a.mT, g)
+        return (-(db @ x.mT) if self.needs[0] else None), db
+
+
+def _solve_case(d: Draw) -> Call:
+    n = d.integer(1, 3)
+    a = _well_conditioned(d, n)
+    return Call((a, d.array(d.choice([(n,), (n, 2), (2, n, 3)]))))
+
+
+@specified(np.linalg.solve, _solve_case)
+def solve(a: ArrayLike, b: ArrayLike) -> Tensor:
+    """X with A X = B, for square A (..., n, n) and B (n,) or (..., n, k). Raises ValueError on a singular A."""
+    a, b = as_tensor(a), as_tensor(b)
+    _check_square("solve", a)
+    if b.ndim == 0 or b.shape[max(b.ndim - 2, 0)] != a.shape[-1]:
+        raise ValueError(f"solve: a right-hand side of shape {b.shape} does not fit {a.shape}")
+    if b.ndim == 1:
+        return reshape(Solve.apply(a, expand_dims(b, 1)), a.shape[:-1])
+    return Solve.apply(a, b)
+
+
+class Cholesky(Op):
+    """A = L L^T. With P the lower triangle of L^T G, its diagonal halved: S = L^-T P L^-1, dA = (S + S^T) / 2."""
+
+    def forward(self, a):
+        return self.keep(np.linalg.cholesky(0.5 * (a + a.swapaxes(-1, -2))))
+
+    def backward(self, g):
+        (factor,) = self.kept
+        n = factor.shape[-1]
+        lower = Tensor(np.tri(n, dtype=factor.dtype) - 0.5 * np.eye(n, dtype=factor.dtype))
+        p = lower * (factor.mT @ g)
+        s = Solve.apply(factor.mT, Solve.apply(factor.mT, p.mT).mT)
+        return 0.5 * (s + s.mT)
+
+
+def _positive_definite(d: Draw) -> Call:
+    a = _well_conditioned(d, d.integer(1, 3))
+    return Call((a @ a.swapaxes(-1, -2) / 8,))
+
+
+@specified(lambda a: np.linalg.cholesky((a + a.swapaxes(-1, -2)) / 2), _positive_definite)
+def cholesky(a: ArrayLike) -> Tensor:
+    """The lower triangular L with L L^T = A, for positive definite A, of which the symmetric part is taken.
+
+    Raises ValueError if A is not positive definite.
+    """
+    a = as_tensor(a)
+    _check_square("cholesky", a)
+    return Cholesky.apply(a)
+
+
+class LogAbsDet(Op):
+    """y = log |det A|, dA = g A^-T."""
+
+    def forward(self, a):
+        self.keep(a)
+        return np.linalg.slogdet(a)[1]
+
+    def backward(self, g):
+        (a,) = self.kept
+        return expand_dims(g, (-2, -1)) * inv(a).mT
+
+
+@specified(lambda a: np.linalg.slogdet(a)[1], lambda d: Call((_well_conditioned(d, d.integer(1, 3)),)))
+def _log_abs_det(a: ArrayLike) -> Tensor:
+    return LogAbsDet.apply(a)
+
+
+def slogdet(a: ArrayLike) -> tuple[Tensor, Tensor]:
+    """(sign, log |det A|) of square matrices; the sign has no gradient, and (0, -inf) stands for a singular A."""
+    a = as_tensor(a)
+    _check_square("slogdet", a)
+    logarithm = _log_abs_det(a)
+    return Tensor(np.asarray(np.sign(np.linalg.slogdet(a._data)[0]), logarithm.dtype)), logarithm

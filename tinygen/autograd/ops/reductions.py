@@ -1,0 +1,238 @@
+"""Many numbers into fewer: sums and what is made of them, extremes, and running sums.
+
+A reduction over `axis` (None: all) drops those axes, or keeps them at length 1 with `keepdims`. Its backward rule first puts
+the cotangent back into the kept shape, so that it broadcasts against the input.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
+from tinygen.autograd.op import Op
+from tinygen.autograd.ops.elementwise import sqrt, square, where
+from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, flip, pad, reshape
+from tinygen.autograd.ops.indexing import take_along_axis
+from tinygen.autograd.spec import REALS, Call, Domain, Draw, along_axis, axes_of, reduction, specified
+from tinygen.autograd.tensor import ArrayLike, Axis, Tensor
+
+
+def axes_tuple(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """The axes counted from 0; all for None."""
+    return tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
+
+
+class Reduction(Op):
+    """What reductions share: `forward` sets these; `keepdims` of a reduced tensor restores its axes."""
+
+    def reduces(self, x: np.ndarray, axis: Axis) -> tuple[int, ...]:
+        self.shape_in = x.shape
+        self.axes = axes_tuple(axis, x.ndim)
+        self.shape_kept = tuple(1 if i in self.axes else n for i, n in enumerate(x.shape))
+        return self.axes
+
+    def with_axes(self, reduced: Tensor) -> Tensor:
+        return reshape(reduced, self.shape_kept)
+
+
+class Sum(Reduction):
+    floating = False
+
+    def forward(self, x, axis, keepdims):
+        dtype = x.dtype if x.dtype.kind == "f" else None
+        return np.sum(x, axis=self.reduces(x, axis), keepdims=keepdims, dtype=dtype)
+
+    def backward(self, g):
+        return broadcast_to(self.with_axes(g), self.shape_in)
+
+
+@specified(np.sum, reduction(), twice=False)
+def sum(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The sum over `axis`; 0 of nothing."""
+    return Sum.apply(x, axis=axis, keepdims=keepdims)
+
+
+def _count(x: Tensor, axis: Axis) -> int:
+    return math.prod(x.shape[i] for i in axes_tuple(axis, x.ndim))
+
+
+@specified(np.mean, reduction(min_side=1), twice=False)
+def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The mean over `axis`. Raises ValueError over no elements."""
+    x = as_tensor(x)
+    count = _count(x, axis)
+    if count == 0:
+        raise ValueError(f"mean: no elements along axis {axis} of shape {x.shape}")
+    return sum(x, axis, keepdims) * (1 / count)
+
+
+def _spread_case(d: Draw) -> Call:
+    x = d.distinct(d.shape(min_dims=1, min_side=2))
+    axis = d.choice([None, 0, -1])
+    parameters = {"axis": axis, "keepdims": d.choice([False, True])}
+    return Call((x,), {**parameters, "correction": d.choice([0, 1])})
+
+
+def _var_reference(x, axis, keepdims, correction):
+    n = x.size if axis is None else x.shape[axis]
+    centred = x - x.mean(axis=axis, keepdims=True)
+    return (centred * centred).sum(axis=axis, keepdims=keepdims) / (n - correction)
+
+
+@specified(_var_reference, _spread_case)
+def var(
+    x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0
+) -> Tensor:
+    """sum (x - mean)^2 / (n - correction) over `axis`: correction 0 for the population, 1 for a sample."""
+    x = as_tensor(x)
+    count = _count(x, axis) - correction
+    if count <= 0:
+        raise ValueError(f"var: too few elements along axis {axis} of shape {x.shape}")
+    return sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims) * (1 / count)
+
+
+@specified(lambda *a, **k: np.sqrt(_var_reference(*a, **k)), _spread_case)
+def std(
+    x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0
+) -> Tensor:
+    """The square root of `var`; its gradient is not finite where all elements are equal."""
+    return sqrt(var(x, axis, keepdims, correction))
+
+
+class Prod(Reduction):
+    """dy/dx_i is the product of all others: taken from running products of both sides, right with any number of zeros."""
+
+    floating = False
+
+    def forward(self, x, axis, keepdims):
+        self.keep(x)
+        dtype = x.dtype if x.dtype.kind == "f" else None
+        return np.prod(x, axis=self.reduces(x, axis), keepdims=keepdims, dtype=dtype)
+
+    def backward(self, g):
+        (x,) = self.kept
+        return self.with_axes(g) * _product_of_others(x, self.axes)
+
+
+def _product_of_others(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """For each element, the product of the others along `axes`, by doubling: log2(n) steps each way."""
+    rest = tuple(i for i in range(x.ndim) if i not in axes)
+    order = (*rest, *axes)
+    moved = x.permute_dims(order)
+    rows = reshape(moved, (math.prod(x.shape[i] for i in rest), math.prod(x.shape[i] for i in axes)))
+    others = _products_before(rows) * flip(_products_before(flip(rows, 1)), 1)
+    return reshape(others, moved.shape).permute_dims(tuple(int(i) for i in np.argsort(order)))
+
+
+def _products_before(rows: Tensor) -> Tensor:
+    """Element j of a row becomes the product of elements 0 to j - 1."""
+    n = rows.shape[1]
+    products = _shifted(rows, 1)
+    step = 1
+    while step < n:
+        products = products * _shifted(products, step)
+        step *= 2
+    return products
+
+
+def _shifted(rows: Tensor, step: int) -> Tensor:
+    """Rows moved right by `step`, ones entering on the left."""
+    return pad(rows, ((0, 0), (step, 0)), 1.0)[:, : rows.shape[1]]
+
+
+@specified(np.prod, reduction())
+def prod(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The product over `axis`; 1 of nothing. The gradient is exact with any number of zeros."""
+    return Prod.apply(x, axis=axis, keepdims=keepdims)
+
+
+class Max(Reduction):
+    """The cotangent goes to the largest element; elements that tie share it evenly."""
+
+    floating = False
+    extreme = staticmethod(np.max)
+
+    def forward(self, x, axis, keepdims):
+        top = self.extreme(x, axis=self.reduces(x, axis), keepdims=True)
+        attained = (x == top) | ((x != x) & (top != top))  # a NaN result came from the NaNs
+        dtype = x.dtype if x.dtype.kind == "f" else np.float32
+        self.keep(np.divide(attained, attained.sum(axis=self.axes, keepdims=True), dtype=dtype))
+        return top if keepdims else np.squeeze(top, self.axes)
+
+    def backward(self, g):
+        (share,) = self.kept
+        return self.with_axes(g) * share
+
+
+class Min(Max):
+    extreme = staticmethod(np.min)
+
+
+@specified(np.max, reduction(distinct=True, min_side=1), twice=False)
+def max(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The largest element over `axis`, NaN if there is one; ties share the gradient evenly."""
+    return Max.apply(x, axis=axis, keepdims=keepdims)
+
+
+@specified(np.min, reduction(distinct=True, min_side=1), twice=False)
+def min(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The smallest element over `axis`, NaN if there is one; ties share the gradient evenly."""
+    return Min.apply(x, axis=axis, keepdims=keepdims)
+
+
+class Norm(Reduction):
+    """y = sqrt(sum x^2), dy/dx = x / y, and 0 where y = 0. Scaled by the largest element, so it cannot overflow."""
+
+    def forward(self, x, axis, keepdims):
+        axes = self.reduces(x, axis)
+        scale = np.max(np.abs(x), axis=axes, keepdims=True, initial=0)
+        scale = np.where((scale > 0) & np.isfinite(scale), scale, 1).astype(x.dtype)
+        y = scale * np.sqrt(np.sum(np.square(x / scale), axis=axes, keepdims=True))
+        y = y if keepdims else np.squeeze(y, axes)
+        return self.keep(x, y)
+
+    def backward(self, g):
+        x, y = self.kept
+        y, g = self.with_axes(y), self.with_axes(g)
+        zero = y == 0
+        return where(zero, 0.0, g / where(zero, 1.0, y)) * x
+
+
+@specified(
+    lambda x, axis, keepdims: np.sqrt((x * x).sum(axis=axis, keepdims=keepdims)),
+    reduction(Domain(0.3, 3.0), min_side=1),
+)
+def norm(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The Euclidean length sqrt(sum x^2) over `axis`; its gradient at 0 is 0."""
+    return Norm.apply(x, axis=axis, keepdims=keepdims)
+
+
+class Cumsum(Op):
+    """Each output is the sum so far, so each input's cotangent is the sum of those from its place on."""
+
+    floating = False
+
+    def forward(self, x, axis):
+        self.axis = axis
+        return np.cumsum(x, axis=axis, dtype=x.dtype if x.dtype.kind == "f" else None)
+
+    def backward(self, g):
+        return flip(cumsum(flip(g, self.axis), self.axis), self.axis)
+
+
+@specified(np.cumsum, along_axis(), twice=False)
+def cumsum(x: ArrayLike, axis: int = -1) -> Tensor:
+    """Running sums along one axis."""
+    x = as_tensor(x)
+    return Cumsum.apply(x, axis=normalize_axis_index(axis, x.ndim, "cumsum: axis"))
+
+
+@specified(np.sort, along_axis(distinct=True), twice=False)
+def sort(x: ArrayLike, axis: int = -1, descending: bool = False) -> Tensor:
+    """The elements along one axis in rising (or falling) order, NaN last; of equal elements the earlier comes first."""
+    x = as_tensor(x)
+    axis = normalize_axis_index(axis, x.ndim, "sort: axis")
+    order = np.argsort(-x._data if descending else x._data, axis=axis, stable=True)
+    return take_along_axis(x, order, axis)

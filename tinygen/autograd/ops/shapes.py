@@ -1,0 +1,367 @@
+"""Moving numbers about: each op copies, repeats or reorders, and its adjoint moves the cotangent back.
+
+Several are views: they share their input's memory, as in NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
+from tinygen.autograd.op import Op
+from tinygen.autograd.spec import Call, Draw, specified
+from tinygen.autograd.tensor import ArrayLike, Axis, Tensor, tensor
+
+
+def as_tensor(x: ArrayLike) -> Tensor:
+    """`x` itself if it is a tensor, else a tensor of a copy."""
+    return x if isinstance(x, Tensor) else tensor(x)
+
+
+class Reshape(Op):
+    floating = False
+    views = True
+
+    def forward(self, x, shape):
+        self.shape_in = x.shape
+        return x.reshape(shape)
+
+    def backward(self, g):
+        return reshape(g, self.shape_in)
+
+
+def _reshape_case(d: Draw) -> Call:
+    x = d.array(d.shape(min_side=1))
+    options = [(-1,), (x.size,), (1, x.size), x.shape[::-1], x.shape]
+    return Call((x,), {"shape": d.choice(options)})
+
+
+@specified(lambda x, shape: x.reshape(shape), _reshape_case, twice=False)
+def reshape(x: ArrayLike, shape: int | tuple[int, ...]) -> Tensor:
+    """x in another shape of the same size, in C order; one side may be -1."""
+    return Reshape.apply(x, shape=shape)
+
+
+class PermuteDims(Op):
+    floating = False
+    views = True
+
+    def forward(self, x, axes):
+        self.axes = normalize_axis_tuple(axes, x.ndim)
+        return x.transpose(self.axes)
+
+    def backward(self, g):
+        return permute_dims(g, tuple(int(i) for i in np.argsort(self.axes)))
+
+
+def _permute_case(d: Draw) -> Call:
+    x = d.array(d.shape())
+    axes = list(range(x.ndim))
+    order = [axes.pop(d.integer(0, len(axes) - 1)) for _ in range(x.ndim)]
+    return Call((x,), {"axes": tuple(order)})
+
+
+@specified(lambda x, axes: np.transpose(x, axes), _permute_case, twice=False)
+def permute_dims(x: ArrayLike, axes: tuple[int, ...]) -> Tensor:
+    """Axis i of the result is axis axes[i] of x."""
+    return PermuteDims.apply(x, axes=axes)
+
+
+def _matrix_case(d: Draw) -> Call:
+    return Call((d.array(d.shape(min_dims=2)),))
+
+
+@specified(lambda x: np.swapaxes(x, -1, -2), _matrix_case, twice=False)
+def matrix_transpose(x: ArrayLike) -> Tensor:
+    """The last two axes swapped."""
+    x = as_tensor(x)
+    if x.ndim < 2:
+        raise ValueError(f"matrix_transpose: needs at least two axes, got shape {x.shape}")
+    return permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
+
+
+class BroadcastTo(Op):
+    floating = False
+    views = True
+
+    def forward(self, x, shape):
+        self.shape_in = x.shape
+        return np.broadcast_to(x, shape)
+
+    def backward(self, g):
+        return sum_to(g, self.shape_in)
+
+
+def _broadcast_case(d: Draw) -> Call:
+    small, other = d.broadcastable(2)
+    return Call((d.array(small),), {"shape": np.broadcast_shapes(small, other)})
+
+
+@specified(np.broadcast_to, _broadcast_case, twice=False)
+def broadcast_to(x: ArrayLike, shape: tuple[int, ...]) -> Tensor:
+    """x repeated along new axes and axes of length 1, without copying."""
+    return BroadcastTo.apply(x, shape=shape)
+
+
+def broadcast_all(*xs: ArrayLike) -> list[Tensor]:
+    """The arrays as tensors of one shape."""
+    tensors = [as_tensor(x) for x in xs]
+    shape = np.broadcast_shapes(*(x.shape for x in tensors))
+    return [x if x.shape == shape else broadcast_to(x, shape) for x in tensors]
+
+
+class SumTo(Op):
+    """The adjoint of broadcast_to: sums over the axes along which `shape` would be repeated."""
+
+    floating = False
+
+    def forward(self, x, shape):
+        self.shape_in = x.shape
+        new = x.ndim - len(shape)
+        if new < 0 or np.broadcast_shapes(x.shape, shape) != x.shape:
+            raise ValueError(f"{shape} does not broadcast to {x.shape}")
+        axes = tuple(range(new)) + tuple(
+            new + i for i, side in enumerate(shape) if side == 1 and x.shape[new + i] != 1
+        )
+        return np.sum(x, axis=axes, dtype=x.dtype).reshape(shape)
+
+    def backward(self, g):
+        return broadcast_to(g, self.shape_in)
+
+
+def _sum_to_case(d: Draw) -> Call:
+    small, other = d.broadcastable(2)
+    return Call((d.array(np.broadcast_shapes(small, other)),), {"shape": small})
+
+
+def _sum_to_reference(x, shape):
+    aligned = (1,) * (x.ndim - len(shape)) + tuple(shape)
+    for axis, side in enumerate(aligned):
+        if side == 1:
+            x = x.sum(axis=axis, keepdims=True)
+    return x.reshape(shape)
+
+
+@specified(_sum_to_reference, _sum_to_case, twice=False)
+def sum_to(x: ArrayLike, shape: tuple[int, ...]) -> Tensor:
+    """x summed over the axes that broadcasting an array of `shape` to x's shape would repeat."""
+    return SumTo.apply(x, shape=shape)
+
+
+def _squeeze_case(d: Draw) -> Call:
+    shape = (*d.shape(max_dims=2), 1)
+    return Call((d.array(shape),), {"axis": d.choice([None, -1, len(shape) - 1])})
+
+
+@specified(np.squeeze, _squeeze_case, twice=False)
+def squeeze(x: ArrayLike, axis: Axis = None) -> Tensor:
+    """x without the given axes, each of length 1 (None: without all such axes)."""
+    x = as_tensor(x)
+    axes = (
+        {i for i, side in enumerate(x.shape) if side == 1}
+        if axis is None
+        else set(normalize_axis_tuple(axis, x.ndim, "squeeze: axis"))
+    )
+    if wrong := [i for i in sorted(axes) if x.shape[i] != 1]:
+        raise ValueError(f"squeeze: axis {wrong[0]} of shape {x.shape} is not of length 1")
+    return reshape(x, tuple(side for i, side in enumerate(x.shape) if i not in axes))
+
+
+def _expand_case(d: Draw) -> Call:
+    x = d.array(d.shape(max_dims=2))
+    return Call((x,), {"axis": d.integer(-x.ndim - 1, x.ndim)})
+
+
+@specified(np.expand_dims, _expand_case, twice=False)
+def expand_dims(x: ArrayLike, axis: int | tuple[int, ...]) -> Tensor:
+    """x with axes of length 1 inserted at the given positions of the result."""
+    x = as_tensor(x)
+    count = 1 if isinstance(axis, int) else len(axis)
+    axes = set(normalize_axis_tuple(axis, x.ndim + count, "expand_dims: axis"))
+    sides = iter(x.shape)
+    return reshape(x, tuple(1 if i in axes else next(sides) for i in range(x.ndim + count)))
+
+
+class Concat(Op):
+    floating = False
+
+    def forward(self, *arrays, axis):
+        self.axis = normalize_axis_index(axis, arrays[0].ndim)
+        self.ends = np.cumsum([a.shape[self.axis] for a in arrays]).tolist()
+        return np.concatenate(arrays, axis=axis)
+
+    def backward(self, g):
+        before = (slice(None),) * self.axis
+        starts = [0, *self.ends[:-1]]
+        return [
+            g[(*before, slice(start, end))] if needed else None
+            for start, end, needed in zip(starts, self.ends, self.needs, strict=True)
+        ]
+
+
+def _concat_case(d: Draw) -> Call:
+    shape = list(d.shape(min_dims=1))
+    axis = d.integer(0, len(shape) - 1)
+    arrays = []
+    for _ in range(d.integer(1, 3)):
+        shape[axis] = d.integer(0, 3)
+        arrays.append(d.array(tuple(shape)))
+    return Call(tuple(arrays), {"axis": axis})
+
+
+@specified(lambda *xs, axis: np.concatenate(xs, axis=axis), _concat_case, twice=False)
+def _concat(*xs: ArrayLike, axis: int) -> Tensor:
+    return Concat.apply(*xs, axis=axis)
+
+
+def concat(xs: Sequence[ArrayLike], axis: int | None = 0) -> Tensor:
+    """Arrays joined along an existing axis; with axis None, each is flattened first."""
+    xs = [as_tensor(x) for x in xs]
+    if not xs:
+        raise ValueError("concat: needs at least one array")
+    if axis is None:
+        xs, axis = [reshape(x, (-1,)) for x in xs], 0
+    return _concat(*xs, axis=axis)
+
+
+def _stack_case(d: Draw) -> Call:
+    shape = d.shape(max_dims=2)
+    arrays = tuple(d.array(shape) for _ in range(d.integer(1, 3)))
+    return Call(arrays, {"axis": d.integer(-len(shape) - 1, len(shape))})
+
+
+@specified(lambda *xs, axis: np.stack(xs, axis=axis), _stack_case, twice=False)
+def _stack(*xs: ArrayLike, axis: int) -> Tensor:
+    shapes = {as_tensor(x).shape for x in xs}
+    if len(shapes) > 1:
+        raise ValueError(f"stack: all arrays need one shape, got {sorted(shapes)}")
+    return _concat(*(expand_dims(x, axis) for x in xs), axis=axis)
+
+
+def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Tensor:
+    """Arrays of one shape joined along a new axis."""
+    if len(xs) == 0:
+        raise ValueError("stack: needs at least one array")
+    return _stack(*xs, axis=axis)
+
+
+def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
+    """x cut along an axis: into a number of equal parts, or before each of the given indices."""
+    x = as_tensor(x)
+    axis = normalize_axis_index(axis, x.ndim, "split: axis")
+    length = x.shape[axis]
+    if isinstance(sections, int | np.integer):
+        if sections < 1 or length % sections:
+            raise ValueError(f"split: {length} elements do not make {sections} equal parts")
+        cuts = [length // sections * i for i in range(1, sections)]
+    else:
+        cuts = list(sections)
+    before = (slice(None),) * axis
+    return [
+        x[(*before, slice(start, end))]
+        for start, end in zip([0, *cuts], [*cuts, length], strict=True)
+    ]
+
+
+class Flip(Op):
+    floating = False
+    views = True
+
+    def forward(self, x, axis):
+        self.axis = axis
+        return np.flip(x, axis)
+
+    def backward(self, g):
+        return flip(g, self.axis)
+
+
+def _some_axes(d: Draw, ndim: int) -> int | tuple[int, ...] | None:
+    return d.choice([None, d.integer(-ndim, ndim - 1)]) if ndim else None
+
+
+def _flip_case(d: Draw) -> Call:
+    x = d.array(d.shape())
+    return Call((x,), {"axis": _some_axes(d, x.ndim)})
+
+
+@specified(np.flip, _flip_case, twice=False)
+def flip(x: ArrayLike, axis: Axis = None) -> Tensor:
+    """x in reverse order along the given axes (None: all)."""
+    return Flip.apply(x, axis=axis)
+
+
+class Roll(Op):
+    floating = False
+
+    def forward(self, x, shift, axis):
+        self.shift, self.axis = shift, axis
+        return np.roll(x, shift, axis)
+
+    def backward(self, g):
+        back = tuple(-s for s in self.shift) if isinstance(self.shift, tuple) else -self.shift
+        return roll(g, back, self.axis)
+
+
+def _roll_case(d: Draw) -> Call:
+    x = d.array(d.shape())
+    return Call((x,), {"shift": d.integer(-5, 5), "axis": _some_axes(d, x.ndim)})
+
+
+@specified(np.roll, _roll_case, twice=False)
+def roll(x: ArrayLike, shift: int | tuple[int, ...], axis: Axis = None) -> Tensor:
+    """x moved along the given axes, what leaves at one end entering at the other (None: as if flattened)."""
+    return Roll.apply(x, shift=shift, axis=axis)
+
+
+class Pad(Op):
+    floating = False
+
+    def forward(self, x, widths, value):
+        self.inside = tuple(
+            slice(low, low + side) for (low, _), side in zip(widths, x.shape, strict=True)
+        )
+        return np.pad(x, widths, constant_values=value)
+
+    def backward(self, g):
+        return g[self.inside]
+
+
+def _pad_case(d: Draw) -> Call:
+    x = d.array(d.shape(max_dims=2))
+    widths = tuple((d.integer(0, 2), d.integer(0, 2)) for _ in range(x.ndim))
+    return Call((x,), {"widths": widths, "value": 1.5})
+
+
+@specified(lambda x, widths, value: np.pad(x, widths, constant_values=value), _pad_case, twice=False)
+def pad(x: ArrayLike, widths: Sequence[tuple[int, int]] | int, value: float = 0.0) -> Tensor:
+    """x with widths[i] = (before, after) elements of `value` added along axis i; one int serves all sides."""
+    x = as_tensor(x)
+    if isinstance(widths, int):
+        widths = ((widths, widths),) * x.ndim
+    widths = tuple((int(low), int(high)) for low, high in widths)
+    if len(widths) != x.ndim or any(low < 0 or high < 0 for low, high in widths):
+        raise ValueError(f"pad: needs {x.ndim} pairs of widths >= 0, got {widths}")
+    return Pad.apply(x, widths=widths, value=value)
+
+
+def _tile_case(d: Draw) -> Call:
+    x = d.array(d.shape(max_dims=2))
+    return Call((x,), {"repeats": tuple(d.integer(0, 3) for _ in range(d.integer(0, 3)))})
+
+
+@specified(lambda x, repeats: np.tile(x, repeats), _tile_case, twice=False)
+def tile(x: ArrayLike, repeats: int | tuple[int, ...]) -> Tensor:
+    """x laid repeats[i] times side by side along axis i; the shorter of shape and repeats gets leading ones."""
+    x = as_tensor(x)
+    repeats = (repeats,) if isinstance(repeats, int) else tuple(repeats)
+    ndim = max(x.ndim, len(repeats))
+    shape = (1,) * (ndim - x.ndim) + x.shape
+    repeats = (1,) * (ndim - len(repeats)) + repeats
+    # (a, b) -> (1, a, 1, b) -> (r, a, s, b) -> (ra, sb)
+    apart = reshape(x, tuple(n for side in shape for n in (1, side)))
+    pairs = list(zip(repeats, shape, strict=True))
+    repeated = broadcast_to(apart, tuple(n for pair in pairs for n in pair))
+    return reshape(repeated, tuple(math.prod(pair) for pair in pairs))

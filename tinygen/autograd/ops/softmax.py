@@ -1,0 +1,127 @@
+"""Log-sum-exp and its relatives: sums of exponentials that neither overflow nor vanish."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from tinygen import kernels
+from tinygen.autograd.op import Fused, Op
+from tinygen.autograd.ops.elementwise import where
+from tinygen.autograd.ops.reductions import axes_tuple, sum
+from tinygen.autograd.ops.shapes import as_tensor, expand_dims, reshape
+from tinygen.autograd.ops.transcendental import exp
+from tinygen.autograd.spec import along_axis, reduction, specified
+from tinygen.autograd.tensor import ArrayLike, Axis, Tensor
+
+
+class LogSumExpRows(Op):
+    """y_i = log sum_j e^(x_ij), dy_i/dx_ij = e^(x_ij - y_i)."""
+
+    def forward(self, x):
+        return self.keep(x, kernels.logsumexp(x))
+
+    def backward(self, g):
+        x, y = self.kept
+        return LogSumExpGrad.apply(x, y, g)
+
+
+class LogSumExpGrad(Fused):
+    def forward(self, x, y, g):
+        self.keep(x, y, g)
+        return kernels.logsumexp_grad(x, y, g)
+
+    @staticmethod
+    def formula(x, y, g):
+        dead = x == -np.inf
+        return where(dead, 0.0, expand_dims(g, 1) * exp(where(dead, 0.0, x - expand_dims(y, 1))))
+
+
+class SoftmaxRows(Op):
+    """y = softmax x, dx_ij = y_ij (g_ij - sum_k g_ik y_ik)."""
+
+    def forward(self, x):
+        return self.keep(kernels.softmax(x))
+
+    def backward(self, g):
+        (y,) = self.kept
+        return SoftmaxGrad.apply(y, g)
+
+
+class SoftmaxGrad(Fused):
+    def forward(self, y, g):
+        self.keep(y, g)
+        return kernels.softmax_grad(y, g)
+
+    @staticmethod
+    def formula(y, g):
+        return y * (g - sum(g * y, axis=1, keepdims=True))
+
+
+class LogSoftmaxRows(Op):
+    """y = x - logsumexp x, dx_ij = g_ij - e^(y_ij) sum_k g_ik."""
+
+    def forward(self, x):
+        return self.keep(kernels.log_softmax(x))
+
+    def backward(self, g):
+        (y,) = self.kept
+        return LogSoftmaxGrad.apply(y, g)
+
+
+class LogSoftmaxGrad(Fused):
+    def forward(self, y, g):
+        self.keep(y, g)
+        return kernels.log_softmax_grad(y, g)
+
+    @staticmethod
+    def formula(y, g):
+        return g - exp(y) * sum(g, axis=1, keepdims=True)
+
+
+def _along_rows(op: Callable[[Tensor], Tensor], x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """`op`, which works on the rows of a matrix, applied along `axes`; what it keeps of them is put back."""
+    rest = tuple(i for i in range(x.ndim) if i not in axes)
+    order = rest + axes
+    moved = x if order == tuple(range(x.ndim)) else x.permute_dims(order)
+    sides = tuple(x.shape[i] for i in rest)
+    result = op(reshape(moved, (math.prod(sides), math.prod(x.shape[i] for i in axes))))
+    if result.ndim == 1:
+        return reshape(result, sides)
+    back = reshape(result, moved.shape)
+    return back if moved is x else back.permute_dims(tuple(int(i) for i in np.argsort(order)))
+
+
+def _logsumexp_reference(x, axis, keepdims):
+    return np.log(np.sum(np.exp(x), axis=axis, keepdims=keepdims))
+
+
+@specified(_logsumexp_reference, reduction(min_side=1))
+def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """log sum e^x over `axis`, in one pass: -inf (with gradient zero) where all are -inf, +inf where one is."""
+    x = as_tensor(x)
+    axes = axes_tuple(axis, x.ndim)
+    result = _along_rows(LogSumExpRows.apply, x, axes)
+    if not keepdims:
+        return result
+    return reshape(result, tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
+
+
+def _softmax_reference(x, axis):
+    return np.exp(x) / np.sum(np.exp(x), axis=axis, keepdims=True)
+
+
+@specified(_softmax_reference, along_axis())
+def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
+    """e^x / sum e^x along `axis`: positive numbers that sum to 1."""
+    x = as_tensor(x)
+    return _along_rows(SoftmaxRows.apply, x, axes_tuple(axis, x.ndim))
+
+
+@specified(lambda x, axis: np.log(_softmax_reference(x, axis)), along_axis())
+def log_softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
+    """x - logsumexp x along `axis`, the logarithm of softmax, accurate where that would be 0."""
+    x = as_tensor(x)
+    return _along_rows(LogSoftmaxRows.apply, x, axes_tuple(axis, x.ndim))

@@ -1,0 +1,230 @@
+"""Exponentials, logarithms, trigonometric functions and the smooth steps made of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinygen import kernels
+from tinygen.autograd.op import Op
+from tinygen.autograd.spec import POSITIVE, REALS, Domain, elementwise, specified
+from tinygen.autograd.tensor import ArrayLike, Tensor
+
+ABOVE_MINUS_ONE = Domain(-0.8, 4.0)
+
+
+class Exp(Op):
+    """y = e^x, dy/dx = y."""
+
+    def forward(self, x):
+        return self.keep(kernels.exp(x))
+
+    def backward(self, g):
+        (y,) = self.kept
+        return g * y
+
+
+@specified(np.exp, elementwise(REALS))
+def exp(x: ArrayLike) -> Tensor:
+    """e^x."""
+    return Exp.apply(x)
+
+
+class Expm1(Op):
+    """y = e^x - 1, dy/dx = y + 1."""
+
+    def forward(self, x):
+        return self.keep(np.expm1(x))
+
+    def backward(self, g):
+        (y,) = self.kept
+        return g * (y + 1)
+
+
+@specified(np.expm1, elementwise(REALS))
+def expm1(x: ArrayLike) -> Tensor:
+    """e^x - 1, accurate near 0."""
+    return Expm1.apply(x)
+
+
+class Log(Op):
+    def forward(self, x):
+        self.keep(x)
+        return kernels.log(x)
+
+    def backward(self, g):
+        (x,) = self.kept
+        return g / x
+
+
+@specified(np.log, elementwise(POSITIVE))
+def log(x: ArrayLike) -> Tensor:
+    """The natural logarithm: -inf at 0, NaN below."""
+    return Log.apply(x)
+
+
+class Log1p(Op):
+    def forward(self, x):
+        self.keep(x)
+        return kernels.log1p(x)
+
+    def backward(self, g):
+        (x,) = self.kept
+        return g / (1 + x)
+
+
+@specified(np.log1p, elementwise(ABOVE_MINUS_ONE))
+def log1p(x: ArrayLike) -> Tensor:
+    """log(1 + x), accurate near 0."""
+    return Log1p.apply(x)
+
+
+class Sin(Op):
+    def forward(self, x):
+        self.keep(x)
+        return np.sin(x)
+
+    def backward(self, g):
+        (x,) = self.kept
+        return g * cos(x)
+
+
+@specified(np.sin, elementwise(REALS))
+def sin(x: ArrayLike) -> Tensor:
+    """The sine of x radians."""
+    return Sin.apply(x)
+
+
+class Cos(Op):
+    def forward(self, x):
+        self.keep(x)
+        return np.cos(x)
+
+    def backward(self, g):
+        (x,) = self.kept
+        return -(g * sin(x))
+
+
+@specified(np.cos, elementwise(REALS))
+def cos(x: ArrayLike) -> Tensor:
+    """The cosine of x radians."""
+    return Cos.apply(x)
+
+
+class Tanh(Op):
+    """y = tanh x, dy/dx = 1 - y^2."""
+
+    def forward(self, x):
+        return self.keep(kernels.tanh(x))
+
+    def backward(self, g):
+        (y,) = self.kept
+        return tanh_grad(y, g)
+
+
+@specified(np.tanh, elementwise(REALS))
+def tanh(x: ArrayLike) -> Tensor:
+    """The hyperbolic tangent."""
+    return Tanh.apply(x)
+
+
+class TanhGrad(Op):
+    """u = g (1 - y^2), du/dy = -2 g y, du/dg = 1 - y^2."""
+
+    def forward(self, y, g):
+        self.keep(y, g)
+        return kernels.tanh_grad(y, g)
+
+    def backward(self, gg):
+        y, g = self.kept
+        return (-2 * gg * g * y if self.needs[0] else None), tanh_grad(y, gg)
+
+
+def tanh_grad(y: Tensor, g: Tensor) -> Tensor:
+    return TanhGrad.apply(y, g)
+
+
+class Sigmoid(Op):
+    """y = 1 / (1 + e^-x), dy/dx = y (1 - y)."""
+
+    def forward(self, x):
+        return self.keep(kernels.sigmoid(x))
+
+    def backward(self, g):
+        (y,) = self.kept
+        return sigmoid_grad(y, g)
+
+
+@specified(lambda x: 1 / (1 + np.exp(-x)), elementwise(REALS))
+def sigmoid(x: ArrayLike) -> Tensor:
+    """1 / (1 + e^-x), without overflow."""
+    return Sigmoid.apply(x)
+
+
+class SigmoidGrad(Op):
+    """u = g y (1 - y), du/dy = g (1 - 2y), du/dg = y (1 - y)."""
+
+    def forward(self, y, g):
+        self.keep(y, g)
+        return kernels.sigmoid_grad(y, g)
+
+    def backward(self, gg):
+        y, g = self.kept
+        return (gg * g * (1 - 2 * y) if self.needs[0] else None), sigmoid_grad(y, gg)
+
+
+def sigmoid_grad(y: Tensor, g: Tensor) -> Tensor:
+    return SigmoidGrad.apply(y, g)
+
+
+class Softplus(Op):
+    """y = log(1 + e^x), dy/dx = sigmoid x."""
+
+    def forward(self, x):
+        self.keep(x)
+        return kernels.softplus(x)
+
+    def backward(self, g):
+        (x,) = self.kept
+        return softplus_grad(x, g)
+
+
+@specified(lambda x: np.log(1 + np.exp(x)), elementwise(REALS))
+def softplus(x: ArrayLike) -> Tensor:
+    """log(1 + e^x), without overflow."""
+    return Softplus.apply(x)
+
+
+class SoftplusGrad(Op):
+    """u = g sigmoid x, du/dx = g s (1 - s) with s = sigmoid x, du/dg = s."""
+
+    def forward(self, x, g):
+        self.keep(x, g)
+        return kernels.softplus_grad(x, g)
+
+    def backward(self, gg):
+        x, g = self.kept
+        return (sigmoid_grad(sigmoid(x), gg * g) if self.needs[0] else None), softplus_grad(x, gg)
+
+
+def softplus_grad(x: Tensor, g: Tensor) -> Tensor:
+    return SoftplusGrad.apply(x, g)
+
+
+class Erf(Op):
+    """dy/dx = 2/sqrt(pi) e^(-x^2)."""
+
+    def forward(self, x):
+        self.keep(x)
+        return kernels.erf(x)
+
+    def backward(self, g):
+        (x,) = self.kept
+        return g * (2 / math.sqrt(math.pi)) * exp(-(x * x))
+
+
+@specified(lambda x: np.vectorize(math.erf, otypes=[x.dtype])(x), elementwise(REALS))
+def erf(x: ArrayLike) -> Tensor:
+    """The error function 2/sqrt(pi) int_0^x e^(-t^2) dt."""
+    return Erf.apply(x)

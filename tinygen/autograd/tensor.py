@@ -1,0 +1,375 @@
+"""`Tensor`: an array and the node that made it. Its operators and methods are sugar over `ops`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from tinygen.autograd import graph
+from tinygen.autograd.graph import Node
+
+if TYPE_CHECKING:
+    from tinygen.autograd.graph import Source
+
+ArrayLike: TypeAlias = "Tensor | np.ndarray | float | int | list | tuple"
+Axis: TypeAlias = "int | tuple[int, ...] | None"
+
+DEFAULT_DTYPE = np.dtype(np.float32)
+FLOATS = frozenset(np.dtype(name) for name in ("float16", "float32", "float64"))
+
+
+class Tensor:
+    """An n-dimensional array that remembers how it was computed. Make one with `tg.tensor`.
+
+    The array behind a tensor never changes under a recorded graph unnoticed: `data` and `numpy()` are read-only views,
+    `copy_` and the optimisers change it in place, and each change raises the version that saved arrays are checked against.
+    """
+
+    __slots__ = ("__weakref__", "_data", "_requires_grad", "grad", "node", "version")
+    __array_ufunc__ = None  # so that ndarray * tensor asks the tensor
+
+    def __init__(
+        self,
+        array: np.ndarray,
+        requires_grad: bool = False,
+        node: Node | None = None,
+        version: list[int] | None = None,
+    ):
+        """Wrap `array` as it is, without a copy: for ops. `version` is shared by tensors that share memory."""
+        self._data = array
+        self._requires_grad = requires_grad
+        self.node = node
+        self.grad: Tensor | None = None
+        self.version = [0] if version is None else version
+
+    # What it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> np.ndarray:
+        """The array, as a read-only view."""
+        view = self._data.view()
+        view.flags.writeable = False
+        return view
+
+    def numpy(self) -> np.ndarray:
+        """The array, as a read-only view."""
+        return self.data
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.data, dtype=dtype, copy=copy)
+
+    def __dlpack__(self, *, max_version: tuple[int, int] | None = None, copy: bool | None = None, **options):
+        # A consumer that does not know read-only arrays gets a copy: nobody may write behind the version counter.
+        knows_read_only = max_version is not None and max_version >= (1, 0)
+        if copy is False and not knows_read_only:
+            raise BufferError("a tensor's memory is read-only: its DLPack consumer must accept that or a copy")
+        array = self.data if knows_read_only and not copy else self._data.copy()
+        return array.__dlpack__(max_version=max_version, **options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._data.__dlpack_device__()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self._data.ndim
+
+    @property
+    def size(self) -> int:
+        return self._data.size
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def item(self) -> float | int | bool:
+        """The single number in it, as a Python number."""
+        return self._data.item()
+
+    def tolist(self) -> list | float | int | bool:
+        return self._data.tolist()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self._data)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        return self._data.__index__()
+
+    def __repr__(self) -> str:
+        numbers = np.array2string(self._data, separator=", ", prefix="Tensor(", threshold=100)
+        made = f", node={type(self.node).__name__}" if self.node is not None else ""
+        leaf = ", requires_grad=True" if self._requires_grad else ""
+        return f"Tensor({numbers}, dtype={self.dtype}{made}{leaf})"
+
+    # Its place in the graph ----------------------------------------------------------------------------------
+
+    @property
+    def source(self) -> Source | None:
+        """Where a gradient for this tensor goes: its node, itself if it is a leaf that requires one, or None."""
+        return self.node if self.node is not None else self if self._requires_grad else None
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.node is None
+
+    @property
+    def requires_grad(self) -> bool:
+        return self._requires_grad or self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self.node is not None:
+            raise ValueError("requires_grad can only be set on a leaf; use detach() to leave the graph")
+        if value and self.dtype not in FLOATS:
+            raise TypeError(f"only floating-point tensors can require a gradient, not {self.dtype}")
+        self._requires_grad = bool(value)
+
+    def backward(self, gradient: ArrayLike | None = None, retain_graph: bool = False) -> None:
+        """Add the gradient of this tensor to `.grad` of every leaf that it depends on.
+
+        Args:
+            gradient: the cotangent, of this tensor's shape; may be left out for a single number.
+            retain_graph: keep what the ops saved, so that the graph can be walked again.
+        """
+        graph.backward(self, gradient, retain_graph)
+
+    def detach(self) -> Tensor:
+        """A tensor of the same memory that no gradient flows through."""
+        return Tensor(self._data, version=self.version)
+
+    def copy_(self, values: ArrayLike) -> Tensor:
+        """Overwrite the numbers in place (with broadcasting and a cast to this dtype). For leaves only."""
+        if self.node is not None:
+            raise ValueError("copy_: only a leaf can be changed in place; this tensor was computed")
+        if not self._data.flags.writeable:
+            raise ValueError("copy_: this tensor's memory is read-only")
+        new = values._data if isinstance(values, Tensor) else np.asarray(values)
+        if np.broadcast_shapes(new.shape, self.shape) != self.shape:
+            raise ValueError(f"copy_: values of shape {new.shape} do not fit a tensor of {self.shape}")
+        np.copyto(self._data, new, casting="same_kind" if new.ndim else "unsafe")
+        self.version[0] += 1
+        return self
+
+    def zero_grad(self) -> None:
+        self.grad = None
+
+    # Operators -----------------------------------------------------------------------------------------------
+
+    def __add__(self, other: ArrayLike) -> Tensor:
+        return ops.add(self, other)
+
+    def __radd__(self, other: ArrayLike) -> Tensor:
+        return ops.add(other, self)
+
+    def __sub__(self, other: ArrayLike) -> Tensor:
+        return ops.subtract(self, other)
+
+    def __rsub__(self, other: ArrayLike) -> Tensor:
+        return ops.subtract(other, self)
+
+    def __mul__(self, other: ArrayLike) -> Tensor:
+        return ops.multiply(self, other)
+
+    def __rmul__(self, other: ArrayLike) -> Tensor:
+        return ops.multiply(other, self)
+
+    def __truediv__(self, other: ArrayLike) -> Tensor:
+        return ops.divide(self, other)
+
+    def __rtruediv__(self, other: ArrayLike) -> Tensor:
+        return ops.divide(other, self)
+
+    def __pow__(self, other: ArrayLike) -> Tensor:
+        return ops.power(self, other)
+
+    def __rpow__(self, other: ArrayLike) -> Tensor:
+        return ops.power(other, self)
+
+    def __matmul__(self, other: ArrayLike) -> Tensor:
+        return ops.matmul(self, other)
+
+    def __rmatmul__(self, other: ArrayLike) -> Tensor:
+        return ops.matmul(other, self)
+
+    def __neg__(self) -> Tensor:
+        return ops.negative(self)
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return ops.abs(self)
+
+    def __getitem__(self, index: object) -> Tensor:
+        return ops.getitem(self, index)
+
+    def __setitem__(self, index: object, value: object) -> None:
+        raise TypeError("a tensor cannot be assigned into: use tg.where, or copy_ on a leaf")
+
+    # Comparisons give boolean tensors without a gradient.
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        return Tensor(np.asarray(self._data == _raw(other)))
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        return Tensor(np.asarray(self._data != _raw(other)))
+
+    def __lt__(self, other: ArrayLike) -> Tensor:
+        return Tensor(np.asarray(self._data < _raw(other)))
+
+    def __le__(self, other: ArrayLike) -> Tensor:
+        return Tensor(np.asarray(self._data <= _raw(other)))
+
+    def __gt__(self, other: ArrayLike) -> Tensor:
+        return Tensor(np.asarray(self._data > _raw(other)))
+
+    def __ge__(self, other: ArrayLike) -> Tensor:
+        return Tensor(np.asarray(self._data >= _raw(other)))
+
+    __hash__ = object.__hash__
+
+    # Methods -------------------------------------------------------------------------------------------------
+
+    def astype(self, dtype: np.typing.DTypeLike) -> Tensor:
+        return ops.astype(self, dtype)
+
+    def reshape(self, *shape: int | tuple[int, ...]) -> Tensor:
+        return ops.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def permute_dims(self, *axes: int | tuple[int, ...]) -> Tensor:
+        return ops.permute_dims(self, axes[0] if len(axes) == 1 else axes)
+
+    @property
+    def T(self) -> Tensor:
+        """All axes reversed."""
+        return ops.permute_dims(self, tuple(range(self.ndim))[::-1])
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes swapped."""
+        return ops.matrix_transpose(self)
+
+    def squeeze(self, axis: Axis = None) -> Tensor:
+        return ops.squeeze(self, axis)
+
+    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.sum(self, axis, keepdims)
+
+    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.mean(self, axis, keepdims)
+
+    def var(self, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
+        return ops.var(self, axis, keepdims, correction)
+
+    def std(self, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
+        return ops.std(self, axis, keepdims, correction)
+
+    def prod(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.prod(self, axis, keepdims)
+
+    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.max(self, axis, keepdims)
+
+    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        return ops.min(self, axis, keepdims)
+
+    def exp(self) -> Tensor:
+        return ops.exp(self)
+
+    def log(self) -> Tensor:
+        return ops.log(self)
+
+    def sqrt(self) -> Tensor:
+        return ops.sqrt(self)
+
+    def square(self) -> Tensor:
+        return ops.square(self)
+
+    def tanh(self) -> Tensor:
+        return ops.tanh(self)
+
+    def sigmoid(self) -> Tensor:
+        return ops.sigmoid(self)
+
+    def relu(self) -> Tensor:
+        return ops.relu(self)
+
+    def clip(self, low: ArrayLike | None = None, high: ArrayLike | None = None) -> Tensor:
+        return ops.clip(self, low, high)
+
+
+def _raw(value: object) -> object:
+    return value._data if isinstance(value, Tensor) else value
+
+
+def to_array(data: object, dtype: np.typing.DTypeLike | None = None) -> np.ndarray:
+    """A native-endian array of booleans, integers or floats: a copy that nobody else holds.
+
+    An array or tensor keeps its dtype; Python floats become float32. Raises TypeError on any other kind of data,
+    ValueError on ragged nesting.
+    """
+    keeps = isinstance(data, Tensor | np.ndarray | np.generic)
+    try:
+        array = np.array(data)
+    except ValueError as error:
+        raise ValueError(f"tensor: the nested data has no one shape: {error}") from error
+    wanted = np.dtype(dtype) if dtype is not None else array.dtype
+    if dtype is None and not keeps and array.dtype.kind == "f":
+        wanted = DEFAULT_DTYPE
+    wanted = wanted.newbyteorder("=")
+    for kind in (array.dtype, wanted):
+        if kind.kind not in "biuf" or (kind.kind == "f" and kind.newbyteorder("=") not in FLOATS):
+            raise TypeError(
+                f"tensor: dtype {kind} is not supported; use booleans, integers or float16, float32, float64"
+            )
+    return array.astype(wanted, copy=False)
+
+
+def tensor(
+    data: ArrayLike,
+    dtype: np.typing.DTypeLike | None = None,
+    requires_grad: bool = False,
+    device: str = "cpu",
+) -> Tensor:
+    """A tensor that holds a copy of `data`.
+
+    Args:
+        data: an array, a tensor, a number, or nested lists of numbers.
+        dtype: defaults to that of an array, to float32 for Python floats.
+        requires_grad: make it a leaf that `backward` writes a `.grad` to.
+        device: only "cpu".
+
+    Raises:
+        TypeError: data or dtype of another kind than booleans, integers and floats.
+        ValueError: ragged nested lists, or an unknown device.
+    """
+    if device != "cpu":
+        raise ValueError(f"tensor: unknown device {device!r}; this build has only 'cpu'")
+    result = Tensor(to_array(data, dtype))
+    if requires_grad:
+        result.requires_grad = True
+    return result
+
+
+# The operators above call ops, and ops are made of tensors: the circle is closed here.
+from tinygen.autograd import ops  # noqa: E402

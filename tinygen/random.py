@@ -1,0 +1,60 @@
+"""Random tensors from a seed: NumPy's generator, with the draws that models need and a state that can be saved."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen.autograd import Tensor
+
+Shape = int | tuple[int, ...]
+
+
+class Generator:
+    """A stream of random numbers; two of one seed give the same numbers. Made by `default_rng`."""
+
+    def __init__(self, seed: int | None = None):
+        self.numpy = np.random.Generator(np.random.PCG64(seed))
+
+    def normal(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Tensor:
+        """Standard normal numbers."""
+        return Tensor(np.asarray(self.numpy.standard_normal(shape, np.dtype(dtype))))
+
+    def uniform(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Tensor:
+        """Numbers from [0, 1)."""
+        return Tensor(np.asarray(self.numpy.random(shape, np.dtype(dtype))))
+
+    def bernoulli(self, p: Tensor | np.ndarray | float, shape: Shape | None = None) -> Tensor:
+        """1 with probability p, else 0, in p's dtype. Raises ValueError where p is not in [0, 1] (NaN included)."""
+        p = p._data if isinstance(p, Tensor) else np.asarray(p)
+        if p.dtype.kind != "f":
+            p = p.astype(np.float32)
+        if not (p.size == 0 or (p.min() >= 0 and p.max() <= 1)):
+            raise ValueError("bernoulli: every probability must lie in [0, 1]")
+        dtype = p.dtype if p.dtype != np.float16 else np.dtype(np.float32)
+        drawn = self.numpy.random(p.shape if shape is None else shape, dtype) < p
+        return Tensor(np.asarray(drawn, p.dtype))
+
+    def permutation(self, n: int) -> np.ndarray:
+        """The integers below n in random order."""
+        return self.numpy.permutation(n)
+
+    def integers(self, low: int, high: int, shape: Shape = ()) -> np.ndarray:
+        """Integers from low to high - 1, int64."""
+        return np.asarray(self.numpy.integers(low, high, shape))
+
+    def random(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
+        """Like `uniform`, as an array."""
+        return self.uniform(shape, dtype)._data
+
+    def state_dict(self) -> dict:
+        """What `load_state_dict` needs to go on from here: nested dicts of integers and strings."""
+        return self.numpy.bit_generator.state
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a saved state. Raises ValueError if it is not one."""
+        self.numpy.bit_generator.state = state
+
+
+def default_rng(seed: int | None = None) -> Generator:
+    """A generator; without a seed, one that is different each time."""
+    return Generator(seed)
