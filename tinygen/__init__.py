@@ -1,9 +1,9 @@
 """tinygen: reverse-mode autodiff from scratch, on NumPy arrays, with Numba kernels.
 
-    import tinygen as tg
-    x = tg.tensor([1.0, 2.0], requires_grad=True)
-    (x * x).sum().backward()
-    x.grad  # Tensor([2., 4.])
+import tinygen as tg
+x = tg.tensor([1.0, 2.0], requires_grad=True)
+(x * x).sum().backward()
+x.grad  # Tensor([2., 4.])
 """
 
 from tinygen import autograd, distributions, nn, optim, random

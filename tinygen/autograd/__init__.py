@@ -1,8 +1,9 @@
 """Floor 1: the engine. Read `tensor.py`, `graph.py`, `op.py`, then any of `ops/`, then `transforms.py`."""
 
-from tinygen.autograd.tensor import Tensor, tensor  # first: it closes the circle of imports
+import tinygen.autograd.tensor  # first: tensors and ops need each other, and it closes the circle
 from tinygen.autograd.graph import grad, grad_enabled, no_grad, set_grad_enabled
 from tinygen.autograd.op import Fused, Op, detect_anomaly
+from tinygen.autograd.tensor import Tensor, tensor
 
 __all__ = [
     "Fused",

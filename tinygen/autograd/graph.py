@@ -75,7 +75,9 @@ def set_grad_enabled(enabled: bool) -> Iterator[None]:
 
 
 def no_grad() -> contextlib.AbstractContextManager[None]:
-    """Inside `with tg.no_grad():` (or a function that it decorates) no op is recorded, so nothing there has a gradient."""
+    """Inside `with tg.no_grad():` (or a function that it decorates) no op is recorded, so nothing
+    there has a gradient.
+    """
     return set_grad_enabled(False)
 
 
@@ -107,7 +109,9 @@ def walk(
     create_graph: bool,
     retain_graph: bool,
 ) -> dict[Source, Tensor]:
-    """Carry the cotangents of `seeds` back to the sources in `wanted` (None: to every leaf), along the paths that lead there."""
+    """Carry the cotangents of `seeds` back to the sources in `wanted` (None: to every leaf), along
+    the paths that lead there.
+    """
     nodes, leaves = ancestry(source for source, _ in seeds)
     if wanted is None:
         wanted = leaves
@@ -172,7 +176,8 @@ def grad(
     retain_graph: bool | None = None,
     allow_unused: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    """The vector-Jacobian product of `outputs` with `grad_outputs`, with respect to each of `inputs`: a tuple, as PyTorch's.
+    """The vector-Jacobian product of `outputs` with `grad_outputs`, with respect to each of
+    `inputs`: a tuple, as PyTorch's.
 
     Args:
         outputs: one tensor or several; each without a cotangent must hold a single number.
@@ -204,7 +209,9 @@ def grad(
     result = tuple(found.get(t.source) for t in inputs)
     unused = [position for position, g in enumerate(result) if g is None]
     if unused and not allow_unused:
-        raise ValueError(f"grad: no output depends on input {unused} (allow_unused=True gives None)")
+        raise ValueError(
+            f"grad: no output depends on input {unused} (allow_unused=True gives None)"
+        )
     return result
 
 
@@ -213,7 +220,9 @@ def backward(output: Tensor, gradient: object = None, retain_graph: bool = False
     from tinygen.autograd.tensor import Tensor
 
     if output.source is None:
-        raise ValueError(f"backward: this tensor does not depend on any that requires a gradient: {output!r}")
+        raise ValueError(
+            f"backward: this tensor does not depend on any that requires a gradient: {output!r}"
+        )
     found = walk([(output.source, _seed(output, gradient))], None, False, retain_graph)
     while found:
         leaf, g = found.popitem()

@@ -1,8 +1,9 @@
 """`Op`: one differentiable function, as one short class.
 
-`forward` works on arrays and calls kernels. `backward` is written in tensors, with the same ops as everything else, so a
-gradient can be differentiated again without further code. What every op needs stands here, once: bringing the inputs to one
-dtype, errors that name the op, entering the graph, and fitting a cotangent to the shape and dtype of its input.
+`forward` works on arrays and calls kernels. `backward` is written in tensors, with the same ops as
+everything else, so a gradient can be differentiated again without further code. What every op needs
+stands here, once: bringing the inputs to one dtype, errors that name the op, entering the graph,
+and fitting a cotangent to the shape and dtype of its input.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ _anomaly: ContextVar[bool] = ContextVar("tinygen_anomaly", default=False)
 class Op(Node):
     """A differentiable function; an instance is one application of it, and a node of the graph.
 
-    A subclass writes `forward(self, *arrays, **parameters)`, which returns one array, and `backward(self, g)`, which gets the
-    cotangent of the output as a tensor and returns the cotangents of the inputs: one, or a tuple with None for those that
-    `self.needs` does not ask for. In `backward`, `self.kept` gives, as tensors, what `forward` passed to `keep`.
-    A cotangent may have the broadcast shape of its input: it is summed to the input's own.
+    A subclass writes `forward(self, *arrays, **parameters)`, which returns one array, and
+    `backward(self, g)`, which gets the cotangent of the output as a tensor and returns the
+    cotangents of the inputs: one, or a tuple with None for those that `self.needs` does not ask
+    for. In `backward`, `self.kept` gives, as tensors, what `forward` passed to `keep`. A cotangent
+    may have the broadcast shape of its input: it is summed to the input's own.
     """
 
-    floating = True  # integers are converted to floats; ops that also make sense on integers say False
+    floating = (
+        True  # integers are converted to floats; ops that also make sense on integers say False
+    )
     views = False  # the output may share the input's memory
 
     def forward(self, *arrays: np.ndarray) -> np.ndarray:
@@ -120,8 +124,8 @@ class Op(Node):
 class Fused(Op):
     """An op computed by one kernel that a formula in other ops also describes.
 
-    `forward` calls the kernel and keeps the inputs that `formula` takes; the engine differentiates `formula`. It fits the
-    gradients of fused ops, which are rarely differentiated themselves.
+    `forward` calls the kernel and keeps the inputs that `formula` takes; the engine differentiates
+    `formula`. It fits the gradients of fused ops, which are rarely differentiated themselves.
     """
 
     @staticmethod
@@ -150,8 +154,9 @@ def _alias(t: Tensor) -> Tensor:
 def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
     """The inputs as tensors of the dtype that the op computes in.
 
-    Python numbers are weak: beside a tensor they stay as they are and take its dtype. Among arrays the widest float wins;
-    integers and booleans become that float, or float32 where the op or a Python float asks for one.
+    Python numbers are weak: beside a tensor they stay as they are and take its dtype. Among arrays
+    the widest float wins; integers and booleans become that float, or float32 where the op or a
+    Python float asks for one.
     """
     dtype = None
     simple = True
@@ -206,9 +211,7 @@ def name_of(op: Op | type[Op]) -> str:
 
 
 def _named(error: Exception, cls: type[Op], tensors: list) -> Exception:
-    got = ", ".join(
-        f"{t.dtype}{list(t.shape)}" if type(t) is Tensor else repr(t) for t in tensors
-    )
+    got = ", ".join(f"{t.dtype}{list(t.shape)}" if type(t) is Tensor else repr(t) for t in tensors)
     kind = next(k for k in (IndexError, TypeError, ValueError) if isinstance(error, k))
     return kind(f"{name_of(cls)}({got}): {error}")
 
@@ -217,7 +220,8 @@ def _named(error: Exception, cls: type[Op], tensors: list) -> Exception:
 def detect_anomaly() -> Iterator[None]:
     """Inside this block, the op that first makes a NaN or infinity from finite numbers raises FloatingPointError.
 
-    Forward and backward are both watched; the error names the op and the line that called it. Slow: for finding mistakes.
+    Forward and backward are both watched; the error names the op and the line that called it. Slow:
+    for finding mistakes.
     """
     token = _anomaly.set(True)
     try:

@@ -1,9 +1,10 @@
 """What an op promises, written beside the op: a plain NumPy reference, and how to draw arguments for it.
 
-`@specified(reference, case)` on a public op files its specification in `SPECS`, and every test that holds for all ops runs
-over that table. The reference is independent of the op: it uses nothing of tinygen, and where the function is analytic it
-also accepts complex arrays. A case is a function of a `Draw`, which tells where the op is defined and where it is smooth
-without saying how numbers are drawn (the testing floor draws them with Hypothesis, so that a failure shrinks).
+`@specified(reference, case)` on a public op files its specification in `SPECS`, and every test that
+holds for all ops runs over that table. The reference is independent of the op: it uses nothing of
+tinygen, and where the function is analytic it also accepts complex arrays. A case is a function of
+a `Draw`, which tells where the op is defined and where it is smooth without saying how numbers are
+drawn (the testing floor draws them with Hypothesis, so that a failure shrinks).
 """
 
 from __future__ import annotations

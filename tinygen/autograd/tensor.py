@@ -23,8 +23,9 @@ FLOATS = frozenset(np.dtype(name) for name in ("float16", "float32", "float64"))
 class Tensor:
     """An n-dimensional array that remembers how it was computed. Make one with `tg.tensor`.
 
-    The array behind a tensor never changes under a recorded graph unnoticed: `data` and `numpy()` are read-only views,
-    `copy_` and the optimisers change it in place, and each change raises the version that saved arrays are checked against.
+    The array behind a tensor never changes under a recorded graph unnoticed: `data` and `numpy()`
+    are read-only views, `copy_` and the optimisers change it in place, and each change raises the
+    version that saved arrays are checked against.
     """
 
     __slots__ = ("__weakref__", "_data", "_requires_grad", "grad", "node", "version")
@@ -60,11 +61,15 @@ class Tensor:
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.data, dtype=dtype, copy=copy)
 
-    def __dlpack__(self, *, max_version: tuple[int, int] | None = None, copy: bool | None = None, **options):
+    def __dlpack__(
+        self, *, max_version: tuple[int, int] | None = None, copy: bool | None = None, **options
+    ):
         # A consumer that does not know read-only arrays gets a copy: nobody may write behind the version counter.
         knows_read_only = max_version is not None and max_version >= (1, 0)
         if copy is False and not knows_read_only:
-            raise BufferError("a tensor's memory is read-only: its DLPack consumer must accept that or a copy")
+            raise BufferError(
+                "a tensor's memory is read-only: its DLPack consumer must accept that or a copy"
+            )
         array = self.data if knows_read_only and not copy else self._data.copy()
         return array.__dlpack__(max_version=max_version, **options)
 
@@ -140,7 +145,9 @@ class Tensor:
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         if self.node is not None:
-            raise ValueError("requires_grad can only be set on a leaf; use detach() to leave the graph")
+            raise ValueError(
+                "requires_grad can only be set on a leaf; use detach() to leave the graph"
+            )
         if value and self.dtype not in FLOATS:
             raise TypeError(f"only floating-point tensors can require a gradient, not {self.dtype}")
         self._requires_grad = bool(value)
@@ -166,7 +173,9 @@ class Tensor:
             raise ValueError("copy_: this tensor's memory is read-only")
         new = values._data if isinstance(values, Tensor) else np.asarray(values)
         if np.broadcast_shapes(new.shape, self.shape) != self.shape:
-            raise ValueError(f"copy_: values of shape {new.shape} do not fit a tensor of {self.shape}")
+            raise ValueError(
+                f"copy_: values of shape {new.shape} do not fit a tensor of {self.shape}"
+            )
         np.copyto(self._data, new, casting="same_kind" if new.ndim else "unsafe")
         self.version[0] += 1
         return self

@@ -1,9 +1,10 @@
 """Transforms: functions that turn a function into its derivative.
 
-Each runs the function on stand-ins for its arguments and walks the graph back to them. A stand-in for an argument that is
-itself being differentiated is a view of it, still connected, so transforms nest: `grad(grad(f))` is a second derivative.
-Forward mode needs no machinery of its own: the vector-Jacobian product u -> J'u is linear in u, so its own vector-Jacobian
-product with v is Jv, whatever u.
+Each runs the function on stand-ins for its arguments and walks the graph back to them. A stand-in
+for an argument that is itself being differentiated is a view of it, still connected, so transforms
+nest: `grad(grad(f))` is a second derivative. Forward mode needs no machinery of its own: the
+vector-Jacobian product u -> J'u is linear in u, so its own vector-Jacobian product with v is Jv,
+whatever u.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Callable:
             replaced[i] = x
         y = _value("grad", f, replaced)
         if y.size != 1:
-            raise ValueError(f"grad: the function must return one number, not shape {y.shape}; see jacobian")
+            raise ValueError(
+                f"grad: the function must return one number, not shape {y.shape}; see jacobian"
+            )
         more = _depends_on_more(y, inputs)
         gradients = _pull([y], inputs, [None], create_graph=more)
         return y if more else y.detach(), gradients[0] if isinstance(argnums, int) else gradients
@@ -97,7 +100,9 @@ def grad(f: Function, argnums: int | Sequence[int] = 0) -> Callable:
 
 
 def vjp(f: Function, *args: ArrayLike) -> tuple[Tensor, Callable[[ArrayLike], tuple[Tensor, ...]]]:
-    """f(*args), and the function u -> (J_1' u, ..., J_n' u): one array per argument, of its shape. It may be called again."""
+    """f(*args), and the function u -> (J_1' u, ..., J_n' u): one array per argument, of its shape.
+    It may be called again.
+    """
     inputs = [_stand_in("vjp", a) for a in args]
     y = _value("vjp", f, inputs)
     more = _depends_on_more(y, inputs)
@@ -117,10 +122,14 @@ def jvp(
         raise ValueError(f"jvp: {len(tangents)} tangents for {len(args)} arguments")
     for x, v in zip(args, tangents, strict=True):
         if np.shape(x) != np.shape(v):
-            raise ValueError(f"jvp: a tangent of shape {np.shape(v)} for an argument of {np.shape(x)}")
+            raise ValueError(
+                f"jvp: a tangent of shape {np.shape(v)} for an argument of {np.shape(x)}"
+            )
     inputs = [_stand_in("jvp", a) for a in args]
     y = _value("jvp", f, inputs)
-    more = _depends_on_more(y, inputs) or any(isinstance(v, Tensor) and v.requires_grad for v in tangents)
+    more = _depends_on_more(y, inputs) or any(
+        isinstance(v, Tensor) and v.requires_grad for v in tangents
+    )
     u = Tensor(np.zeros(y.shape, y.dtype), requires_grad=True)
     with graph.set_grad_enabled(True):
         pulled = _pull([y], inputs, [u], create_graph=True)
@@ -160,5 +169,3 @@ def jacobian(f: Function) -> Callable[[ArrayLike], Tensor]:
 def hessian(f: Function) -> Callable[[ArrayLike], Tensor]:
     """The function x -> H, of shape x.shape + x.shape, for f with a single number as result."""
     return jacobian(grad(f))
-
-

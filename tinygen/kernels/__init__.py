@@ -51,7 +51,9 @@ def backend(name: str) -> Iterator[None]:
 
 
 def _dispatched(specification: Callable) -> Callable:
-    found: dict[str, Callable] = {}  # backend -> its function for this kernel, looked up at the first call
+    found: dict[
+        str, Callable
+    ] = {}  # backend -> its function for this kernel, looked up at the first call
 
     @functools.wraps(specification)
     def kernel(*args):

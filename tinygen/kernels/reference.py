@@ -114,7 +114,9 @@ def logsumexp(x: Array) -> Array:
 @quiet
 def logsumexp_grad(x: Array, y: Array, g: Array) -> Array:
     """g_i e^(x_ij - y_i), where y = logsumexp x; 0 where x_ij = -inf, so that a row of -inf has gradient zero."""
-    return np.where(x == -np.inf, 0, g[:, None] * np.exp(x - y[:, None])).astype(x.dtype, copy=False)
+    return np.where(x == -np.inf, 0, g[:, None] * np.exp(x - y[:, None])).astype(
+        x.dtype, copy=False
+    )
 
 
 @quiet
@@ -173,14 +175,18 @@ def cross_entropy_with_logits_grad(logits: Array, labels: Array, g: Array) -> Ar
 @quiet
 def gaussian_log_density(x: Array, mean: Array, log_var: Array) -> Array:
     """log N(x_i; m_i, diag e^(log_var_i)) = -1/2 sum_j [log 2pi + v_ij + (x_ij - m_ij)^2 e^(-v_ij)], shape (rows,)."""
-    return -0.5 * np.sum(LOG_2PI + log_var + (x - mean) ** 2 * np.exp(-log_var), axis=1, dtype=x.dtype)
+    return -0.5 * np.sum(
+        LOG_2PI + log_var + (x - mean) ** 2 * np.exp(-log_var), axis=1, dtype=x.dtype
+    )
 
 
 @quiet
 def gaussian_log_density_grad(
     x: Array, mean: Array, log_var: Array, g: Array
 ) -> tuple[Array, Array]:
-    """The cotangents of mean, g_i (x - m) e^-v (that of x is its negative), and of log_var, g_i/2 ((x - m)^2 e^-v - 1)."""
+    """The cotangents of mean, g_i (x - m) e^-v (that of x is its negative), and of log_var, g_i/2
+    ((x - m)^2 e^-v - 1).
+    """
     precision = np.exp(-log_var)
     return g[:, None] * (x - mean) * precision, 0.5 * g[:, None] * ((x - mean) ** 2 * precision - 1)
 
@@ -259,7 +265,9 @@ def sgd_step(
 def rmsprop_step(
     p: Array, g: Array, s: Array, lr: float, alpha: float, eps: float, weight_decay: float
 ) -> None:
-    """d = g + weight_decay p;  s <- alpha s + (1 - alpha) d^2;  p <- p - lr d / (sqrt s + eps).  Hinton (2012), lecture 6e."""
+    """d = g + weight_decay p;  s <- alpha s + (1 - alpha) d^2;  p <- p - lr d / (sqrt s + eps).
+    Hinton (2012), lecture 6e.
+    """
     d = g + weight_decay * p
     s[...] = alpha * s + (1 - alpha) * d * d
     p -= lr * d / (np.sqrt(s) + eps)
@@ -279,7 +287,8 @@ def adam_step(
     weight_decay: float,
     decoupled: bool,
 ) -> None:
-    """Adam, Kingma and Ba (2015), algorithm 1; `step` counts from 1. With `decoupled`, AdamW, Loshchilov and Hutter (2019).
+    """Adam, Kingma and Ba (2015), algorithm 1; `step` counts from 1. With `decoupled`, AdamW,
+    Loshchilov and Hutter (2019).
 
     d = g + weight_decay p (or p <- p - lr weight_decay p first, if decoupled);  m <- b1 m + (1 - b1) d;
     v <- b2 v + (1 - b2) d^2;  p <- p - lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps).

@@ -3,6 +3,7 @@
 One op is one short class (see `tinygen.autograd.op`) and the public function that applies it, with its specification.
 """
 
+from tinygen.autograd.ops.activations import elu, gelu, leaky_relu, relu, silu
 from tinygen.autograd.ops.elementwise import (
     abs,
     add,
@@ -20,19 +21,28 @@ from tinygen.autograd.ops.elementwise import (
     subtract,
     where,
 )
-from tinygen.autograd.ops.transcendental import (
-    cos,
-    erf,
-    exp,
-    expm1,
-    log,
-    log1p,
-    sigmoid,
-    sin,
-    softplus,
-    tanh,
+from tinygen.autograd.ops.fused import (
+    binary_cross_entropy_with_logits,
+    cross_entropy_with_logits,
+    gaussian_kl,
+    gaussian_log_density,
+    linear,
+    reparameterise,
 )
-from tinygen.autograd.ops.activations import elu, gelu, leaky_relu, relu, silu
+from tinygen.autograd.ops.indexing import getitem, take_along_axis
+from tinygen.autograd.ops.linalg import cholesky, einsum, inv, matmul, outer, slogdet, solve
+from tinygen.autograd.ops.reductions import (
+    cumsum,
+    max,
+    mean,
+    min,
+    norm,
+    prod,
+    sort,
+    std,
+    sum,
+    var,
+)
 from tinygen.autograd.ops.shapes import (
     as_tensor,
     broadcast_to,
@@ -50,28 +60,18 @@ from tinygen.autograd.ops.shapes import (
     sum_to,
     tile,
 )
-from tinygen.autograd.ops.indexing import getitem, take_along_axis
-from tinygen.autograd.ops.reductions import (
-    cumsum,
-    max,
-    mean,
-    min,
-    norm,
-    prod,
-    sort,
-    std,
-    sum,
-    var,
-)
 from tinygen.autograd.ops.softmax import log_softmax, logsumexp, softmax
-from tinygen.autograd.ops.linalg import cholesky, einsum, inv, matmul, outer, slogdet, solve
-from tinygen.autograd.ops.fused import (
-    binary_cross_entropy_with_logits,
-    cross_entropy_with_logits,
-    gaussian_kl,
-    gaussian_log_density,
-    linear,
-    reparameterise,
+from tinygen.autograd.ops.transcendental import (
+    cos,
+    erf,
+    exp,
+    expm1,
+    log,
+    log1p,
+    sigmoid,
+    sin,
+    softplus,
+    tanh,
 )
 
 __all__ = sorted(name for name, value in globals().items() if callable(value))

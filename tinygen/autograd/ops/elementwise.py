@@ -1,7 +1,7 @@
 """Arithmetic: one number from each input makes one number of the output, and inputs broadcast.
 
-The rule of each op is its partial derivative times the cotangent. Summing over the axes that an input was broadcast along is
-not written here: `Op` does it for all.
+The rule of each op is its partial derivative times the cotangent. Summing over the axes that an
+input was broadcast along is not written here: `Op` does it for all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,16 @@ import numpy as np
 
 from tinygen.autograd.op import Op
 from tinygen.autograd.ops.transcendental import log
-from tinygen.autograd.spec import KINK_AT_0, NONZERO, POSITIVE, REALS, Call, Draw, elementwise, specified
+from tinygen.autograd.spec import (
+    KINK_AT_0,
+    NONZERO,
+    POSITIVE,
+    REALS,
+    Call,
+    Draw,
+    elementwise,
+    specified,
+)
 from tinygen.autograd.tensor import FLOATS, ArrayLike, Tensor
 
 
@@ -85,7 +94,8 @@ def divide(a: ArrayLike, b: ArrayLike) -> Tensor:
 class Power(Op):
     """y = a^b, dy/da = b a^(b-1), dy/db = y log a.
 
-    At b = 0 dy/da is 0 for every a, 0 included; at a = 0 dy/db is 0 for b >= 0 (the limit from the right), at b = 0 too.
+    At b = 0 dy/da is 0 for every a, 0 included; at a = 0 dy/db is 0 for b >= 0 (the limit from the
+    right), at b = 0 too.
     """
 
     floating = False
@@ -111,9 +121,7 @@ class Power(Op):
 def _power_case(d: Draw) -> Call:
     if d.choice([True, False]):
         return elementwise(POSITIVE, REALS)(d)
-    return Call(
-        elementwise(NONZERO)(d).arrays, {"b": d.choice([-2, -1, 0, 1, 2, 3])}
-    )
+    return Call(elementwise(NONZERO)(d).arrays, {"b": d.choice([-2, -1, 0, 1, 2, 3])})
 
 
 @specified(np.power, _power_case)
@@ -329,5 +337,7 @@ def astype(x: ArrayLike, dtype: np.typing.DTypeLike) -> Tensor:
         return x
     dtype = np.dtype(dtype)
     if dtype.kind not in "biuf" or (dtype.kind == "f" and dtype not in FLOATS):
-        raise TypeError(f"astype: {dtype} is not supported; use booleans, integers or float16 to 64")
+        raise TypeError(
+            f"astype: {dtype} is not supported; use booleans, integers or float16 to 64"
+        )
     return Astype.apply(x, dtype=dtype)

@@ -1,6 +1,7 @@
 """Fused ops: what a generative model does at every step, in one pass over memory each.
 
-Losses and densities are in nats, summed over the last axis: x of shape (..., n) gives one number per sample, shape (...).
+Losses and densities are in nats, summed over the last axis: x of shape (..., n) gives one number
+per sample, shape (...).
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ def _linear_case(d: Draw) -> Call:
     activation = d.choice([None, "relu", "tanh", "sigmoid"])
     if activation in ("tanh", "sigmoid"):
         x = x / 4
-    bias = (np.round(d.array((m,))) + 0.5,) if d.choice([True, False]) or activation == "relu" else ()
+    bias = (
+        (np.round(d.array((m,))) + 0.5,) if d.choice([True, False]) or activation == "relu" else ()
+    )
     return Call((x, w, *bias), {"activation": activation})
 
 
@@ -65,7 +68,9 @@ def _linear_reference(x, w, b=0.0, activation=None):
     z = x @ w.T + b
     return {
         None: z,
-        "relu": np.maximum(z.real, 0) + 1j * z.imag * (z.real > 0) if np.iscomplexobj(z) else np.maximum(z, 0),
+        "relu": np.maximum(z.real, 0) + 1j * z.imag * (z.real > 0)
+        if np.iscomplexobj(z)
+        else np.maximum(z, 0),
         "tanh": np.tanh(z),
         "sigmoid": 1 / (1 + np.exp(-z)),
     }[activation]
@@ -84,12 +89,16 @@ def linear(
         known = ", ".join(map(repr, ACTIVATION_GRADS))
         raise ValueError(f"linear: unknown activation {activation!r}; choose one of {known}")
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1]:
-        raise ValueError(f"linear: x {x.shape} does not fit w {w.shape}: needs (..., n_in) and (n_out, n_in)")
+        raise ValueError(
+            f"linear: x {x.shape} does not fit w {w.shape}: needs (..., n_in) and (n_out, n_in)"
+        )
     inputs = [x, w]
     if b is not None:
         b = as_tensor(b)
         if b.shape != (w.shape[0],):
-            raise ValueError(f"linear: b has shape {b.shape}, but w {w.shape} needs ({w.shape[0]},)")
+            raise ValueError(
+                f"linear: b has shape {b.shape}, but w {w.shape} needs ({w.shape[0]},)"
+            )
         inputs.append(b)
     if x.ndim == 2:
         return Linear.apply(*inputs, activation=activation)
@@ -234,15 +243,11 @@ class GaussianLogDensityGrad(Fused):
     def formula(x, mean, log_var, g):
         g, precision = expand_dims(g, 1), exp(-log_var)
         difference = x - mean
-        return stack(
-            [g * difference * precision, 0.5 * g * (square(difference) * precision - 1)]
-        )
+        return stack([g * difference * precision, 0.5 * g * (square(difference) * precision - 1)])
 
 
 def _gaussian_reference(x, mean, log_var):
-    return -0.5 * np.sum(
-        np.log(2 * np.pi) + log_var + (x - mean) ** 2 / np.exp(log_var), axis=-1
-    )
+    return -0.5 * np.sum(np.log(2 * np.pi) + log_var + (x - mean) ** 2 / np.exp(log_var), axis=-1)
 
 
 @specified(_gaussian_reference, lambda d: _rows(d, REALS, REALS, Domain(-1.5, 1.5)))

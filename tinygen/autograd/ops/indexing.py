@@ -33,7 +33,9 @@ def _plain(index: object) -> object:
 
 def _is_basic(index: tuple) -> bool:
     return all(
-        part is None or part is Ellipsis or isinstance(part, slice)
+        part is None
+        or part is Ellipsis
+        or isinstance(part, slice)
         or (isinstance(part, int | np.integer) and not isinstance(part, bool | np.bool_))
         for part in index
     )
@@ -117,7 +119,7 @@ class PutAlongAxis(Op):
     def forward(self, x, indices, axis, shape):
         self.indices, self.axis = indices, axis
         out = np.zeros(shape, x.dtype)
-        full = np.broadcast_shapes(indices.shape, shape[:axis] + (1,) + shape[axis + 1 :])
+        full = np.broadcast_shapes(indices.shape, (*shape[:axis], 1, *shape[axis + 1 :]))
         where = list(np.indices(full, sparse=True))
         where[axis] = np.broadcast_to(indices, full)
         # An axis of length 1 in x was broadcast against the indices.

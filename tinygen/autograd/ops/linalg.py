@@ -1,7 +1,8 @@
 """Products of matrices, contractions, and the decompositions that a Gaussian with full covariance needs.
 
-Matrices are the last two axes; leading axes are batches that broadcast, as in NumPy. Sources of the rules: Giles (2008),
-"Collected matrix derivative results for forward and reverse mode"; Murray (2016), arXiv:1602.07527, for the Cholesky factor.
+Matrices are the last two axes; leading axes are batches that broadcast, as in NumPy. Sources of the
+rules: Giles (2008), "Collected matrix derivative results for forward and reverse mode"; Murray
+(2016), arXiv:1602.07527, for the Cholesky factor.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def _matmul_case(d: Draw) -> Call:
 
 @specified(np.matmul, _matmul_case)
 def matmul(a: ArrayLike, b: ArrayLike) -> Tensor:
-    """The matrix product, with NumPy's rules: a vector is a row on the left and a column on the right; batches broadcast."""
+    """The matrix product, with NumPy's rules: a vector is a row on the left and a column on the
+    right; batches broadcast.
+    """
     a, b = as_tensor(a), as_tensor(b)
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"matmul: needs at least one axis each, got shapes {a.shape}, {b.shape}")
@@ -60,7 +63,9 @@ def matmul(a: ArrayLike, b: ArrayLike) -> Tensor:
         return reshape(matmul(a, expand_dims(b, 1)), a.shape[:-1])
     if b.ndim == 2:  # one matrix for the whole batch: one product
         rows = int(np.prod(a.shape[:-1]))
-        return reshape(Matmul.apply(reshape(a, (rows, a.shape[-1])), b), a.shape[:-1] + b.shape[-1:])
+        return reshape(
+            Matmul.apply(reshape(a, (rows, a.shape[-1])), b), a.shape[:-1] + b.shape[-1:]
+        )
     return Matmul.apply(a, b)
 
 
@@ -84,7 +89,9 @@ class Einsum(Op):
 
     def _cotangent(self, g, operands, i):
         own = self.labels[i]
-        others = [(x, s) for k, (x, s) in enumerate(zip(operands, self.labels, strict=True)) if k != i]
+        others = [
+            (x, s) for k, (x, s) in enumerate(zip(operands, self.labels, strict=True)) if k != i
+        ]
         known = set(self.result).union(*(s for _, s in others))
         shared = "".join(c for c in own if c in known)
         value = Einsum.apply(
@@ -104,8 +111,8 @@ class Einsum(Op):
 def _einsum_case(d: Draw) -> Call:
     side = {c: d.integer(0, 3) for c in "ijkl"}
     subscripts = d.choice(
-        ["ij,jk->ik", "ij,ik->jk", "ij->ji", "ij->", "ij->j", "i,j->ij", "i,i", "ijk,kl->ijl", "ij,kl->ik"]
-        + ["ii->i", "ii", "iji->j", "ij,jk,kl->il", "...ij,...jk->...ik", "i...->...", "ij,j", "ik,jk", "i,i,i->i"]
+        "ij,jk->ik ij,ik->jk ij->ji ij-> ij->j i,j->ij i,i ijk,kl->ijl ij,kl->ik ii->i ii iji->j "
+        "ij,jk,kl->il ...ij,...jk->...ik i...->... ij,j ik,jk i,i,i->i".split()
     )
     batch = d.shape(max_dims=1)
     shapes = []
@@ -122,15 +129,20 @@ def _einsum(*operands: ArrayLike, subscripts: str) -> Tensor:
 
 
 def einsum(subscripts: str, *operands: ArrayLike) -> Tensor:
-    """Einstein summation, as NumPy's: `einsum("ij,jk->ik", a, b)`; repeated labels, ellipsis and implicit output included."""
+    """Einstein summation, as NumPy's: `einsum("ij,jk->ik", a, b)`; repeated labels, ellipsis and
+    implicit output included.
+    """
     operands = [as_tensor(x) for x in operands]
     inputs, arrow, result = subscripts.replace(" ", "").partition("->")
     labels = inputs.split(",")
     if len(labels) != len(operands):
-        raise ValueError(f"einsum: {subscripts!r} names {len(labels)} operands, got {len(operands)}")
+        raise ValueError(
+            f"einsum: {subscripts!r} names {len(labels)} operands, got {len(operands)}"
+        )
     free = iter(sorted(set(string.ascii_letters) - set(subscripts)))
     batch_ndim = max(
-        [x.ndim - len(s) + 3 for x, s in zip(operands, labels, strict=True) if "..." in s], default=0
+        [x.ndim - len(s) + 3 for x, s in zip(operands, labels, strict=True) if "..." in s],
+        default=0,
     )
     batch = "".join(next(free) for _ in range(batch_ndim))
     for i, (x, s) in enumerate(zip(operands, labels, strict=True)):
@@ -143,7 +155,9 @@ def einsum(subscripts: str, *operands: ArrayLike) -> Tensor:
         result = "..." + "".join(c for c in letters if "".join(labels).count(c) == 1)
     result = result.replace("...", batch)
     if unknown := set(result) - set("".join(labels)):
-        raise ValueError(f"einsum: the output of {subscripts!r} names {sorted(unknown)}, no operand does")
+        raise ValueError(
+            f"einsum: the output of {subscripts!r} names {sorted(unknown)}, no operand does"
+        )
     if len(set(result)) != len(result):
         raise ValueError(f"einsum: the output of {subscripts!r} repeats a label")
     for i, (x, s) in enumerate(zip(operands, labels, strict=True)):
@@ -157,7 +171,9 @@ def _diagonals(x: Tensor, labels: str) -> tuple[Tensor, str]:
         axes = [i for i, label in enumerate(labels) if label == c]
         if len(axes) > 1:
             if len({x.shape[i] for i in axes}) > 1:
-                raise ValueError(f"einsum: label {c!r} repeats on sides of different length: {x.shape}")
+                raise ValueError(
+                    f"einsum: label {c!r} repeats on sides of different length: {x.shape}"
+                )
             rest = [i for i in range(x.ndim) if i not in axes]
             along = np.arange(x.shape[axes[0]])
             x = x.permute_dims((*axes, *rest))[(along,) * len(axes)]
@@ -275,7 +291,9 @@ class LogAbsDet(Op):
         return expand_dims(g, (-2, -1)) * inv(a).mT
 
 
-@specified(lambda a: np.linalg.slogdet(a)[1], lambda d: Call((_well_conditioned(d, d.integer(1, 3)),)))
+@specified(
+    lambda a: np.linalg.slogdet(a)[1], lambda d: Call((_well_conditioned(d, d.integer(1, 3)),))
+)
 def _log_abs_det(a: ArrayLike) -> Tensor:
     return LogAbsDet.apply(a)
 

@@ -1,7 +1,8 @@
 """Many numbers into fewer: sums and what is made of them, extremes, and running sums.
 
-A reduction over `axis` (None: all) drops those axes, or keeps them at length 1 with `keepdims`. Its backward rule first puts
-the cotangent back into the kept shape, so that it broadcasts against the input.
+A reduction over `axis` (None: all) drops those axes, or keeps them at length 1 with `keepdims`. Its
+backward rule first puts the cotangent back into the kept shape, so that it broadcasts against the
+input.
 """
 
 from __future__ import annotations
@@ -13,9 +14,16 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from tinygen.autograd.op import Op
 from tinygen.autograd.ops.elementwise import sqrt, square, where
-from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, flip, pad, reshape
 from tinygen.autograd.ops.indexing import take_along_axis
-from tinygen.autograd.spec import REALS, Call, Domain, Draw, along_axis, axes_of, reduction, specified
+from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, flip, pad, reshape
+from tinygen.autograd.spec import (
+    Call,
+    Domain,
+    Draw,
+    along_axis,
+    reduction,
+    specified,
+)
 from tinygen.autograd.tensor import ArrayLike, Axis, Tensor
 
 
@@ -82,9 +90,7 @@ def _var_reference(x, axis, keepdims, correction):
 
 
 @specified(_var_reference, _spread_case)
-def var(
-    x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0
-) -> Tensor:
+def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """sum (x - mean)^2 / (n - correction) over `axis`: correction 0 for the population, 1 for a sample."""
     x = as_tensor(x)
     count = _count(x, axis) - correction
@@ -94,15 +100,15 @@ def var(
 
 
 @specified(lambda *a, **k: np.sqrt(_var_reference(*a, **k)), _spread_case)
-def std(
-    x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0
-) -> Tensor:
+def std(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """The square root of `var`; its gradient is not finite where all elements are equal."""
     return sqrt(var(x, axis, keepdims, correction))
 
 
 class Prod(Reduction):
-    """dy/dx_i is the product of all others: taken from running products of both sides, right with any number of zeros."""
+    """dy/dx_i is the product of all others: taken from running products of both sides, right with
+    any number of zeros.
+    """
 
     floating = False
 
@@ -121,7 +127,9 @@ def _product_of_others(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     rest = tuple(i for i in range(x.ndim) if i not in axes)
     order = (*rest, *axes)
     moved = x.permute_dims(order)
-    rows = reshape(moved, (math.prod(x.shape[i] for i in rest), math.prod(x.shape[i] for i in axes)))
+    rows = reshape(
+        moved, (math.prod(x.shape[i] for i in rest), math.prod(x.shape[i] for i in axes))
+    )
     others = _products_before(rows) * flip(_products_before(flip(rows, 1)), 1)
     return reshape(others, moved.shape).permute_dims(tuple(int(i) for i in np.argsort(order)))
 

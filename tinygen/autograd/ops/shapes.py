@@ -335,7 +335,9 @@ def _pad_case(d: Draw) -> Call:
     return Call((x,), {"widths": widths, "value": 1.5})
 
 
-@specified(lambda x, widths, value: np.pad(x, widths, constant_values=value), _pad_case, twice=False)
+@specified(
+    lambda x, widths, value: np.pad(x, widths, constant_values=value), _pad_case, twice=False
+)
 def pad(x: ArrayLike, widths: Sequence[tuple[int, int]] | int, value: float = 0.0) -> Tensor:
     """x with widths[i] = (before, after) elements of `value` added along axis i; one int serves all sides."""
     x = as_tensor(x)

@@ -1,0 +1,181 @@
+"""Checkpoints: a nested state in one safetensors file, written so that a crash cannot spoil it.
+
+The arrays of a state become the tensors of the file, named by where they stand in it (a JSON
+pointer, RFC 6901: "/model/layers/0/weight"). Everything else is one JSON text in the file's
+metadata, in which an array leaves a null behind. No pickle: loading runs nothing. A SHA-256 over
+all of it tells a damaged checkpoint from a whole one.
+
+A file is first written whole under another name beside its target, forced to the disk, then
+renamed, which is atomic: at every moment the target is either the old file or the new one.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from tinygen.autograd import Tensor
+
+DTYPES = frozenset(
+    np.dtype(t)
+    for t in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")  # no complex
+)
+KEY, FORMAT = "tinygen", "tinygen checkpoint 1"
+
+
+def save(path: str | Path, state: Any) -> None:
+    """Write `state` to `path`, atomically: after a crash at any moment the old file is still there.
+
+    state: dicts with string keys and lists, nested at will, whose leaves are arrays or Tensors (of
+    bool, integers of 8 to 64 bits, floats of 16 to 64 bits), int (of any size, such as a
+    generator's state), float, bool, str or None. NumPy scalars count as 0-d arrays.
+    Raises TypeError for anything else and says where it stands; ValueError if it contains itself;
+    an OSError that names the folder if it cannot be written there.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        tree = _take_arrays(state, "", arrays)
+        text = json.dumps(tree)
+    except RecursionError:
+        raise ValueError("the state is nested too deeply, or contains itself") from None
+    header = json.dumps({"format": FORMAT, "sha256": _digest(text, arrays), "state": tree})
+    try:
+        content = safetensors.numpy.save(arrays, {KEY: header})
+    except safetensors.SafetensorError as error:  # more than 100 MB that is not in arrays
+        raise ValueError(f"the state does not fit in a safetensors file: {error}") from error
+    write_atomically(path, content)
+
+
+def load(path: str | Path) -> Any:
+    """The state that `save` wrote to `path`; Tensors come back as NumPy arrays.
+
+    A safetensors file from elsewhere gives its tensors as one flat dict of arrays.
+    Raises FileNotFoundError if there is none, ValueError if it is damaged or not a safetensors file
+    of NumPy's types.
+    """
+    content = Path(path).read_bytes()
+    try:
+        arrays = safetensors.numpy.load(content)
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        # The word stands in it twice, so that no one damaged byte makes a checkpoint look foreign.
+        if KEY not in str(metadata):
+            return arrays
+        own = json.loads(metadata[KEY])
+        if own["format"] != FORMAT:
+            raise ValueError(f"its format is {own['format']!r}, and this is {FORMAT!r}")
+        if own["sha256"] != _digest(json.dumps(own["state"]), arrays):
+            raise ValueError("its content does not have the SHA-256 it was saved with")
+        return _put_arrays(own["state"], arrays)
+    # LookupError: a type that NumPy lacks, or a header that lies. RecursionError: one too deep.
+    except (
+        *(safetensors.SafetensorError, ValueError, TypeError, AttributeError),
+        *(LookupError, OverflowError, RecursionError),
+    ) as error:
+        raise ValueError(f"{path} is not a whole checkpoint: {error}") from error
+
+
+def write_atomically(path: str | Path, content: bytes | str) -> None:
+    """Replace the file at `path` by `content` (text as UTF-8), all or nothing, safe on the disk.
+
+    Raises an OSError of the fitting kind (FileNotFoundError, NotADirectoryError, PermissionError)
+    that names the target; what stood there before is then untouched.
+    """
+    target = Path(os.path.realpath(path))  # a symlink stays one, and what it points to is replaced
+    # A name of its own for each write: a leftover of a killed one is never in the way, nor taken
+    # for the real file.
+    temporary = target.parent / f".tinygen-{secrets.token_hex(8)}.tmp"
+    content = content.encode() if isinstance(content, str) else content
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            reason = f"{path} could not be written: {error.strerror or error}"
+            raise OSError(error.errno, reason, str(target.parent)) from error
+        raise
+    # The rename itself must reach the disk too. Where a folder cannot be synced, it is the file
+    # system's to keep its own order.
+    with contextlib.suppress(OSError):
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _take_arrays(value: Any, pointer: str, arrays: dict[str, np.ndarray]) -> Any:
+    """`value` with its arrays moved to `arrays`, under their pointers, and None in their places."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"keys must be str, not {type(key).__name__} {key!r}{_at(pointer)}")
+        return {
+            key: _take_arrays(item, f"{pointer}/{_escape(key)}", arrays)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_take_arrays(item, f"{pointer}/{i}", arrays) for i, item in enumerate(value)]
+    if isinstance(value, Tensor):
+        value = value.numpy()
+    if isinstance(value, np.ndarray | np.generic):
+        value = np.asarray(value, order="C")
+        native = value.dtype.newbyteorder("=")
+        if native not in DTYPES:
+            raise TypeError(f"an array of dtype {value.dtype} cannot be saved{_at(pointer)}")
+        arrays[pointer] = value.astype(native, copy=False)
+        return None
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(
+        f"{type(value).__name__} cannot be saved{_at(pointer)}; a state is made of dict, list, "
+        f"arrays, Tensors, int, float, bool, str and None"
+    )
+
+
+def _put_arrays(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The inverse of `_take_arrays`."""
+    root = [tree]  # so that an array which is the whole state has a place, too
+    for pointer, array in arrays.items():
+        place: Any = root
+        key: str | int = 0
+        for token in pointer.split("/")[1:]:
+            place = place[key]
+            key = int(token) if isinstance(place, list) else _unescape(token)
+        if place[key] is not None:
+            raise ValueError(f"an array and something else both claim {pointer!r}")
+        place[key] = array
+    return root[0]
+
+
+def _digest(text: str, arrays: dict[str, np.ndarray]) -> str:
+    sha256 = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        sha256.update(f"{name} {array.dtype} {array.shape} ".encode())
+        sha256.update(array)
+    return sha256.hexdigest()
+
+
+def _escape(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _unescape(token: str) -> str:
+    return token.replace("~1", "/").replace("~0", "~")
+
+
+def _at(pointer: str) -> str:
+    return f" (at {pointer})" if pointer else ""
