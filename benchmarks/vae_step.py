@@ -1,0 +1,90 @@
+"""The training step of `demos/vae.py` against PyTorch eager, both in one process, turn by turn.
+
+    python -m benchmarks.vae_step [--batch 128] [--threads 2] [--rounds 300]
+
+A step is everything that the demo's loop does for one batch of real or random digits: flip the pixels' coins, draw the noise,
+forward, backward, optimiser. Both sides start from the same weights. PyTorch runs its default Adam and Adam(fused=True).
+"""
+
+import argparse
+import os
+import platform
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--batch", type=int, default=128)
+parser.add_argument("--threads", type=int, default=2)
+parser.add_argument("--rounds", type=int, default=300)
+
+
+def tinygen_step(batch: int):
+    import numpy as np
+
+    import tinygen as tg
+    from demos.vae import LATENT, VAE
+    from tinygen import optim
+
+    rng = tg.random.default_rng(0)
+    model = VAE(784, rng)
+    optimiser = optim.Adam(model.parameters(), lr=1e-3)
+    pixels = np.random.default_rng(0).random((batch, 784), np.float32)
+
+    def step() -> None:
+        x = rng.bernoulli(pixels)
+        reconstruction, kl = model.negative_elbo(x, rng.normal((batch, LATENT)))
+        loss = reconstruction + kl
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def torch_step(batch: int, fused: bool):
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    torch.manual_seed(0)
+    hidden, heads = nn.Linear(784, 400), nn.Linear(400, 40)
+    decoder = nn.Sequential(nn.Linear(20, 400), nn.ReLU(), nn.Linear(400, 784))
+    modules = nn.ModuleList([hidden, heads, decoder])
+    optimiser = torch.optim.Adam(modules.parameters(), lr=1e-3, fused=fused)
+    pixels = torch.rand(batch, 784)
+
+    def step() -> None:
+        x = torch.bernoulli(pixels)
+        mean, log_var = heads(F.relu(hidden(x))).chunk(2, dim=1)
+        z = mean + torch.exp(0.5 * log_var) * torch.randn_like(mean)
+        reconstruction = F.binary_cross_entropy_with_logits(decoder(z), x, reduction="sum")
+        kl = 0.5 * (log_var.exp() + mean.square() - 1 - log_var).sum()
+        loss = (reconstruction + kl) / batch
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def main() -> None:
+    args = parser.parse_args()
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(args.threads)
+    import torch
+
+    from benchmarks.timing import interleaved, summary
+
+    torch.set_num_threads(args.threads)
+    times = interleaved(
+        {
+            "tinygen": tinygen_step(args.batch),
+            "PyTorch eager, Adam(fused=True)": torch_step(args.batch, fused=True),
+            "PyTorch eager, Adam": torch_step(args.batch, fused=False),
+        },
+        rounds=args.rounds,
+    )
+    print(f"VAE 784-400-20, batch {args.batch}, {args.threads} threads, {platform.processor() or platform.machine()}\n")
+    print(summary(times, baseline="tinygen"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""What every demo needs around its page of maths: arguments, progress, an output folder, checkpoints.
+
+A run is a number of rounds (epochs, or steps). After each round the whole state of the run (model,
+optimiser, generator, the history logged so far) can be written to `checkpoint.safetensors`, so a
+run that was stopped, by Ctrl-C or by a crash, goes on with --resume and ends with the same bits as
+one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from tinygen.io import load, save, write_atomically
+
+SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+    return number
+
+
+def seed(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative: {number}")
+    return number
+
+
+def parser(name: str, doc: str, data: Sequence[str], epochs: str) -> argparse.ArgumentParser:
+    """The options that all demos share. `doc` is the demo's docstring; `epochs` says the defaults."""
+    options = argparse.ArgumentParser(
+        prog=f"python -m demos.{name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument("--data", choices=data, default=data[0], help=f"default: {data[0]}")
+    options.add_argument("--epochs", type=positive, help=f"passes over the data; default: {epochs}")
+    options.add_argument("--seed", type=seed, default=0, help="of everything random; default: 0")
+    options.add_argument(
+        "--out", type=Path, default=Path("runs") / name, help=f"folder for results; default: runs/{name}"
+    )
+    options.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
+    return options
+
+
+class Run:
+    """One run of a demo: its folder, its history, and the rounds of its loop."""
+
+    def __init__(self, out: Path, settings: dict[str, Any], resume: bool):
+        """Make the folder `out`. `settings` are what a resumed run must have in common with its checkpoint.
+
+        Exits with a clear message if the folder cannot be written or the checkpoint is of another run.
+        """
+        self.out, self.settings = out, settings
+        self.history: list[dict[str, float]] = []
+        self.round_seconds: list[float] = []
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self._saved = self._load_checkpoint() if resume else self._put_aside()
+            if self._saved is not None:
+                self.history = self._saved["history"]
+            self._write_history()  # a folder that cannot be written is found out now, not at the end
+        except OSError as error:
+            sys.exit(f"cannot use --out {out}: {error}")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / "checkpoint.safetensors"
+
+    def _load_checkpoint(self) -> dict | None:
+        try:
+            state = load(self.checkpoint)
+        except FileNotFoundError:
+            print(f"no checkpoint in {self.out} yet: starting from the beginning")
+            return None
+        except ValueError as error:
+            sys.exit(f"cannot resume: {error}")
+        found = state.get("settings") if isinstance(state, dict) else None
+        if found != self.settings:
+            sys.exit(f"cannot resume: {self.checkpoint} is of a run with {found}, not {self.settings}")
+        return state
+
+    def _put_aside(self) -> None:
+        """A run that starts anew keeps what the last one in this folder learned, under another name."""
+        if self.checkpoint.exists():
+            aside = self.checkpoint.with_name("checkpoint-previous.safetensors")
+            self.checkpoint.replace(aside)
+            print(f"starting anew; the checkpoint that was in {self.out} is now {aside.name}")
+
+    def rounds(self, count: int, unit: str, **parts: Stateful) -> Iterator[int]:
+        """Yield the rounds still to do, from the checkpoint's on, with a progress bar; save the `parts` between rounds.
+
+        Ctrl-C lets the round end, saves, and exits; a second Ctrl-C exits at once.
+        """
+        start = 0
+        if self._saved is not None:
+            start = self._saved["round"]
+            for name, part in parts.items():
+                part.load_state_dict(self._saved["parts"][name])
+            if start > count:
+                sys.exit(f"the checkpoint has {start} {unit}s already, more than the {count} asked for")
+        stop = _StopAfterRound(unit)
+        saved_at = time.monotonic()
+        with stop, tqdm(total=count, initial=start, unit=unit, disable=None) as self.bar:
+            for i in range(start, count):
+                began = time.perf_counter()
+                yield i
+                self.round_seconds.append(time.perf_counter() - began)
+                self.bar.update()
+                if stop.asked or i + 1 == count or time.monotonic() - saved_at > SAVE_EVERY:
+                    self._save(i + 1, parts)
+                    saved_at = time.monotonic()
+                if stop.asked and i + 1 < count:
+                    self.bar.close()
+                    print(f"stopped after {i + 1} of {count} {unit}s; add --resume to go on", file=sys.stderr)
+                    sys.exit(130)
+
+    def _save(self, done: int, parts: dict[str, Stateful]) -> None:
+        state = {name: part.state_dict() for name, part in parts.items()}
+        save(
+            self.checkpoint,
+            {"settings": self.settings, "round": done, "history": self.history, "parts": state},
+        )
+        self._write_history()
+
+    def log(self, **figures: float) -> None:
+        """Add a line to the history; it is shown beside the progress bar."""
+        self.history.append(figures)
+        self.bar.set_postfix({k: f"{v:.2f}" for k, v in figures.items() if isinstance(v, float)})
+
+    def _write_history(self) -> None:
+        lines = "".join(json.dumps(line) + "\n" for line in self.history)
+        write_atomically(self.out / "history.jsonl", lines)
+
+    def finish(self, **figures: float | None) -> None:
+        """Write `metrics.json` and print it."""
+        text = json.dumps(figures, indent=2) + "\n"
+        write_atomically(self.out / "metrics.json", text)
+        print(f"{text}results and pictures are in {self.out}")
+
+
+class _StopAfterRound:
+    """Turns the first Ctrl-C into a wish, which the loop grants between two rounds."""
+
+    def __init__(self, unit: str):
+        self.asked, self.unit = False, unit
+
+    def __enter__(self) -> None:
+        self.before = signal.signal(signal.SIGINT, self._ask)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        tqdm.write(f"finishing this {self.unit} to save it; Ctrl-C again to stop at once", file=sys.stderr)

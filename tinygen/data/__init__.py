@@ -1,0 +1,27 @@
+"""Data sets and minibatches: real images as float32 arrays in [0, 1], and nothing else to learn.
+
+    images = tinygen.data.load("digits")
+    for batch in batches(images.train, 100, rng):
+        x = binarise(batch, rng)
+
+Everything here is plain NumPy; the engine is not involved.
+"""
+
+from tinygen.data.batches import batches, binarise
+from tinygen.data.idx import read_idx
+from tinygen.data.images import Images, check_images
+from tinygen.data.npz import read_npz
+from tinygen.data.sets import digits, frey_faces, load, mnist
+
+__all__ = [
+    "Images",
+    "batches",
+    "binarise",
+    "check_images",
+    "digits",
+    "frey_faces",
+    "load",
+    "mnist",
+    "read_idx",
+    "read_npz",
+]

@@ -1,0 +1,67 @@
+"""Numbers over the steps of a training run: a panel for each quantity, a line for each split."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tinygen.viz.style import COLOURS, figure
+
+
+def curves(
+    history: Sequence[Mapping[str, float]],
+    path: str | Path,
+    *,
+    panels: Mapping[str, Mapping[str, str]],
+    x: str = "step",
+    unit: str = "nats",
+    log_x: bool = False,
+    title: str | None = None,
+) -> None:
+    """Draw what `history` logged, as a PNG at `path`; panels side by side, each with its own scale.
+
+    history: one mapping for each time something was logged, as the lines of history.jsonl; a
+    quantity may be missing from some of them. panels: {panel's title: {line's label: its key in
+    history}}, for example
+
+        {"reconstruction": {"train": "train_reconstruction", "test": "test_reconstruction"},
+         "KL to the prior": {"train": "train_kl", "test": "test_kl"}}
+
+    A label has the same colour in every panel. x: the key of the horizontal axis, also its name.
+    unit: of the vertical axes. Values that are not finite leave a gap.
+    Raises ValueError if nothing of a line was ever logged; ImportError without matplotlib.
+    """
+    if not panels or not all(panels.values()):
+        raise ValueError("there is no panel, or a panel without a line, to draw")
+    labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
+    colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+    series = {key: _series(history, x, key) for lines in panels.values() for key in lines.values()}
+    with figure(path) as drawing:
+        drawing.set_size_inches(4.6 * len(panels), 3.4 if title else 3.1)
+        axes = drawing.subplots(1, len(panels), squeeze=False)[0]
+        for axis, (name, lines) in zip(axes, panels.items(), strict=True):
+            for label, key in lines.items():
+                # A single point makes no line, so it gets a dot.
+                dot = "o" if len(series[key][0]) == 1 else None
+                axis.plot(*series[key], label=label, color=colour[label], marker=dot, markersize=4)
+            axis.set(title=name, xlabel=x, ylabel=unit)
+            if log_x:
+                axis.set_xscale("log")
+            else:
+                axis.locator_params(axis="x", nbins=5)
+                axis.xaxis.set_major_formatter("{x:,.0f}")
+            if len(labels) > 1:
+                axis.legend()
+        if title:
+            drawing.suptitle(title, x=0.1 / drawing.get_figwidth(), ha="left", fontsize=12)
+        drawing.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1, wspace=0.05)
+
+
+def _series(
+    history: Sequence[Mapping[str, float]], x: str, key: str
+) -> tuple[np.ndarray, np.ndarray]:
+    points = [(row[x], row[key]) for row in history if x in row and row.get(key) is not None]
+    if not points:
+        raise ValueError(f"no entry of the history has both {x!r} and {key!r}")
+    across, up = np.array(points, dtype=np.float64).T
+    return across, np.where(np.isfinite(up), up, np.nan)

@@ -1,0 +1,112 @@
+"""Images side by side, every source pixel drawn as one sharp square.
+
+The tiles are put together as one array, enlarged by a whole number, and drawn dot for dot: nothing
+is resampled, so nothing is blurred. Values are grey levels in [0, 1]; what lies outside is clipped,
+and a NaN is red, so that a model that diverged is seen to have done so.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tinygen.viz.style import DPI, figure
+
+if TYPE_CHECKING:
+    from matplotlib.text import Text
+
+# In dots:
+TILE = 84  # the least length of a tile's longer side
+GAP = 6  # between tiles
+MARGIN = 24  # around everything
+HEAD = 44  # for a title
+NAN = (0.8, 0.1, 0.1)
+
+
+def image_grid(
+    images: np.ndarray,
+    shape: tuple[int, ...],
+    path: str | Path,
+    *,
+    columns: int | None = None,
+    title: str | None = None,
+) -> None:
+    """Draw images (n, ...) in a grid, row by row, as a PNG at `path`.
+
+    shape: of one image, (height, width), or (height, width, 3) in colour. columns: about as many as
+    rows if not given; a last row need not be full.
+    Raises ValueError if there is no image, they are not of that shape, or columns < 1; ImportError
+    without matplotlib.
+    """
+    tiles = _tiles(images, shape, "images")
+    if columns is not None and columns < 1:
+        raise ValueError(f"a grid needs at least 1 column, not {columns}")
+    columns = columns or math.ceil(math.sqrt(len(tiles)))
+    rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    _draw(rows, [], path, title)
+
+
+def image_rows(
+    rows: Mapping[str, np.ndarray],
+    shape: tuple[int, ...],
+    path: str | Path,
+    *,
+    title: str | None = None,
+) -> None:
+    """Draw one row of images for each entry, its key as the label on its left, as a PNG at `path`.
+
+    For images that belong together column by column: {"original": x, "reconstruction": y}, or the
+    steps of a walk. rows: each (n, ...), n need not be the same. shape, errors: as in `image_grid`.
+    """
+    if not rows:
+        raise ValueError("there is no row of images to draw")
+    tiles = [_tiles(images, shape, f"row {label!r}") for label, images in rows.items()]
+    _draw(tiles, list(rows), path, title)
+
+
+def _tiles(images: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """`images` as colours (n, height, width, 3) in [0, 1]."""
+    images = np.asarray(images, dtype=np.float32)
+    if len(shape) not in (2, 3) or min(shape) < 1 or (len(shape) == 3 and shape[2] != 3):
+        raise ValueError(f"an image has shape (height, width) or (height, width, 3), not {shape}")
+    if images.ndim < 2 or len(images) == 0 or images[0].size != math.prod(shape):
+        raise ValueError(f"{name} of shape {images.shape} are not one or more images {shape}")
+    grey = images.reshape(len(images), shape[0], shape[1], -1)
+    colours = np.broadcast_to(np.clip(grey, 0, 1), (*grey.shape[:3], 3))
+    return np.where(np.isnan(grey).any(-1, keepdims=True), np.float32(NAN), colours)
+
+
+def _draw(rows: list[np.ndarray], labels: list[str], path: str | Path, title: str | None) -> None:
+    height, width = rows[0].shape[1:3]
+    zoom = math.ceil(TILE / max(height, width))
+    down, across = height * zoom + GAP, width * zoom + GAP  # from one tile to the next
+    columns = max(map(len, rows))
+    mosaic = np.ones((len(rows) * down - GAP, columns * across - GAP, 3), np.float32)
+    for i, row in enumerate(rows):
+        for j, tile in enumerate(row):
+            corner = mosaic[i * down :, j * across :]
+            corner[: height * zoom, : width * zoom] = tile.repeat(zoom, 0).repeat(zoom, 1)
+
+    with figure(path) as drawing:
+        # Measured, not guessed, so that no label is cut off.
+        side = [drawing.text(0, 0, label, ha="right", va="center") for label in labels]
+        head = drawing.text(0, 0, title, ha="left", va="center", fontsize=11) if title else None
+        left = MARGIN + max((_width(text) + 2 * GAP for text in side), default=0)
+        top = MARGIN + (HEAD if head else 0)
+        total_width = left + mosaic.shape[1] + MARGIN
+        total_height = top + mosaic.shape[0] + MARGIN
+        if head:
+            total_width = max(total_width, 2 * MARGIN + _width(head))
+            head.set_position((MARGIN / total_width, 1 - (top - HEAD / 2) / total_height))
+        for i, text in enumerate(side):
+            middle = top + i * down + height * zoom / 2
+            text.set_position(((left - 2 * GAP) / total_width, 1 - middle / total_height))
+        # Half a dot more, because matplotlib rounds down to whole ones.
+        drawing.set_size_inches((total_width + 0.5) / DPI, (total_height + 0.5) / DPI)
+        drawing.figimage(mosaic, xo=left, yo=MARGIN)
+
+
+def _width(text: "Text") -> int:
+    return math.ceil(text.get_window_extent().width)
