@@ -2,15 +2,18 @@
 
     python -m benchmarks.vae_step [--batch 128] [--threads 2] [--rounds 300]
 
-A step is everything that the demo's loop does for one batch of real or random digits: flip the pixels' coins, draw the noise,
-forward, backward, optimiser. Both sides start from the same weights. PyTorch runs its default Adam and Adam(fused=True).
+A step is everything that the demo's loop does for one batch of real or random digits: flip the
+pixels' coins, draw the noise, forward, backward, optimiser. Both sides start from the same weights.
+PyTorch runs its default Adam and Adam(fused=True).
 """
 
 import argparse
 import os
 import platform
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("--batch", type=int, default=128)
 parser.add_argument("--threads", type=int, default=2)
 parser.add_argument("--rounds", type=int, default=300)
@@ -82,7 +85,9 @@ def main() -> None:
         },
         rounds=args.rounds,
     )
-    print(f"VAE 784-400-20, batch {args.batch}, {args.threads} threads, {platform.processor() or platform.machine()}\n")
+    print(
+        f"VAE 784-400-20, batch {args.batch}, {args.threads} threads, {platform.processor() or platform.machine()}\n"
+    )
     print(summary(times, baseline="tinygen"))
 
 

@@ -1,7 +1,10 @@
 """`python -m demos`: the demos in teaching order."""
 
 DEMOS = {
-    "vae": ("a variational autoencoder: digits from noise", "10 s on the 8x8 digits, 1 min on MNIST"),
+    "vae": (
+        "a variational autoencoder: digits from noise",
+        "10 s on the 8x8 digits, 1 min on MNIST",
+    ),
 }
 
 

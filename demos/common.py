@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from tinygen import data
+from tinygen.data import Images
 from tinygen.io import load, save, write_atomically
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
@@ -43,21 +45,32 @@ def seed(text: str) -> int:
     return number
 
 
-def parser(name: str, doc: str, data: Sequence[str], epochs: str) -> argparse.ArgumentParser:
+def parser(name: str, doc: str, sets: Sequence[str], epochs: str) -> argparse.ArgumentParser:
     """The options that all demos share. `doc` is the demo's docstring; `epochs` says the defaults."""
     options = argparse.ArgumentParser(
         prog=f"python -m demos.{name}",
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("--data", choices=data, default=data[0], help=f"default: {data[0]}")
+    options.add_argument("--data", choices=sets, default=sets[0], help=f"default: {sets[0]}")
     options.add_argument("--epochs", type=positive, help=f"passes over the data; default: {epochs}")
     options.add_argument("--seed", type=seed, default=0, help="of everything random; default: 0")
     options.add_argument(
-        "--out", type=Path, default=Path("runs") / name, help=f"folder for results; default: runs/{name}"
+        "--out",
+        type=Path,
+        default=Path("runs") / name,
+        help=f"folder for results; default: runs/{name}",
     )
     options.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
     return options
+
+
+def load_images(name: str) -> Images:
+    """The data set, or an exit that says what was tried."""
+    try:
+        return data.load(name)
+    except (OSError, ImportError, ValueError) as error:
+        sys.exit(f"cannot load {name}: {error}")
 
 
 class Run:
@@ -94,7 +107,9 @@ class Run:
             sys.exit(f"cannot resume: {error}")
         found = state.get("settings") if isinstance(state, dict) else None
         if found != self.settings:
-            sys.exit(f"cannot resume: {self.checkpoint} is of a run with {found}, not {self.settings}")
+            sys.exit(
+                f"cannot resume: {self.checkpoint} is of a run with {found}, not {self.settings}"
+            )
         return state
 
     def _put_aside(self) -> None:
@@ -115,7 +130,9 @@ class Run:
             for name, part in parts.items():
                 part.load_state_dict(self._saved["parts"][name])
             if start > count:
-                sys.exit(f"the checkpoint has {start} {unit}s already, more than the {count} asked for")
+                sys.exit(
+                    f"the checkpoint has {start} {unit}s already, more than the {count} asked for"
+                )
         stop = _StopAfterRound(unit)
         saved_at = time.monotonic()
         with stop, tqdm(total=count, initial=start, unit=unit, disable=None) as self.bar:
@@ -129,7 +146,10 @@ class Run:
                     saved_at = time.monotonic()
                 if stop.asked and i + 1 < count:
                     self.bar.close()
-                    print(f"stopped after {i + 1} of {count} {unit}s; add --resume to go on", file=sys.stderr)
+                    print(
+                        f"stopped after {i + 1} of {count} {unit}s; add --resume to go on",
+                        file=sys.stderr,
+                    )
                     sys.exit(130)
 
     def _save(self, done: int, parts: dict[str, Stateful]) -> None:
@@ -172,4 +192,6 @@ class _StopAfterRound:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        tqdm.write(f"finishing this {self.unit} to save it; Ctrl-C again to stop at once", file=sys.stderr)
+        tqdm.write(
+            f"finishing this {self.unit} to save it; Ctrl-C again to stop at once", file=sys.stderr
+        )

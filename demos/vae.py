@@ -22,9 +22,9 @@ import statistics
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, parser
+from demos.common import Run, load_images, parser
 from tinygen import nn, optim, viz
-from tinygen.data import batches, binarise, load
+from tinygen.data import batches, binarise
 
 EPOCHS = {"digits": 300, "mnist": 20, "frey_faces": 200}
 HIDDEN, LATENT, BATCH, LEARNING_RATE = 400, 20, 128, 1e-3
@@ -74,13 +74,23 @@ def draw(model: VAE, run: Run, x: np.ndarray, shape: tuple[int, int], seed: int)
         reconstructed = model.decoder(mean).sigmoid().numpy()
         # From each digit to the next, along a straight line between their codes.
         t = np.linspace(0, 1, 11, dtype=np.float32)[:, None]
-        walks = [(1 - t) * a + t * b for a, b in zip(mean.numpy()[:5], mean.numpy()[1:6], strict=True)]
+        walks = [
+            (1 - t) * a + t * b for a, b in zip(mean.numpy()[:5], mean.numpy()[1:6], strict=True)
+        ]
         walked = [model.decoder(tg.tensor(walk)).sigmoid().numpy() for walk in walks]
-    viz.image_grid(samples, shape, run.out / "samples.png", columns=8, title="Samples from the prior")
-    rows = {"original": x[:10], "reconstruction": reconstructed[:10]}
-    viz.image_rows(rows, shape, run.out / "reconstructions.png", title="Unseen images through the code")
     viz.image_grid(
-        np.concatenate(walked), shape, run.out / "walk.png", columns=11, title="Straight walks between two codes"
+        samples, shape, run.out / "samples.png", columns=8, title="Samples from the prior"
+    )
+    rows = {"original": x[:10], "reconstruction": reconstructed[:10]}
+    viz.image_rows(
+        rows, shape, run.out / "reconstructions.png", title="Unseen images through the code"
+    )
+    viz.image_grid(
+        np.concatenate(walked),
+        shape,
+        run.out / "walk.png",
+        columns=11,
+        title="Straight walks between two codes",
     )
     panels = {
         "Reconstruction": {"train": "train_reconstruction", "test": "test_reconstruction"},
@@ -89,10 +99,10 @@ def draw(model: VAE, run: Run, x: np.ndarray, shape: tuple[int, int], seed: int)
     viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch")
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
-    args = parser("vae", __doc__, list(EPOCHS), defaults).parse_args()
-    images = load(args.data)
+    args = parser("vae", __doc__, list(EPOCHS), defaults).parse_args(argv)
+    images = load_images(args.data)
     run = Run(args.out, {"data": args.data, "seed": args.seed}, args.resume)
     epochs = args.epochs or EPOCHS[args.data]
 

@@ -1,0 +1,76 @@
+"""Random tensors: reproducible, resumable, of the right distribution and dtype, and strict about probabilities."""
+
+import numpy as np
+import pytest
+
+import tinygen as tg
+
+
+def draws(rng):
+    return [
+        rng.normal((3, 2)).numpy(),
+        rng.uniform((4,)).numpy(),
+        rng.bernoulli(np.full((5, 5), 0.5)).numpy(),
+        rng.permutation(10),
+        rng.integers(0, 100, (4,)),
+        rng.random((3,)),
+    ]
+
+
+def same(left, right):
+    return all(np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def test_a_seed_decides_everything():
+    assert same(draws(tg.random.default_rng(3)), draws(tg.random.default_rng(3)))
+    assert not same(draws(tg.random.default_rng(3)), draws(tg.random.default_rng(4)))
+    assert not same(draws(tg.random.default_rng()), draws(tg.random.default_rng()))
+
+
+def test_a_saved_state_goes_on_where_it_was(tmp_path):
+    rng = tg.random.default_rng(0)
+    draws(rng)
+    tg.save(tmp_path / "rng", rng.state_dict())
+    expected = draws(rng)
+    other = tg.random.default_rng(99)
+    other.load_state_dict(tg.load(tmp_path / "rng"))
+    assert same(draws(other), expected)
+
+
+def test_a_state_that_is_none_is_refused():
+    with pytest.raises((TypeError, ValueError)):
+        tg.random.default_rng(0).load_state_dict({"seed": 0})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_moments_and_dtypes(dtype):
+    rng = tg.random.default_rng(0)
+    n = 100_000
+    normal, uniform = rng.normal((n,), dtype), rng.uniform((n,), dtype)
+    coins = rng.bernoulli(np.full(n, 0.3, dtype))
+    assert normal.dtype == uniform.dtype == coins.dtype == dtype
+    error = 5 / np.sqrt(n)  # five standard errors of a unit variance
+    assert abs(normal.numpy().mean()) < error
+    assert abs(normal.numpy().std() - 1) < error
+    assert abs(uniform.numpy().mean() - 0.5) < error * 0.29
+    assert 0 <= uniform.numpy().min()
+    assert uniform.numpy().max() < 1
+    assert set(np.unique(coins.numpy())) == {0, 1}
+    assert abs(coins.numpy().mean() - 0.3) < error * 0.46
+
+
+def test_bernoulli_of_certainties_and_of_shapes():
+    rng = tg.random.default_rng(0)
+    p = np.array([0.0, 1.0])
+    for _ in range(100):
+        assert rng.bernoulli(p).tolist() == [0, 1]
+    assert rng.bernoulli(0.5, (2, 3)).shape == (2, 3)
+    assert rng.bernoulli(tg.tensor([0.5, 0.5])).dtype == np.float32
+    assert rng.bernoulli(np.zeros((0, 3))).shape == (0, 3)
+    assert rng.normal().shape == ()
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.1, np.nan, np.inf])
+def test_what_is_no_probability_is_refused(p):
+    with pytest.raises(ValueError, match=r"probability must lie in \[0, 1\]"):
+        tg.random.default_rng(0).bernoulli(np.array([0.5, p]))

@@ -1,0 +1,136 @@
+"""`Module`: a function with parameters. Its attributes say what it is made of; nothing is registered.
+
+A tensor that requires a gradient is a parameter, any other leaf tensor a buffer (state that is
+saved but not trained), a module is a submodule; lists, tuples and dicts of these count too.
+Everything else here is one walk over that tree, in the order in which the attributes were set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from tinygen.autograd import Tensor
+from tinygen.autograd.tensor import ArrayLike
+
+
+class Module:
+    """Subclass it, set parameters and submodules as attributes in `__init__`, and write `forward`."""
+
+    training: bool = True  # of the class, so that a subclass need not call super().__init__()
+
+    def forward(self, *args: Tensor, **kwargs: object) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
+
+    # What it is made of --------------------------------------------------------------------------
+
+    def members(self) -> Iterator[tuple[str, Tensor | Module]]:
+        """Its own tensors and submodules, by the names of their attributes ("layers.0" in a list)."""
+        for name, value in vars(self).items():
+            yield from _members(name, value)
+
+    def _walk(
+        self, prefix: str = "", seen: set[int] | None = None
+    ) -> Iterator[tuple[str, Tensor | Module]]:
+        """All members of members; a shared one comes once, under its first name."""
+        seen = {id(self)} if seen is None else seen
+        for name, value in self.members():
+            if id(value) not in seen:
+                seen.add(id(value))
+                yield prefix + name, value
+                if isinstance(value, Module):
+                    yield from value._walk(f"{prefix}{name}.", seen)
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All that `state_dict` saves. A tensor with a node is a result kept for later, not state."""
+        return ((name, t) for name, t in self._walk() if isinstance(t, Tensor) and t.is_leaf)
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """This module, under the name "", and all below it."""
+        yield "", self
+        yield from ((name, m) for name, m in self._walk() if isinstance(m, Module))
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """What is trained: (dotted name, tensor), each tensor once."""
+        return ((name, t) for name, t in self._tensors() if t.requires_grad)
+
+    def parameters(self) -> Iterator[Tensor]:
+        """What is trained, each tensor once."""
+        return (t for _, t in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """What is saved but not trained: (dotted name, tensor), each tensor once."""
+        return ((name, t) for name, t in self._tensors() if not t.requires_grad)
+
+    # Saving and loading --------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """A copy of every parameter and buffer, by its dotted name, as in PyTorch."""
+        return {name: np.array(t._data, order="C") for name, t in self._tensors()}
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
+        """Overwrite every parameter and buffer, in place, with the array of its name.
+
+        Raises ValueError, before anything is changed, if a name is missing or unexpected or an
+        array has another shape or dtype; the message lists all of these.
+        """
+        own = dict(self._tensors())
+        new = {name: np.asarray(array) for name, array in state.items()}
+        wrong = [f"missing: {name}" for name in own if name not in new]
+        wrong += [f"unexpected: {name}" for name in new if name not in own]
+        for name, t in own.items():
+            if name in new and (new[name].shape, new[name].dtype) != (t.shape, t.dtype):
+                found = f"{new[name].dtype}{list(new[name].shape)}"
+                wrong.append(f"{name}: needs {t.dtype}{list(t.shape)}, got {found}")
+        if wrong:
+            lines = "\n  ".join(wrong)
+            raise ValueError(f"this state does not fit {type(self).__name__}:\n  {lines}")
+        for name, t in own.items():
+            t.copy_(new[name])
+
+    # Modes ---------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> Module:
+        """Switch this module and all below it to training (dropout drops, statistics are updated)."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Module:
+        """Switch this module and all below it to evaluation: the inverse of `train`."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Forget the gradient of every parameter."""
+        for p in self.parameters():
+            p.grad = None
+
+    # How it shows itself -------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """What stands in the brackets of a module without submodules."""
+        return ""
+
+    def __repr__(self) -> str:
+        children = [(name, m) for name, m in self.members() if isinstance(m, Module)]
+        if not children:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children]
+        return "\n  ".join([f"{type(self).__name__}(", *lines]) + "\n)"
+
+
+def _members(name: str, value: object) -> Iterator[tuple[str, Tensor | Module]]:
+    if isinstance(value, Tensor | Module):
+        yield name, value
+    elif isinstance(value, list | tuple | dict):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in items:
+            yield from _members(f"{name}.{key}", item)

@@ -1,0 +1,29 @@
+"""Floor 2: optimisers. Read `optimiser.py`, then `rules.py`."""
+
+from tinygen.optim.clip import clip_grad_norm_, clip_values_
+from tinygen.optim.optimiser import Optimiser
+from tinygen.optim.rules import SGD, Adam, AdamW, RMSprop
+from tinygen.optim.schedules import (
+    ConstantLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    Schedule,
+    StepLR,
+)
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "ConstantLR",
+    "CosineAnnealingLR",
+    "ExponentialLR",
+    "LinearLR",
+    "Optimiser",
+    "RMSprop",
+    "Schedule",
+    "StepLR",
+    "clip_grad_norm_",
+    "clip_values_",
+]

@@ -1,0 +1,47 @@
+"""Clipping: gradients to a length, weights to an interval. Both in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from tinygen import kernels
+from tinygen.autograd import Tensor
+from tinygen.optim.optimiser import checked
+
+
+def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients by one factor so that their common Euclidean norm is at most `max_norm`.
+
+    Returns the norm before; if that is small enough, no gradient is touched. Parameters without a
+    gradient are skipped. Pascanu et al. (2013), algorithm 1.
+
+    Raises ValueError unless max_norm > 0, and FloatingPointError, with the gradients left as they are,
+    if the norm is NaN or infinite: no factor would mend that, and a step would spoil the parameters.
+    """
+    if not max_norm > 0:
+        raise ValueError(f"clip_grad_norm_: max_norm must be above 0, not {max_norm}")
+    grads = [p.grad for p in checked("clip_grad_norm_", params) if p.grad is not None]
+    total = math.sqrt(sum(kernels.sum_of_squares(g._data) for g in grads))
+    if not math.isfinite(total):
+        raise FloatingPointError(f"clip_grad_norm_: the norm of the gradients is {total}")
+    if total > max_norm:
+        for g in grads:
+            g._data[...] *= max_norm / total
+            g.version[0] += 1
+    return total
+
+
+def clip_values_(params: Iterable[Tensor], low: float, high: float) -> None:
+    """Bring every element of the parameters themselves into [low, high].
+
+    A crude way to bound a critic's slope: Arjovsky et al. (2017), algorithm 1.
+    Raises ValueError unless low <= high.
+    """
+    if not low <= high:
+        raise ValueError(f"clip_values_: needs low <= high, got {low} and {high}")
+    for p in checked("clip_values_", params):
+        np.clip(p._data, low, high, out=p._data)
+        p.version[0] += 1

@@ -1,0 +1,133 @@
+"""`Optimiser`: what the gradient rules share. It holds the parameters, checks them, and keeps each one's state.
+
+A rule is a short class: the names of its state arrays, and one call of a fused kernel that updates a
+parameter and those arrays in place. That changes an array under the engine's eyes, so the version
+counter goes up: a graph recorded before a step cannot be walked after it by mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tinygen.autograd import Tensor
+
+
+class Optimiser:
+    """The base of all. `lr` is an attribute, which schedules change between steps.
+
+    Raises:
+        ValueError: no parameters, the same one twice, one that is not a leaf or requires no gradient, or lr < 0.
+        TypeError: `params` is a single tensor, or holds something else than tensors.
+    """
+
+    arrays: tuple[str, ...] = ()  # the state of each parameter: arrays like it, that start at 0
+
+    def __init__(self, params: Iterable[Tensor], lr: float):
+        self.params = checked(type(self).__name__, params)
+        if not self.params:
+            raise ValueError(f"{type(self).__name__}: there are no parameters to optimise")
+        if len({id(p) for p in self.params}) < len(self.params):
+            raise ValueError(f"{type(self).__name__}: a parameter occurs twice")
+        require(self, lr >= 0, f"lr must be at least 0, not {lr}")
+        self.lr = lr
+        self.steps = [0] * len(self.params)
+        self.state = [
+            {name: np.zeros(p.shape, p.dtype) for name in self.arrays} for p in self.params
+        ]
+
+    def update(self, p: np.ndarray, g: np.ndarray, step: int, state: dict[str, np.ndarray]) -> None:
+        """Change p and its state in place: arrays of one shape and dtype, C-contiguous. `step` counts from 1."""
+        raise NotImplementedError
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient, in place.
+
+        Raises ValueError, before anything is changed, on a `.grad` of another shape than its parameter's.
+        """
+        for p in self.params:
+            if p.grad is not None and p.grad.shape != p.shape:
+                raise ValueError(
+                    f"{type(self).__name__}: a parameter of shape {p.shape} has a .grad of {p.grad.shape}"
+                )
+        for i, p in enumerate(self.params):
+            if p.grad is None:
+                continue
+            self.steps[i] += 1
+            array = np.asarray(p._data, order="C")
+            gradient = np.asarray(p.grad._data, p.dtype, order="C")
+            self.update(array, gradient, self.steps[i], self.state[i])
+            if array is not p._data:  # its memory has another layout, so a copy was updated
+                p._data[...] = array
+            p.version[0] += 1
+
+    def zero_grad(self) -> None:
+        """Forget the gradient of every parameter."""
+        for p in self.params:
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs beside the constructor's arguments: lr, and the steps and arrays
+        (copies) of each parameter, in their order. `tg.save` can write it.
+        """
+        return {
+            "lr": self.lr,
+            "params": [
+                {"steps": steps, **{name: array.copy() for name, array in state.items()}}
+                for steps, state in zip(self.steps, self.state, strict=True)
+            ],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state. Raises ValueError, before anything is changed, if it does not fit."""
+        name = type(self).__name__
+        try:
+            lr, saved = state["lr"], state["params"]
+            steps = [int(entry["steps"]) for entry in saved]
+            new = [
+                {key: np.asarray(array) for key, array in entry.items() if key != "steps"}
+                for entry in saved
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{name}: this is not the state of an optimiser: {error!r}") from error
+        wrong = []
+        if len(new) != len(self.params):
+            wrong.append(f"it is of {len(new)} parameters, not {len(self.params)}")
+        for i, (old, entry) in enumerate(zip(self.state, new, strict=False)):
+            needs, found = _described(old), _described(entry)
+            if needs != found:
+                wrong.append(f"parameter {i}: needs {needs}, got {found}")
+        if wrong:
+            raise ValueError("\n  ".join([f"this state does not fit {name}:", *wrong]))
+        self.lr, self.steps = lr, steps
+        self.state = [
+            {key: np.array(array, order="C") for key, array in entry.items()} for entry in new
+        ]
+
+
+def checked(name: str, params: Iterable[Tensor]) -> list[Tensor]:
+    """The parameters as a list. Raises TypeError or ValueError, which name the caller, where one is none."""
+    if isinstance(params, Tensor):
+        raise TypeError(f"{name}: needs a list of parameters, not a single tensor")
+    params = list(params)
+    for i, p in enumerate(params):
+        if not isinstance(p, Tensor):
+            raise TypeError(f"{name}: parameter {i} is a {type(p).__name__}, not a Tensor")
+        if not p.is_leaf:
+            raise ValueError(f"{name}: parameter {i} is not a leaf: it was computed by an op")
+        if not p.requires_grad:
+            raise ValueError(f"{name}: parameter {i} does not require a gradient")
+    return params
+
+
+def require(optimiser: Optimiser, condition: bool, message: str) -> None:
+    """Raise a ValueError that names the optimiser unless `condition` holds."""
+    if not condition:
+        raise ValueError(f"{type(optimiser).__name__}: {message}")
+
+
+def _described(state: dict[str, np.ndarray]) -> str:
+    kinds = (f"{key} {array.dtype}{list(array.shape)}" for key, array in sorted(state.items()))
+    return ", ".join(kinds) or "no arrays"

@@ -1,0 +1,120 @@
+"""Learning-rate schedules: lr as a closed formula of the number of steps taken, t.
+
+Each takes the optimiser's lr at its creation as the base and sets lr at once (t = 0), then after every
+`step()`: call it once per epoch, or once per batch, and count its arguments in the same unit.
+Names and arguments are PyTorch's.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tinygen.optim.optimiser import Optimiser
+
+
+class Schedule:
+    """The base of all: lr = base * factor(t), unless a schedule overrides `rate`."""
+
+    def __init__(self, optimiser: Optimiser):
+        self.optimiser = optimiser
+        self.base = optimiser.lr
+        self.t = 0
+        optimiser.lr = self.rate(0)
+
+    def factor(self, t: int) -> float:
+        raise NotImplementedError
+
+    def rate(self, t: int) -> float:
+        """The learning rate after t steps."""
+        return self.base * self.factor(t)
+
+    def step(self) -> None:
+        """Go on to the next learning rate."""
+        self.t += 1
+        self.optimiser.lr = self.rate(self.t)
+
+    def state_dict(self) -> dict[str, float | int]:
+        """All that a resumed run needs beside the constructor's arguments."""
+        return {"base": self.base, "t": self.t}
+
+    def load_state_dict(self, state: dict[str, float | int]) -> None:
+        """Go on from a saved state, and set the optimiser's lr. Raises ValueError if it is not one."""
+        if set(state) != {"base", "t"}:
+            raise ValueError(f"{type(self).__name__}: a state has base and t, not {sorted(state)}")
+        self.base, self.t = state["base"], state["t"]
+        self.optimiser.lr = self.rate(self.t)
+
+
+class ConstantLR(Schedule):
+    """base * factor for the first `total_iters` steps, then base."""
+
+    def __init__(self, optimiser: Optimiser, factor: float = 1 / 3, total_iters: int = 5):
+        self.start, self.total_iters = factor, total_iters
+        super().__init__(optimiser)
+
+    def factor(self, t: int) -> float:
+        return self.start if t < self.total_iters else 1.0
+
+
+class LinearLR(Schedule):
+    """Warm-up: the factor goes in a straight line from `start_factor` to `end_factor` in `total_iters` steps,
+    and stays there. Goyal et al. (2017), section 2.2.
+    """
+
+    def __init__(
+        self,
+        optimiser: Optimiser,
+        start_factor: float = 1 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+    ):
+        _at_least_one(self, "total_iters", total_iters)
+        self.start, self.end, self.total_iters = start_factor, end_factor, total_iters
+        super().__init__(optimiser)
+
+    def factor(self, t: int) -> float:
+        return self.start + (self.end - self.start) * min(t / self.total_iters, 1)
+
+
+class StepLR(Schedule):
+    """base * gamma^floor(t / step_size)."""
+
+    def __init__(self, optimiser: Optimiser, step_size: int, gamma: float = 0.1):
+        _at_least_one(self, "step_size", step_size)
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimiser)
+
+    def factor(self, t: int) -> float:
+        return self.gamma ** (t // self.step_size)
+
+
+class ExponentialLR(Schedule):
+    """base * gamma^t."""
+
+    def __init__(self, optimiser: Optimiser, gamma: float):
+        self.gamma = gamma
+        super().__init__(optimiser)
+
+    def factor(self, t: int) -> float:
+        return self.gamma**t
+
+
+class CosineAnnealingLR(Schedule):
+    """eta_min + (base - eta_min) (1 + cos(pi t / T_max)) / 2: from base at 0 down to eta_min at T_max.
+
+    Loshchilov and Hutter (2017), equation 5. Beyond T_max it rises again, as in PyTorch.
+    """
+
+    def __init__(self, optimiser: Optimiser, T_max: int, eta_min: float = 0.0):
+        _at_least_one(self, "T_max", T_max)
+        self.T_max, self.eta_min = T_max, eta_min
+        super().__init__(optimiser)
+
+    def rate(self, t: int) -> float:
+        wave = (1 + math.cos(math.pi * t / self.T_max)) / 2
+        return self.eta_min + (self.base - self.eta_min) * wave
+
+
+def _at_least_one(schedule: Schedule, name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{type(schedule).__name__}: {name} must be at least 1, not {value}")
