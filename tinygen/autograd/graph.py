@@ -137,8 +137,8 @@ def walk(
                     if cotangent is not None:
                         _add(cotangents, source, cotangent)
                 del cotangent
-            if not retain_graph:
-                node.free()
+                if not retain_graph:
+                    node.free()
     result.update(cotangents)  # only leaves are left
     return result
 
@@ -227,11 +227,19 @@ def backward(output: Tensor, gradient: object = None, retain_graph: bool = False
     while found:
         leaf, g = found.popitem()
         if leaf.grad is not None:
-            leaf.grad = Tensor(leaf.grad._data + g._data)
+            leaf.grad = Tensor(np.asarray(leaf.grad._data + g._data))
             continue
         array = g._data
         del g
-        # A gradient may be handed over only if nobody else holds it (2: the name here and the call's
-        # own argument); else it could alias another leaf's gradient, the seed, or a saved array.
-        alone = array.base is None and array.flags.writeable and sys.getrefcount(array) == 2
+        # A gradient may be handed over only if nobody else holds it; else it could alias another
+        # leaf's gradient, the seed, or a saved array.
+        alone = array.base is None and array.flags.writeable and sys.getrefcount(array) == _ALONE
         leaf.grad = Tensor(array if alone else array.copy())
+
+
+def _references_of_a_name() -> int:
+    array = np.empty(0)
+    return sys.getrefcount(array)
+
+
+_ALONE = _references_of_a_name()  # it differs between versions of Python

@@ -9,6 +9,7 @@ and fitting a cotangent to the shape and dtype of its input.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -18,9 +19,10 @@ import numpy as np
 
 from tinygen.autograd import graph
 from tinygen.autograd.graph import Node
-from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, to_array
+from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, to_array
 
-_anomaly: ContextVar[bool] = ContextVar("tinygen_anomaly", default=False)
+# None: nobody watches; "": detect_anomaly does; inside a backward rule, the line that made its node.
+_anomaly: ContextVar[str | None] = ContextVar("tinygen_anomaly", default=None)
 
 
 class Op(Node):
@@ -46,8 +48,9 @@ class Op(Node):
 
     def keep(self, *arrays: np.ndarray) -> np.ndarray:
         """Save `arrays` for backward, and return the last, so that `forward` can end with this."""
-        self._kept = arrays
-        return arrays[-1]
+        # NumPy gives scalars where 0-d arrays went in; as arrays they can be told apart from constants.
+        self._kept = tuple([np.asarray(a) if isinstance(a, np.generic) else a for a in arrays])
+        return self._kept[-1]
 
     @property
     def kept(self) -> list[Tensor]:
@@ -60,7 +63,7 @@ class Op(Node):
                     f"since (version {version[0]}, saved at {at_forward}); change it after backward, or use a copy"
                 )
             # The output is wrapped anew: a node that held its own output tensor would be a cycle.
-            tensors.append(Tensor(array, False, self, version) if tensor is self else tensor)
+            tensors.append(Tensor(array, False, self, version) if tensor is None else tensor)
         return tensors
 
     @classmethod
@@ -72,7 +75,7 @@ class Op(Node):
         arrays = [t._data if type(t) is Tensor else t for t in tensors]
         try:
             out = op.forward(*arrays, **parameters)
-        except (TypeError, ValueError, IndexError) as error:
+        except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise _named(error, cls, tensors) from error
         if type(out) is not np.ndarray:
             out = np.asarray(out)
@@ -87,21 +90,21 @@ class Op(Node):
                 op.enter_graph(sources, out.shape, out.dtype)
                 op._kept = [op._record(array, tensors, result) for array in op._kept]
                 result.node = op
-        if _anomaly.get():
+        if _anomaly.get() is not None:
             _check_forward(op, result, arrays)
         return result
 
     def _record(self, array: np.ndarray, tensors: list, result: Tensor) -> tuple:
-        """(array, tensor, version, version now): the tensor is `self` for the op's own output."""
+        """(array, tensor, version, version now): the tensor is None for the op's own output."""
         if array is result._data:
-            return array, self, result.version, result.version[0]
+            return array, None, result.version, result.version[0]
         for t in tensors:
             if type(t) is Tensor and t._data is array:
                 return array, t, t.version, t.version[0]
         return array, Tensor(array) if type(array) is np.ndarray else array, None, 0
 
     def cotangents(self, g: Tensor) -> list[Tensor | None]:
-        results = self.backward(g)
+        results = self.backward(g) if _anomaly.get() is None else _watched_backward(self, g)
         if type(results) is Tensor:
             results = (results,)
         if len(results) != len(self.inputs):
@@ -112,7 +115,7 @@ class Op(Node):
             _fitted(result, source) if needed else None
             for result, source, needed in zip(results, self.inputs, self.needs, strict=True)
         ]
-        if _anomaly.get():
+        if _anomaly.get() == "":
             _check_backward(self, g, fitted)
         return fitted
 
@@ -172,12 +175,11 @@ def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
     if simple and dtype in FLOATS:
         return list(inputs)
 
-    weak = (bool, int, float)
-    numbers_only = all(type(x) in weak for x in inputs)
+    numbers_only = all(type(x) in NUMBERS for x in inputs)
     try:
         tensors = [
             x
-            if type(x) is Tensor or (type(x) in weak and not numbers_only)
+            if type(x) is Tensor or (type(x) in NUMBERS and not numbers_only)
             else Tensor(to_array(x))
             for x in inputs
         ]
@@ -212,7 +214,7 @@ def name_of(op: Op | type[Op]) -> str:
 
 def _named(error: Exception, cls: type[Op], tensors: list) -> Exception:
     got = ", ".join(f"{t.dtype}{list(t.shape)}" if type(t) is Tensor else repr(t) for t in tensors)
-    kind = next(k for k in (IndexError, TypeError, ValueError) if isinstance(error, k))
+    kind = next((k for k in (IndexError, TypeError) if isinstance(error, k)), ValueError)
     return kind(f"{name_of(cls)}({got}): {error}")
 
 
@@ -223,7 +225,7 @@ def detect_anomaly() -> Iterator[None]:
     Forward and backward are both watched; the error names the op and the line that called it. Slow:
     for finding mistakes.
     """
-    token = _anomaly.set(True)
+    token = _anomaly.set("")
     try:
         yield
     finally:
@@ -232,7 +234,7 @@ def detect_anomaly() -> Iterator[None]:
 
 def _user_line() -> str:
     """The innermost line outside this package."""
-    package = str(Path(__file__).parents[1])
+    package = str(Path(__file__).parents[1]) + os.sep
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         frame = frame.f_back
@@ -244,12 +246,22 @@ def _finite(*arrays: object) -> bool:
 
 
 def _check_forward(op: Op, result: Tensor, arrays: list) -> None:
+    rule_of = _anomaly.get()
     if result.node is op:
-        op.origin = _user_line()
-    if not _finite(result._data) and _finite(*arrays):
+        op.origin = rule_of or _user_line()
+    # Inside a backward rule the op that the rule belongs to answers for it: see `_check_backward`.
+    if not rule_of and not _finite(result._data) and _finite(*arrays):
         raise FloatingPointError(
             f"{name_of(op)} made a NaN or infinity from finite inputs, called at {_user_line()}"
         )
+
+
+def _watched_backward(op: Op, g: Tensor) -> Tensor | Sequence[Tensor | None]:
+    token = _anomaly.set(op.origin or "a line outside detect_anomaly")
+    try:
+        return op.backward(g)
+    finally:
+        _anomaly.reset(token)
 
 
 def _check_backward(op: Op, g: Tensor, results: list[Tensor | None]) -> None:

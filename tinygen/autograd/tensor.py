@@ -17,6 +17,7 @@ ArrayLike: TypeAlias = "Tensor | np.ndarray | float | int | list | tuple"
 Axis: TypeAlias = "int | tuple[int, ...] | None"
 
 DEFAULT_DTYPE = np.dtype(np.float32)
+NUMBERS = (bool, int, float)  # weak beside an array: they take its dtype
 FLOATS = frozenset(np.dtype(name) for name in ("float16", "float32", "float64"))
 
 
@@ -163,7 +164,8 @@ class Tensor:
 
     def detach(self) -> Tensor:
         """A tensor of the same memory that no gradient flows through."""
-        return Tensor(self._data, version=self.version)
+        # A view, for the engine knows what an op saved by the array object: two tensors must not share one.
+        return Tensor(self._data.view(), version=self.version)
 
     def copy_(self, values: ArrayLike) -> Tensor:
         """Overwrite the numbers in place (with broadcasting and a cast to this dtype). For leaves only."""
@@ -172,11 +174,12 @@ class Tensor:
         if not self._data.flags.writeable:
             raise ValueError("copy_: this tensor's memory is read-only")
         new = values._data if isinstance(values, Tensor) else np.asarray(values)
-        if np.broadcast_shapes(new.shape, self.shape) != self.shape:
-            raise ValueError(
-                f"copy_: values of shape {new.shape} do not fit a tensor of {self.shape}"
-            )
-        np.copyto(self._data, new, casting="same_kind" if new.ndim else "unsafe")
+        try:
+            np.copyto(self._data, new, casting="same_kind")
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"copy_: {new.dtype}{list(new.shape)} does not fit a tensor of {self.dtype}{list(self.shape)}"
+            ) from error
         self.version[0] += 1
         return self
 

@@ -32,7 +32,7 @@ class Optimiser:
         if len({id(p) for p in self.params}) < len(self.params):
             raise ValueError(f"{type(self).__name__}: a parameter occurs twice")
         require(self, lr >= 0, f"lr must be at least 0, not {lr}")
-        self.lr = lr
+        self.lr = float(lr)
         self.steps = [0] * len(self.params)
         self.state = [
             {name: np.zeros(p.shape, p.dtype) for name in self.arrays} for p in self.params
@@ -84,7 +84,7 @@ class Optimiser:
         """Go on from a saved state. Raises ValueError, before anything is changed, if it does not fit."""
         name = type(self).__name__
         try:
-            lr, saved = state["lr"], state["params"]
+            lr, saved = float(state["lr"]), state["params"]
             steps = [int(entry["steps"]) for entry in saved]
             new = [
                 {key: np.asarray(array) for key, array in entry.items() if key != "steps"}

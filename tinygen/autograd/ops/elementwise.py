@@ -309,7 +309,7 @@ def where(condition: ArrayLike, a: ArrayLike, b: ArrayLike) -> Tensor:
     `where(x > 0, sqrt(x), 0)` at 0 is 0 * inf = NaN. Make the argument safe first (the double where):
     `where(x > 0, sqrt(where(x > 0, x, 1)), 0)`.
     """
-    condition = condition._data if isinstance(condition, Tensor) else np.array(condition)
+    condition = np.array(condition._data if isinstance(condition, Tensor) else condition)
     if condition.dtype != np.bool_:
         raise TypeError(f"where: the condition must be boolean, not {condition.dtype}")
     return _where(a, b, condition)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd.op import Op
-from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, expand_dims, reshape
+from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, expand_dims, reshape, squeeze
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor
 
@@ -58,7 +58,8 @@ def matmul(a: ArrayLike, b: ArrayLike) -> Tensor:
     if a.ndim == b.ndim == 2:
         return Matmul.apply(a, b)
     if a.ndim == 1:
-        return reshape(matmul(expand_dims(a, 0), b), b.shape[:-2] + b.shape[-1:])
+        product = matmul(expand_dims(a, 0), b)
+        return squeeze(product, -1 if b.ndim == 1 else -2)
     if b.ndim == 1:
         return reshape(matmul(a, expand_dims(b, 1)), a.shape[:-1])
     if b.ndim == 2:  # one matrix for the whole batch: one product
@@ -98,14 +99,10 @@ class Einsum(Op):
             g, *(x for x, _ in others), labels=[self.result, *(s for _, s in others)], result=shared
         )
         alone = tuple(axis for axis, c in enumerate(own) if c not in known)
-        if not alone:
-            return value
-        value = expand_dims(value, alone)
-        shape = tuple(
-            operands[i].shape[axis] if axis in alone else side
-            for axis, side in enumerate(value.shape)
-        )
-        return broadcast_to(value, shape)
+        value = expand_dims(value, alone) if alone else value
+        # A label may have side 1 in all the others, too.
+        shape = np.broadcast_shapes(value.shape, operands[i].shape)
+        return value if value.shape == shape else broadcast_to(value, shape)
 
 
 def _einsum_case(d: Draw) -> Call:

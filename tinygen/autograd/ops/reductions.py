@@ -27,9 +27,9 @@ from tinygen.autograd.spec import (
 from tinygen.autograd.tensor import ArrayLike, Axis, Tensor
 
 
-def axes_tuple(axis: Axis, ndim: int) -> tuple[int, ...]:
-    """The axes counted from 0; all for None."""
-    return tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim)
+def axes_tuple(axis: Axis, ndim: int, name: str | None = None) -> tuple[int, ...]:
+    """The axes counted from 0; all for None. An error names the op `name`."""
+    return tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim, name)
 
 
 class Reduction(Op):
@@ -62,15 +62,15 @@ def sum(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return Sum.apply(x, axis=axis, keepdims=keepdims)
 
 
-def _count(x: Tensor, axis: Axis) -> int:
-    return math.prod(x.shape[i] for i in axes_tuple(axis, x.ndim))
+def _count(name: str, x: Tensor, axis: Axis) -> int:
+    return math.prod(x.shape[i] for i in axes_tuple(axis, x.ndim, name))
 
 
 @specified(np.mean, reduction(min_side=1), twice=False)
 def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`. Raises ValueError over no elements."""
     x = as_tensor(x)
-    count = _count(x, axis)
+    count = _count("mean", x, axis)
     if count == 0:
         raise ValueError(f"mean: no elements along axis {axis} of shape {x.shape}")
     return sum(x, axis, keepdims) * (1 / count)
@@ -93,7 +93,7 @@ def _var_reference(x, axis, keepdims, correction):
 def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """sum (x - mean)^2 / (n - correction) over `axis`: correction 0 for the population, 1 for a sample."""
     x = as_tensor(x)
-    count = _count(x, axis) - correction
+    count = _count("var", x, axis) - correction
     if count <= 0:
         raise ValueError(f"var: too few elements along axis {axis} of shape {x.shape}")
     return sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims) * (1 / count)
@@ -234,13 +234,16 @@ class Cumsum(Op):
 def cumsum(x: ArrayLike, axis: int = -1) -> Tensor:
     """Running sums along one axis."""
     x = as_tensor(x)
-    return Cumsum.apply(x, axis=normalize_axis_index(axis, x.ndim, "cumsum: axis"))
+    return Cumsum.apply(x, axis=normalize_axis_index(axis, x.ndim, "cumsum"))
 
 
 @specified(np.sort, along_axis(distinct=True), twice=False)
 def sort(x: ArrayLike, axis: int = -1, descending: bool = False) -> Tensor:
     """The elements along one axis in rising (or falling) order, NaN last; of equal elements the earlier comes first."""
     x = as_tensor(x)
-    axis = normalize_axis_index(axis, x.ndim, "sort: axis")
-    order = np.argsort(-x._data if descending else x._data, axis=axis, stable=True)
+    axis = normalize_axis_index(axis, x.ndim, "sort")
+    key = x._data
+    if descending:  # -x would overflow or wrap on integers; ~x reverses their order, too
+        key = -key if key.dtype.kind == "f" else ~key
+    order = np.argsort(key, axis=axis, stable=True)
     return take_along_axis(x, order, axis)

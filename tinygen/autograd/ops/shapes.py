@@ -13,7 +13,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
-from tinygen.autograd.tensor import ArrayLike, Axis, Tensor, tensor
+from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Axis, Tensor, tensor
 
 
 def as_tensor(x: ArrayLike) -> Tensor:
@@ -107,8 +107,11 @@ def broadcast_to(x: ArrayLike, shape: tuple[int, ...]) -> Tensor:
 
 
 def broadcast_all(*xs: ArrayLike) -> list[Tensor]:
-    """The arrays as tensors of one shape."""
-    tensors = [as_tensor(x) for x in xs]
+    """The arrays as tensors of one shape. A Python number gets the dtype of the floats beside it."""
+    arrays = [None if type(x) in NUMBERS else as_tensor(x) for x in xs]
+    floats = [x.dtype for x in arrays if x is not None and x.dtype in FLOATS]
+    dtype = np.result_type(*floats) if floats else None
+    tensors = [tensor(x, dtype) if a is None else a for x, a in zip(xs, arrays, strict=True)]
     shape = np.broadcast_shapes(*(x.shape for x in tensors))
     return [x if x.shape == shape else broadcast_to(x, shape) for x in tensors]
 
@@ -163,7 +166,7 @@ def squeeze(x: ArrayLike, axis: Axis = None) -> Tensor:
     axes = (
         {i for i, side in enumerate(x.shape) if side == 1}
         if axis is None
-        else set(normalize_axis_tuple(axis, x.ndim, "squeeze: axis"))
+        else set(normalize_axis_tuple(axis, x.ndim, "squeeze"))
     )
     if wrong := [i for i in sorted(axes) if x.shape[i] != 1]:
         raise ValueError(f"squeeze: axis {wrong[0]} of shape {x.shape} is not of length 1")
@@ -179,8 +182,8 @@ def _expand_case(d: Draw) -> Call:
 def expand_dims(x: ArrayLike, axis: int | tuple[int, ...]) -> Tensor:
     """x with axes of length 1 inserted at the given positions of the result."""
     x = as_tensor(x)
-    count = 1 if isinstance(axis, int) else len(axis)
-    axes = set(normalize_axis_tuple(axis, x.ndim + count, "expand_dims: axis"))
+    count = 1 if isinstance(axis, int | np.integer) else len(axis)
+    axes = set(normalize_axis_tuple(axis, x.ndim + count, "expand_dims"))
     sides = iter(x.shape)
     return reshape(x, tuple(1 if i in axes else next(sides) for i in range(x.ndim + count)))
 
@@ -251,7 +254,7 @@ def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Tensor:
 def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """x cut along an axis: into a number of equal parts, or before each of the given indices."""
     x = as_tensor(x)
-    axis = normalize_axis_index(axis, x.ndim, "split: axis")
+    axis = normalize_axis_index(axis, x.ndim, "split")
     length = x.shape[axis]
     if isinstance(sections, int | np.integer):
         if sections < 1 or length % sections:
@@ -301,8 +304,7 @@ class Roll(Op):
         return np.roll(x, shift, axis)
 
     def backward(self, g):
-        back = tuple(-s for s in self.shift) if isinstance(self.shift, tuple) else -self.shift
-        return roll(g, back, self.axis)
+        return roll(g, tuple(-s for s in self.shift), self.axis)
 
 
 def _roll_case(d: Draw) -> Call:
@@ -313,7 +315,8 @@ def _roll_case(d: Draw) -> Call:
 @specified(np.roll, _roll_case, twice=False)
 def roll(x: ArrayLike, shift: int | tuple[int, ...], axis: Axis = None) -> Tensor:
     """x moved along the given axes, what leaves at one end entering at the other (None: as if flattened)."""
-    return Roll.apply(x, shift=shift, axis=axis)
+    shifts = (shift,) if isinstance(shift, int | np.integer) else tuple(shift)
+    return Roll.apply(x, shift=shifts, axis=axis)
 
 
 class Pad(Op):
@@ -323,7 +326,7 @@ class Pad(Op):
         self.inside = tuple(
             slice(low, low + side) for (low, _), side in zip(widths, x.shape, strict=True)
         )
-        return np.pad(x, widths, constant_values=value)
+        return np.pad(x, widths, constant_values=value) if widths else x.copy()
 
     def backward(self, g):
         return g[self.inside]
@@ -335,13 +338,15 @@ def _pad_case(d: Draw) -> Call:
     return Call((x,), {"widths": widths, "value": 1.5})
 
 
-@specified(
-    lambda x, widths, value: np.pad(x, widths, constant_values=value), _pad_case, twice=False
-)
+def _pad_reference(x, widths, value):
+    return np.pad(x, widths, constant_values=value) if widths else x
+
+
+@specified(_pad_reference, _pad_case, twice=False)
 def pad(x: ArrayLike, widths: Sequence[tuple[int, int]] | int, value: float = 0.0) -> Tensor:
     """x with widths[i] = (before, after) elements of `value` added along axis i; one int serves all sides."""
     x = as_tensor(x)
-    if isinstance(widths, int):
+    if isinstance(widths, int | np.integer):
         widths = ((widths, widths),) * x.ndim
     widths = tuple((int(low), int(high)) for low, high in widths)
     if len(widths) != x.ndim or any(low < 0 or high < 0 for low, high in widths):
@@ -358,7 +363,7 @@ def _tile_case(d: Draw) -> Call:
 def tile(x: ArrayLike, repeats: int | tuple[int, ...]) -> Tensor:
     """x laid repeats[i] times side by side along axis i; the shorter of shape and repeats gets leading ones."""
     x = as_tensor(x)
-    repeats = (repeats,) if isinstance(repeats, int) else tuple(repeats)
+    repeats = (repeats,) if isinstance(repeats, int | np.integer) else tuple(repeats)
     ndim = max(x.ndim, len(repeats))
     shape = (1,) * (ndim - x.ndim) + x.shape
     repeats = (1,) * (ndim - len(repeats)) + repeats

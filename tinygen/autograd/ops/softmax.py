@@ -102,7 +102,7 @@ def _logsumexp_reference(x, axis, keepdims):
 def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log sum e^x over `axis`, in one pass: -inf (with gradient zero) where all are -inf, +inf where one is."""
     x = as_tensor(x)
-    axes = axes_tuple(axis, x.ndim)
+    axes = axes_tuple(axis, x.ndim, "logsumexp")
     result = _along_rows(LogSumExpRows.apply, x, axes)
     if not keepdims:
         return result
@@ -117,11 +117,11 @@ def _softmax_reference(x, axis):
 def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
     """e^x / sum e^x along `axis`: positive numbers that sum to 1."""
     x = as_tensor(x)
-    return _along_rows(SoftmaxRows.apply, x, axes_tuple(axis, x.ndim))
+    return _along_rows(SoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "softmax"))
 
 
 @specified(lambda x, axis: np.log(_softmax_reference(x, axis)), along_axis())
 def log_softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
     """x - logsumexp x along `axis`, the logarithm of softmax, accurate where that would be 0."""
     x = as_tensor(x)
-    return _along_rows(LogSoftmaxRows.apply, x, axes_tuple(axis, x.ndim))
+    return _along_rows(LogSoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "log_softmax"))

@@ -15,6 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numba
+from numba.core import config
+
+from tinygen.kernels.reference import quiet
 
 _DIGEST = hashlib.sha256(
     b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
@@ -29,8 +32,14 @@ PARALLEL_FROM = 8192
 
 def compiled(function: Callable, suffix: str = "", **options: object) -> Callable:
     """`function` compiled by Numba, cached under its name, `suffix` and the digest of the sources."""
+    if config.DISABLE_JIT:
+        return quiet(function)  # NumPy scalars warn of an overflow, machine code does not
     renamed = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
     )
     renamed.__module__ = function.__module__
     renamed.__doc__ = function.__doc__
@@ -45,7 +54,9 @@ class Loop:
     must do the same arithmetic in the same order, so that results do not depend on the number of cores.
     """
 
-    _taken = threading.Lock()  # not every threading layer of Numba's may be entered by two threads at once
+    _taken = (
+        threading.Lock()
+    )  # not every threading layer of Numba's may be entered by two threads at once
 
     def __init__(self, function: Callable, **options: object):
         self.serial = compiled(function, **options)

@@ -42,13 +42,22 @@ from tinygen.kernels.cpu.microkernel import (
     tile2,
     tile3,
 )
+from tinygen.kernels.cpu.scalar import sigmoid, tanh
 
 Array = np.ndarray
 
+# A block of b is DEPTH rows of up to WIDTH panels: 384 KiB, with vectors of 64 bytes.
 DEPTH = 256
-WIDTH = 16
+WIDTH = 8
 
-ACTIVATIONS = {None: 0, "relu": 1}
+# Starting the threads takes 2 microseconds, a tenth of what one core needs for this.
+MULTIPLY_ADDS_PER_THREAD = 1 << 18
+
+# What NumPy's BLAS does faster: a matrix times a vector, where nothing is used again and tiles are mostly padding;
+# and all products on CPUs with vectors of 16 bytes (on Apple's, it has a matrix unit to itself).
+BLAS_ALWAYS = VECTOR_BYTES < 32
+
+CODES = {None: 0, "relu": 1, "tanh": 2, "sigmoid": 3}
 
 
 def _pack(panel, row, b, k, depth, j, columns):
@@ -70,19 +79,27 @@ def _pack(panel, row, b, k, depth, j, columns):
                 panel[row + p, q + lane] = b[k + p, j + q + min(lane, count - 1)]
 
 
-def _activate(out, i, rows, j, columns, activation):
-    if activation == 1:
-        for r in range(i, i + rows):
-            for c in range(j, j + columns):
-                z = out[r, c]
-                out[r, c] = z if not z < 0 else out.dtype.type(0)  # NaN stays NaN
+def _activate(out, i, rows, j, columns, code):
+    """Apply the activation of that code, in place, to out[i : i + rows, j : j + columns]."""
+    zero = out.dtype.type(0)
+    for r in range(i, i + rows):
+        row = out[r, j : j + columns]
+        if code == 1:
+            for c in range(columns):
+                row[c] = zero if row[c] < zero else row[c]  # NaN is not below zero, and stays
+        elif code == 2:
+            for c in range(columns):
+                row[c] = tanh(row[c])
+        else:
+            for c in range(columns):
+                row[c] = sigmoid(row[c])
 
 
 _pack = compiled(_pack)
 _activate = compiled(_activate)
 
 
-def _block(out, a, b, start, i0, i1, j0, j1, activation):
+def _block(out, a, b, start, i0, i1, j0, j1, code):
     """out[i0:i1, j0:j1] = f(start + a b): the work of one thread."""
     lanes = VECTOR_BYTES // out.itemsize
     k = a.shape[1]
@@ -111,8 +128,8 @@ def _block(out, a, b, start, i0, i1, j0, j1, activation):
                         tile2(out, i, j, rows, columns, a, i, k0, packed, p, depth, start, first)
                     else:
                         tile1(out, i, j, rows, columns, a, i, k0, packed, p, depth, start, first)
-                if activation and k0 + depth == k:
-                    _activate(out, i, rows, jc, jd - jc, activation)
+                if code and k0 + depth == k:
+                    _activate(out, i, rows, jc, jd - jc, code)
 
 
 def _start(bias, n):
@@ -128,17 +145,18 @@ _block = compiled(_block)
 _start = compiled(_start)
 
 
-def _product(out, a, b, bias, activation, threads):
+def _product(out, a, b, bias, code, threads):
     """out = f(a b + bias), in `threads` blocks; an empty bias is none."""
     m, n = out.shape
     lanes = VECTOR_BYTES // out.itemsize
     tall = -(-m // ROWS)
     wide = -(-n // lanes)
-    # Rows or columns or some of each: the split whose largest block costs least. Packing counts as one row of tiles.
-    across, least = 1, 1 << 62
+    # Rows or columns or some of each: the split whose largest block costs least. Packing takes a panel as long as
+    # one or two tiles do, and a narrow tile longer than its share of a wide one, hence what is added to the sides.
+    across, least = 1, np.inf
     for parts in range(1, threads + 1):
         if threads % parts == 0:
-            cost = (-(-tall // (threads // parts)) + 1) * -(-wide // parts)
+            cost = (-(-tall // (threads // parts)) + 1.5) * (-(-wide // parts) + 0.5)
             if cost < least:
                 across, least = parts, cost
     down = threads // across
@@ -155,87 +173,92 @@ def _product(out, a, b, bias, activation, threads):
             min(m, tall * (r + 1) // down * ROWS),
             wide * c // across * lanes,
             min(n, wide * (c + 1) // across * lanes),
-            activation,
+            code,
         )
 
 
-MULTIPLY_ADDS_PER_THREAD = 1 << 17
+class _Product:
+    """`_product` for one dtype, compiled once for matrices of every layout, writable or not."""
 
-
-class _Products:
-    """`_product` compiled for one dtype, once for arrays of every layout, writable or not."""
-
-    def __init__(self, dtype):
-        self.loop = Loop(_product)
+    def __init__(self, dtype: type):
+        self.scalar = np.dtype(dtype)
         self.no_bias = np.zeros(0, dtype)
-        if not config.DISABLE_JIT:
-            scalar = numba.from_dtype(dtype)
-            matrix = types.Array(scalar, 2, "A", readonly=True)
-            vector = types.Array(scalar, 1, "A", readonly=True)
-            out = types.Array(scalar, 2, "C")
-            for version in (self.loop.serial, self.loop.parallel):
-                version.compile((out, matrix, matrix, vector, types.intp, types.intp))
-                version.disable_compile()
+        self.loop = Loop(_product)
+        self.versions = [] if config.DISABLE_JIT else [self.loop.serial, self.loop.parallel]
+        self.compiling = threading.Lock()
 
-    def __call__(self, a, b, bias, activation):
+    def compile(self) -> None:
+        with self.compiling:
+            scalar = numba.from_dtype(self.scalar)
+            out = types.Array(scalar, 2, "C")
+            matrix = types.Array(scalar, 2, "A", readonly=True)
+            bias = types.Array(scalar, 1, "A", readonly=True)
+            for version in self.versions:
+                version.compile((out, matrix, matrix, bias, types.intp, types.intp))
+                version.disable_compile()
+            self.versions = []
+
+    def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:
+        if self.versions:
+            self.compile()
         m, k = a.shape
         n = b.shape[1]
-        out = np.empty((m, n), a.dtype)
-        if bias is None:
-            bias = self.no_bias
+        out = np.empty((m, n), self.scalar)
+        bias = self.no_bias if bias is None else bias
         threads = m * n * k // MULTIPLY_ADDS_PER_THREAD
-        if threads > 1:
-            threads = min(threads, numba.get_num_threads())
-            self.loop(1 << 62, out, a, b, bias, activation, threads)
+        if threads < 2:
+            self.loop.serial(out, a, b, bias, code, 1)
         else:
-            self.loop.serial(out, a, b, bias, activation, 1)
+            threads = min(threads, numba.get_num_threads())
+            self.loop(m * n * k, out, a, b, bias, code, threads)
         return out
 
 
-_products: dict[np.dtype, _Products] = {}
-_compiling = threading.Lock()
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_PRODUCTS = {np.dtype(dtype): _Product(dtype) for dtype in (np.float32, np.float64)}
 
 
-def _products_of(dtype):
-    products = _products.get(dtype)
-    if products is None:
-        with _compiling:
-            products = _products.get(dtype)
-            if products is None:
-                products = _products[dtype] = _Products(dtype)
-    return products
-
-
-def _ours(x: Array, dtype: np.dtype) -> bool:
-    return type(x) is np.ndarray and x.dtype == dtype and x.flags.aligned
+def _product_of(*arrays: Array | None) -> _Product | None:
+    """The product for these arrays, or None if not all are plain float32 or plain float64 arrays."""
+    dtype = getattr(arrays[0], "dtype", None)
+    for x in arrays:
+        if x is not None and not (type(x) is np.ndarray and x.dtype == dtype and x.flags.aligned):
+            return None
+    return _PRODUCTS.get(dtype)
 
 
 def matmul(a: Array, b: Array) -> Array:
-    if type(a) is not np.ndarray or a.dtype not in _DTYPES:
-        return reference.matmul(a, b)
-    if not (_ours(a, a.dtype) and _ours(b, a.dtype)):
+    """The product of (m, k) and (k, n), of one dtype and any strides. Raises ValueError on other shapes."""
+    product = _product_of(a, b)
+    if product is None:
         return reference.matmul(a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
         raise ValueError(f"matmul takes shapes (m, k) and (k, n), not {a.shape} and {b.shape}")
-    return _products_of(a.dtype)(a, b, None, 0)
+    if BLAS_ALWAYS or len(a) == 1 or b.shape[1] == 1:
+        return reference.matmul(a, b)
+    return product(a, b, None, 0)
 
 
 def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
-    if activation not in ACTIVATIONS:
-        return reference.linear(x, w, b, activation)
-    if type(x) is not np.ndarray or x.dtype not in _DTYPES:
-        return reference.linear(x, w, b, activation)
-    if not (_ours(x, x.dtype) and _ours(w, x.dtype) and (b is None or _ours(b, x.dtype))):
+    """f(x w^T + b): x (rows, n_in), w (n_out, n_in), b (n_out,) or None, f None, "relu", "tanh" or "sigmoid".
+
+    Raises ValueError on other shapes and names.
+    """
+    code = CODES.get(activation)
+    if code is None:
+        raise ValueError(f"linear has no activation {activation!r}: choose one of {[*CODES]}")
+    product = _product_of(x, w, b)
+    if product is None:
         return reference.linear(x, w, b, activation)
     if (
         x.ndim != 2
         or w.ndim != 2
         or x.shape[1] != w.shape[1]
-        or (b is not None and b.shape != w.shape[:1])
+        or not (b is None or b.shape == w.shape[:1])
     ):
         raise ValueError(
             "linear takes x (rows, n_in), w (n_out, n_in) and b (n_out,) or None, "
-            f"not {x.shape}, {w.shape} and {None if b is None else b.shape}"
+            f"not {x.shape}, {w.shape} and {b if b is None else b.shape}"
         )
-    return _products_of(x.dtype)(x, w.T, b, ACTIVATIONS[activation])
+    if BLAS_ALWAYS or len(x) == 1 or len(w) == 1:
+        return reference.linear(x, w, b, activation)
+    return product(x, w.T, b, code)

@@ -132,6 +132,12 @@ class _Vectors:
         pointer = self.builder.bitcast(address, self.scalar.as_pointer())
         return self.fill(self.builder.load(pointer, align=self.bytes))
 
+    def opaque(self, count):
+        """`count`, by no instruction at all, but hidden from LLVM: a loop whose steps it could count it would unroll,
+        and then run out of registers."""
+        nothing = ir.FunctionType(count.type, [count.type])
+        return self.builder.asm(nothing, "", "=r,0", [count], side_effect=False)
+
     def multiply_add(self, x, y, z):
         """x y + z, in one rounding where the CPU has the instruction."""
         return self._call(f"llvm.fmuladd.{self.suffix}", self.type, x, y, z)
@@ -184,7 +190,7 @@ def _tile(vectors):
                 for v in range(vectors):
                     stepped.append(wide.multiply_add(x, bs[v], running[r * vectors + v]))
             b_step = ir.Constant(INT64, VECTORS * VECTOR_BYTES)
-            next_p = builder.add(p, one)
+            next_p = wide.opaque(builder.add(p, one))
             for phi, then in [
                 (p, next_p),
                 (a_offset, builder.add(a_offset, a_.strides[1])),

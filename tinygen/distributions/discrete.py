@@ -1,0 +1,186 @@
+"""Bernoulli and categorical distributions, given by probabilities or by logits.
+
+Logits stay logits: probabilities near 0 and 1 would lose their logarithm. Given probabilities may be
+exactly 0 and 1. There p log p = 0 is the limit, but 0 * -inf and the gradient 0 / 0 are NaN; `xlogy`
+takes the limit of both. (Where a slope is truly infinite, it leaves the infinite term out if the
+value is finite.)
+
+Log-probability, entropy and KL divergence all are expectations of a log-probability,
+sum_k w_k log p_k, with different weights w; each class writes that sum once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen.autograd import Tensor, ops
+from tinygen.autograd.tensor import ArrayLike
+from tinygen.distributions.distribution import Distribution, Shape, as_floats, one_of, require
+from tinygen.random import Generator
+
+SUM_TOLERANCE = (
+    1e-4  # probabilities further than this from summing to 1 are a mistake, not rounding
+)
+
+
+def xlogy(x: Tensor, y: Tensor) -> Tensor:
+    """x log y, and 0 where both are 0."""
+    return x * ops.log(ops.where(_both(x == 0, y == 0), 1.0, y))
+
+
+def xlog1my(x: Tensor, y: Tensor) -> Tensor:
+    """x log(1 - y), and 0 where x = 0 and y = 1."""
+    return x * ops.log1p(-ops.where(_both(x == 0, y == 1), 0.0, y))
+
+
+def _both(a: Tensor, b: Tensor) -> np.ndarray:
+    return a._data & b._data
+
+
+class Bernoulli(Distribution):
+    """1 with probability p, else 0, element by element.
+
+    Args:
+        probs: p, in [0, 1].
+        logits: log(p / (1 - p)), finite.
+
+    Raises ValueError unless exactly one is given and lies there.
+    """
+
+    def __init__(self, probs: ArrayLike | None = None, logits: ArrayLike | None = None):
+        one_of("Bernoulli", probs, logits)
+        self._from_logits = logits is not None
+        (self._given,) = as_floats(logits if self._from_logits else probs)
+        self.batch_shape = self._given.shape
+        if self._from_logits:
+            finite = np.isfinite(self._given._data)
+            require(finite, "Bernoulli: logits must be finite (use probs for 0 and 1)", self._given)
+        else:
+            require(_in_unit(self._given), "Bernoulli: probs must lie in [0, 1]", self._given)
+
+    @property
+    def probs(self) -> Tensor:
+        """p."""
+        return ops.sigmoid(self._given) if self._from_logits else self._given
+
+    @property
+    def complement(self) -> Tensor:
+        """1 - p, which logits tell accurately even where p is almost 1."""
+        return ops.sigmoid(-self._given) if self._from_logits else 1 - self._given
+
+    @property
+    def logits(self) -> Tensor:
+        """log(p / (1 - p)), infinite where probs was given as 0 or 1."""
+        return self._given if self._from_logits else ops.log(self._given) - ops.log1p(-self._given)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.probs
+
+    @property
+    def variance(self) -> Tensor:
+        """p (1 - p)."""
+        return self.probs * self.complement
+
+    def expected_log(self, one: Tensor, zero: Tensor) -> Tensor:
+        """one log p + zero log(1 - p)."""
+        if self._from_logits:
+            return -(one * ops.softplus(-self._given) + zero * ops.softplus(self._given))
+        return xlogy(one, self._given) + xlog1my(zero, self._given)
+
+    def log_prob(self, x: ArrayLike) -> Tensor:
+        """x log p + (1 - x) log(1 - p). Raises ValueError unless x lies in [0, 1] (a relaxed x may be between)."""
+        x, _ = as_floats(x, self._given)
+        require(_in_unit(x), "Bernoulli: x must lie in [0, 1]", x)
+        return self.expected_log(x, 1 - x)
+
+    def sample(self, rng: Generator, shape: Shape = ()) -> Tensor:
+        return rng.bernoulli(self.probs, (*shape, *self.batch_shape))
+
+    def entropy(self) -> Tensor:
+        """-p log p - (1 - p) log(1 - p); 0 where p is 0 or 1."""
+        return -self.expected_log(self.probs, self.complement)
+
+    def cross_entropy(self, q: Bernoulli) -> Tensor:
+        """-E log q(x) for x of this distribution."""
+        return -q.expected_log(self.probs, self.complement)
+
+
+class Categorical(Distribution):
+    """One of n labels, 0 to n - 1: the last axis of the parameters, (..., n), runs over them.
+
+    Labels are names, so there is no mean and no variance.
+
+    Args:
+        probs: in [0, 1], summing to 1 (to 1e-4; they are then normalised).
+        logits: log-probabilities up to a constant; -inf excludes a label.
+
+    Raises ValueError unless exactly one is given and is such.
+    """
+
+    def __init__(self, probs: ArrayLike | None = None, logits: ArrayLike | None = None):
+        one_of("Categorical", probs, logits)
+        self._from_logits = logits is not None
+        (given,) = as_floats(logits if self._from_logits else probs)
+        if given.ndim == 0 or given.shape[-1] == 0:
+            raise ValueError(f"Categorical: needs parameters (..., n), n > 0, got {given.shape}")
+        self._given, self.batch_shape, self.n = given, given.shape[:-1], given.shape[-1]
+        if self._from_logits:
+            require(given._data < np.inf, "Categorical: logits must be below inf", given)
+            possible = np.any(given._data > -np.inf, axis=-1)
+            require(possible, "Categorical: one logit of each row must be above -inf")
+        else:
+            require(_in_unit(given), "Categorical: probs must lie in [0, 1]", given)
+            total = given.detach().sum(-1)
+            close = np.abs(total._data - 1) <= SUM_TOLERANCE
+            require(close, "Categorical: probs must sum to 1 along the last axis", total)
+
+    @property
+    def probs(self) -> Tensor:
+        """p, (..., n), summing to 1."""
+        given = self._given
+        return ops.softmax(given) if self._from_logits else given / given.sum(-1, keepdims=True)
+
+    @property
+    def logits(self) -> Tensor:
+        """log p, (..., n)."""
+        return ops.log_softmax(self._given) if self._from_logits else ops.log(self.probs)
+
+    def expected_log(self, weights: Tensor) -> Tensor:
+        """sum_k w_k log p_k over the last axis."""
+        if not self._from_logits:
+            return xlogy(weights, self.probs).sum(-1)
+        logits = self.logits
+        impossible = _both(weights == 0, logits == -np.inf)
+        return (weights * ops.where(impossible, 0.0, logits)).sum(-1)
+
+    def log_prob(self, x: ArrayLike) -> Tensor:
+        """log p_x, for integers x that broadcast with batch_shape. Raises ValueError unless they are in [0, n)."""
+        x = np.asarray(x)
+        labels = (x >= 0) & (x < self.n) & (x == np.floor(x))
+        require(labels, f"Categorical: x must be an integer in [0, {self.n})", Tensor(x))
+        shape = np.broadcast_shapes(x.shape, self.batch_shape)
+        chosen = np.broadcast_to(x, shape)[..., None].astype(np.int64)
+        table = self.logits if self._from_logits else self.probs
+        table = ops.broadcast_to(table, (*shape, self.n))
+        picked = ops.take_along_axis(table, chosen, -1).squeeze(-1)
+        return picked if self._from_logits else ops.log(picked)
+
+    def sample(self, rng: Generator, shape: Shape = ()) -> Tensor:
+        """int64 labels: the first whose cumulative probability exceeds a uniform number."""
+        cumulative = np.cumsum(self.probs._data, axis=-1, dtype=np.float64)
+        cumulative /= cumulative[..., -1:]  # to exactly 1, so that no number is left over
+        uniform = rng.random((*shape, *self.batch_shape, 1), np.float64)
+        return Tensor(np.sum(uniform >= cumulative, axis=-1, dtype=np.int64))
+
+    def entropy(self) -> Tensor:
+        """-sum_k p_k log p_k, labels of probability 0 adding nothing."""
+        return -self.expected_log(self.probs)
+
+    def cross_entropy(self, q: Categorical) -> Tensor:
+        """-E log q(x) for x of this distribution."""
+        return -q.expected_log(self.probs)
+
+
+def _in_unit(t: Tensor) -> np.ndarray:
+    return (t._data >= 0) & (t._data <= 1)

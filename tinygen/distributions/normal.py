@@ -1,0 +1,51 @@
+"""The normal distribution of a number, or of many independent ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinygen.autograd import Tensor, ops
+from tinygen.autograd.tensor import ArrayLike
+from tinygen.distributions.distribution import Distribution, Shape, as_floats, require
+from tinygen.kernels import LOG_2PI
+from tinygen.random import Generator
+
+
+class Normal(Distribution):
+    """N(mean, std^2), element by element; mean and std broadcast.
+
+    Raises ValueError unless every std is above 0 and every mean a number.
+    """
+
+    def __init__(self, mean: ArrayLike, std: ArrayLike):
+        mean, std = as_floats(mean, std)
+        require(std._data > 0, "Normal: every std must be above 0", std)
+        require(mean._data == mean._data, "Normal: every mean must be a number", mean)
+        self._mean, self._std = mean, std
+        self.batch_shape = np.broadcast_shapes(mean.shape, std.shape)
+
+    @property
+    def mean(self) -> Tensor:
+        return ops.broadcast_to(self._mean, self.batch_shape)
+
+    @property
+    def std(self) -> Tensor:
+        return ops.broadcast_to(self._std, self.batch_shape)
+
+    @property
+    def variance(self) -> Tensor:
+        return ops.square(self.std)
+
+    def log_prob(self, x: ArrayLike) -> Tensor:
+        """-((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2. Raises ValueError where x is NaN."""
+        x, mean, std = as_floats(x, self.mean, self.std)
+        require(x._data == x._data, "Normal: x must be real", x)
+        return -0.5 * ops.square((x - mean) / std) - ops.log(std) - 0.5 * LOG_2PI
+
+    def rsample(self, rng: Generator, shape: Shape = ()) -> Tensor:
+        """mean + std eps, eps ~ N(0, 1)."""
+        return self.mean + self.std * rng.normal((*shape, *self.batch_shape), self._mean.dtype)
+
+    def entropy(self) -> Tensor:
+        """1/2 log(2 pi e std^2)."""
+        return ops.log(self.std) + 0.5 * (1 + LOG_2PI)

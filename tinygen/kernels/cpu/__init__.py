@@ -1,0 +1,42 @@
+"""The Numba backend: the kernels of `reference.py` that are worth compiling.
+
+Read `_compile.py` (how), `scalar.py` (the mathematics of one number), then the loops: `elementwise.py`,
+`rows.py`, `losses.py`, `steps.py`, and the matrix product in `matmul.py`.
+"""
+
+from tinygen.kernels.cpu.elementwise import (
+    erf,
+    exp,
+    log,
+    log1p,
+    relu,
+    relu_grad,
+    reparameterise,
+    reparameterise_grad,
+    sigmoid,
+    sigmoid_grad,
+    softplus,
+    softplus_grad,
+    tanh,
+    tanh_grad,
+)
+from tinygen.kernels.cpu.losses import (
+    bce_with_logits,
+    bce_with_logits_grad,
+    cross_entropy_with_logits,
+    cross_entropy_with_logits_grad,
+    gaussian_kl,
+    gaussian_kl_grad,
+    gaussian_log_density,
+    gaussian_log_density_grad,
+)
+from tinygen.kernels.cpu.matmul import linear, matmul
+from tinygen.kernels.cpu.rows import (
+    log_softmax,
+    log_softmax_grad,
+    logsumexp,
+    logsumexp_grad,
+    softmax,
+    softmax_grad,
+)
+from tinygen.kernels.cpu.steps import adam_step, rmsprop_step, sgd_step, sum_of_squares

@@ -1,0 +1,346 @@
+"""exp, log, tanh and their kin for one number, written so that a loop over them becomes vector code.
+
+A call of the C library inside a loop keeps LLVM from vectorising it: one number per call, instead of 8 or 16 per
+instruction. These functions are arithmetic only. They have no branches (an `a if c else b` computes both and selects),
+no tables and no calls, so that they melt into the loop that uses them.
+
+Nearly all are built on two, and both follow one recipe: *reduce* the argument to a short interval by an identity,
+*approximate* there by a polynomial, *rebuild*.
+
+    e^x   = 2^n e^r,          n = round(x / ln 2),  r = x - n ln 2,  |r| <= ln 2 / 2
+    log x = n ln 2 + log m,   x = 2^n m,  1 / sqrt 2 <= m < sqrt 2
+
+- The parts come from the number's own bits: sign, exponent, mantissa. Reading the exponent field gives a logarithm to
+  base 2, writing it makes a power of two. Rounding is an addition: adding 1.5 * 2^52 to a float64 leaves no room for a
+  fraction, and the rounded integer stands in the lowest bits of the sum.
+- Most digits of x and of n ln 2 cancel in r. Cody and Waite ("Software Manual for the Elementary Functions", 1980)
+  split ln 2 = HIGH + LOW, with so many zeros at the end of HIGH that n HIGH is exact, and so is x - n HIGH.
+- The polynomials are *minimax*: of all those of their degree, the one whose greatest error on the interval is least. A
+  Taylor polynomial spends its accuracy at the centre; this one spreads its error evenly and saves some terms. They were
+  found by Remez' exchange algorithm in 50 digits (Muller, "Elementary Functions", chapter 3), rounding one coefficient
+  at a time, the lowest first, and fitting the rest anew. The leading terms stay exact (the 1 + r of e^r, for one): they
+  are added last, so that little is left of the error but their half ulp, which no one can avoid.
+
+An *ulp* is the distance from a result to the next float. The errors stated are bounds on what was measured, in float32
+and float64, over all magnitudes (`tests/test_scalar_ulp.py`). NaN gives NaN, zeros keep their signs.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numba import types
+from numba.core import config
+from numba.extending import intrinsic, overload
+
+from tinygen.kernels.cpu._compile import compiled
+
+
+class Constants(NamedTuple):
+    """A float type: its numbers, and its layout in integers of the same width."""
+
+    zero: np.floating
+    half: np.floating
+    one: np.floating
+    two: np.floating
+    infinity: np.floating
+    nan: np.floating
+    log2_e: np.floating  # 1 / ln 2
+    ln2_high: np.floating
+    ln2_low: np.floating
+    round: np.floating  # 1.5 * 2^mantissa: adding it rounds to an integer
+    exp_low: np.floating  # below, e^x rounds to 0 ...
+    exp_high: np.floating  # ... and above, to infinity
+    tanh_high: np.floating  # above, tanh x rounds to 1 ...
+    erf_high: np.floating  # ... and erf x
+    smallest: np.floating  # of the normal numbers
+    grow: np.floating  # 2^mantissa, which makes a subnormal number normal ...
+    log2_grow: np.floating  # ... and mantissa
+
+    mantissa: np.signedinteger  # how many bits the mantissa field has
+    bias: np.signedinteger  # what the exponent field of 1 holds
+    sign: np.signedinteger  # the sign bit
+    round_bits: np.signedinteger  # the bits of `round`
+    sqrt_half_bits: np.signedinteger  # the bits of 1 / sqrt 2
+
+    exp: tuple[np.floating, ...]  # (e^r - 1 - r) / r^2
+    log: tuple[np.floating, ...]  # (2 atanh(s) / s - 2) / s^2 in powers of s^2, |s| <= 3 - 2 sqrt 2
+    atanh: tuple[np.floating, ...]  # the same, |s| <= 1/3
+    erf: tuple[np.floating, ...]  # erf(x) / x - 1 in powers of x^2, |x| <= 1
+    erfc: tuple[np.floating, ...]  # erfc(x) e^(x^2) in powers of 2 / (2 + x), 1 <= x <= erf_high
+
+
+def _constants(real: type, integer: type, **given: float | tuple[float, ...]) -> Constants:
+    info = np.finfo(real)
+    rounding = real(1.5 * 2.0**info.nmant)
+    integers = {
+        "mantissa": info.nmant,
+        "bias": info.maxexp - 1,
+        "sign": np.iinfo(integer).min,
+        "round_bits": rounding.view(integer),
+        "sqrt_half_bits": real(0.5**0.5).view(integer),
+    }
+    numbers = {"zero": 0, "half": 0.5, "one": 1, "two": 2, "infinity": np.inf, "nan": np.nan}
+    numbers |= {"log2_e": 1.4426950408889634, "round": rounding}
+    numbers |= {"smallest": info.smallest_normal, "grow": 2.0**info.nmant, "log2_grow": info.nmant}
+    typed = {name: integer(value) for name, value in integers.items()}
+    for name, value in (numbers | given).items():
+        typed[name] = tuple(map(real, value)) if isinstance(value, tuple) else real(value)
+    return Constants(**typed)
+
+
+# fmt: off
+SINGLE = _constants(
+    np.float32, np.int32,
+    ln2_high=0.693145751953125, ln2_low=1.4286068203094172e-06,
+    exp_low=-104, exp_high=89, tanh_high=10, erf_high=4,
+    exp=(0.49999997, 0.16666517, 0.041667335, 0.0083691105, 0.001388074),
+    log=(0.66666776, 0.39977568, 0.29871464),
+    atanh=(0.66666675, 0.39998946, 0.28615347, 0.214420006, 0.24253654),
+    erf=(
+        0.128379166, -0.37612629, 0.11283618, -0.026855126, 0.0051907333, -0.00080307503,
+        7.9203033e-05,
+    ),
+    erfc=(0.0018224744, 0.25970074, 0.3968018, -0.064460106, 0.6366796, -0.23080154),
+)
+DOUBLE = _constants(
+    np.float64, np.int64,
+    ln2_high=0.6931471805598903, ln2_low=5.497923018708371e-14,
+    exp_low=-746, exp_high=710, tanh_high=20, erf_high=6,
+    exp=(
+        0.5000000000000006, 0.16666666666666555, 0.04166666666656777, 0.008333333333411816,
+        0.001388888893464091, 0.0001984126967210046, 2.4801501603897116e-05,
+        2.7557451897092377e-06, 2.762747255437706e-07, 2.5038036256924072e-08,
+    ),
+    log=(
+        0.6666666666666734, 0.3999999999941559, 0.2857142874242383, 0.22222198551342462,
+        0.1818356621666219, 0.1531398584992598, 0.1479674017178146,
+    ),
+    atanh=(
+        0.6666666666666631, 0.4000000000015717, 0.2857142854775613, 0.22222223980576475,
+        0.18181743412409188, 0.15386573105696708, 0.13300775428605155, 0.1210782546616549,
+        0.08331839823077623, 0.1703498942483197,
+    ),
+    erf=(
+        0.12837916709551256, -0.3761263890318341, 0.11283791670942211, -0.026866170643128635,
+        0.005223977608333672, -0.0008548326108301396, 0.00012055300495499024,
+        -1.492486661259662e-05, 1.6449221508770147e-06, -1.622330799042919e-07,
+        1.3787388141894034e-08, -7.92562128072975e-10,
+    ),
+    erfc=(
+        -3.1305286485049617e-06, 0.282188704938223, 0.2808163093162024, 0.2573118340472604,
+        0.11859226260557446, 0.3089956282338405, -0.6424648847369826, 1.259575345305647,
+        -1.9954037138732446, 1.942943757404192, -1.1260040832806684, 0.3652415836797806,
+        -0.05179021136439418,
+    ),
+)
+# fmt: on
+
+
+# Bits and polynomials ------------------------------------------------------------------------------------------
+
+
+def _melting(function: Callable) -> Callable:
+    """`function`, compiled into every loop that calls it."""
+    return compiled(function, cache=False, forceinline=True)
+
+
+def _bits(x):
+    """The bits of a float, as an integer of its width."""
+    return x.view(np.int32 if x.dtype == np.float32 else np.int64)
+
+
+@overload(_bits, inline="always")
+def _(x):
+    if x == types.float32:
+        return lambda x: np.float32(x).view(np.int32)
+    return lambda x: np.float64(x).view(np.int64)
+
+
+def _narrow(integer, like):
+    """An integer back in the width of `like`: Numba computes in 64 bits, which would halve the vectors."""
+    return integer
+
+
+@overload(_narrow, inline="always")
+def _(integer, like):
+    if like == types.float32:
+        return lambda integer, like: np.int32(integer)
+    return lambda integer, like: integer
+
+
+def _float(bits, like):
+    """The float of the type of `like` that has these bits."""
+    return bits.view(like.dtype)
+
+
+@overload(_float, inline="always")
+def _(bits, like):
+    if like == types.float32:
+        return lambda bits, like: np.int32(bits).view(np.float32)
+    return lambda bits, like: np.int64(bits).view(np.float64)
+
+
+@intrinsic
+def _horner(_, x, coefficients):
+    """c0 + x (c1 + x (c2 + ...)), unrolled."""
+
+    def codegen(context, builder, signature, arguments):
+        x, coefficients = arguments
+        last = signature.args[1].count - 1
+        total = builder.extract_value(coefficients, last)
+        for power in reversed(range(last)):
+            coefficient = builder.extract_value(coefficients, power)
+            product = builder.fmul(x, total, flags=["contract"])
+            total = builder.fadd(coefficient, product, flags=["contract"])
+        return total
+
+    return x(x, coefficients), codegen
+
+
+if config.DISABLE_JIT:
+
+    def _horner(x, coefficients):
+        total = coefficients[-1]
+        for coefficient in coefficients[-2::-1]:
+            total = coefficient + x * total
+        return total
+
+
+@_melting
+def _power(n, like, k):
+    """2^n in the type of `like`, for n in the range of its normal numbers."""
+    return _float((n + k.bias) << k.mantissa, like)
+
+
+@_melting
+def _with_sign_of(x, y, k):
+    """|x| with the sign of y, be it that of a zero."""
+    return _float((_bits(x) & ~k.sign) | (_bits(y) & k.sign), x)
+
+
+# The functions, given the constants k of the argument's type ----------------------------------------------------
+
+
+@_melting
+def _reduced(x, k):
+    """n = round(x / ln 2), and e^r - 1 for r = x - n ln 2."""
+    rounded = x * k.log2_e + k.round
+    n = rounded - k.round
+    r = (x - n * k.ln2_high) - n * k.ln2_low
+    return _bits(rounded) - k.round_bits, r + r * r * _horner(r, k.exp)
+
+
+@_melting
+def _exp(x, k):
+    x = k.exp_low if x < k.exp_low else x  # comparisons that let a NaN through
+    x = k.exp_high if x > k.exp_high else x
+    n, excess = _reduced(x, k)
+    half = n >> 1  # 2^n itself is not a normal number at either end, though e^x may be
+    return (k.one + excess) * _power(half, x, k) * _power(n - half, x, k)
+
+
+@_melting
+def _split(x, k):
+    """n and m with x = 2^n m and 1 / sqrt 2 <= m < sqrt 2, for normal x; n is a float."""
+    bits = _bits(x)
+    n = _narrow(bits - k.sqrt_half_bits, x) >> k.mantissa
+    return _float(k.round_bits + n, x) - k.round, _float(bits - (n << k.mantissa), x)
+
+
+@_melting
+def _log_rebuilt(n, f, k):
+    """n ln 2 + log(1 + f); log(1 + f) = 2 atanh(s) = f - (h - s (h + s^2 P(s^2))), of which f weighs most."""
+    s = f / (k.two + f)
+    z = s * s
+    h = k.half * f * f
+    return n * k.ln2_high - ((h - (s * (h + z * _horner(z, k.log)) + n * k.ln2_low)) - f)
+
+
+@_melting
+def _log_defined(x, y, k):
+    """y where log x is a finite number, else what it is."""
+    y = y if x < k.infinity else x
+    return y if x > k.zero else (-k.infinity if x == k.zero else k.nan)
+
+
+@_melting
+def _log(x, k):
+    subnormal = x < k.smallest
+    n, m = _split(x * k.grow if subnormal else x, k)
+    n = n - k.log2_grow if subnormal else n
+    return _log_defined(x, _log_rebuilt(n, m - k.one, k), k)
+
+
+@_melting
+def _log1p(x, k):
+    u = k.one + x
+    b = u - k.one
+    rest = (k.one - (u - b)) + (
+        x - b
+    )  # what rounding u lost, exactly (Knuth, TAOCP 4.2.2, theorem B)
+    n, m = _split(u, k)
+    y = _log_rebuilt(n, (m - k.one) + rest * (m / u), k)
+    return x if x == k.zero else _log_defined(u, y, k)
+
+
+@_melting
+def _tanh(x, k):
+    """-t / (2 + t), t = e^(-2|x|) - 1, which for small x comes out of the reduction with nothing cancelled."""
+    size = k.tanh_high if abs(x) > k.tanh_high else abs(x)
+    n, excess = _reduced(-k.two * size, k)
+    power = _power(n, x, k)
+    t = power * excess + (power - k.one)
+    return _with_sign_of(t / (k.two + t), x, k)
+
+
+@_melting
+def _sigmoid(x, k):
+    e = _exp(-abs(x), k)
+    return (e if x < k.zero else k.one) / (k.one + e)
+
+
+@_melting
+def _softplus(x, k):
+    """max(x, 0) + log(1 + e), e = e^-|x|, and log(1 + e) = 2 atanh(s), s = e / (2 + e) <= 1/3."""
+    e = _exp(-abs(x), k)
+    s = e / (k.two + e)
+    z = s * s
+    return (x if x > k.zero else k.zero) + (k.two * s + s * z * _horner(z, k.atanh))
+
+
+@_melting
+def _erf(x, k):
+    """x + x P(x^2) up to 1, and 1 - e^(-x^2) Q(2 / (2 + x)) beyond."""
+    size = abs(x)
+    near = size + size * _horner(size * size, k.erf)
+    far = k.erf_high if size > k.erf_high else size
+    tail = _exp(-far * far, k) * _horner(k.two / (k.two + far), k.erfc)
+    return _with_sign_of(near if size < k.one else k.one - tail, x, k)
+
+
+# The same for either type, from Numba and from Python -----------------------------------------------------------
+
+
+def _either(function: Callable, name: str, doc: str) -> Callable:
+    def scalar(x):
+        return function(x, SINGLE if x.dtype == np.float32 else DOUBLE)
+
+    @overload(scalar, jit_options={"forceinline": True})
+    def _(x):
+        if x == types.float32:
+            return lambda x: function(x, SINGLE)
+        return lambda x: function(x, DOUBLE)
+
+    scalar.__name__ = scalar.__qualname__ = name
+    scalar.__doc__ = doc
+    return scalar
+
+
+exp = _either(_exp, "exp", "e^x. At most 1.1 ulp.")
+log = _either(_log, "log", "The natural logarithm. At most 1 ulp.")
+log1p = _either(_log1p, "log1p", "log(1 + x). At most 1.5 ulp.")
+tanh = _either(_tanh, "tanh", "The hyperbolic tangent. At most 3 ulp.")
+sigmoid = _either(_sigmoid, "sigmoid", "1 / (1 + e^-x). At most 3 ulp.")
+softplus = _either(_softplus, "softplus", "log(1 + e^x). At most 3 ulp.")
+erf = _either(_erf, "erf", "The error function. At most 2 ulp.")

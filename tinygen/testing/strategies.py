@@ -1,0 +1,162 @@
+"""Hypothesis strategies: arguments for an op's specification, and arrays that are laid out awkwardly in memory.
+
+`HypothesisDraw` gives the cases of `tinygen.autograd.spec` their numbers, so that a failing example
+shrinks: towards small shapes, and values near zero. Numbers lie on a grid of sixteenths. It holds
+0, integers and ties, but nothing tiny: a derivative that is almost zero cannot be told from
+rounding by any difference quotient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tinygen.autograd.spec import REALS, Call, Domain, Draw
+
+GRID = 16  # values are multiples of 1 / GRID
+
+
+class HypothesisDraw(Draw):
+    """A `Draw` whose choices are made by Hypothesis; `draw` is what `st.data()` or `st.composite` gives."""
+
+    def __init__(self, draw: Callable[[st.SearchStrategy], Any], max_side: int = 4):
+        self._draw = draw
+        self.max_side = max_side
+
+    def integer(self, low: int, high: int) -> int:
+        return self._draw(st.integers(low, high))
+
+    def choice(self, options: Sequence[Any]) -> Any:
+        return options[self._draw(st.integers(0, len(options) - 1))]
+
+    def shape(
+        self, min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 4
+    ) -> tuple[int, ...]:
+        sides = {"min_side": min_side, "max_side": min(max_side, self.max_side)}
+        return self._draw(hnp.array_shapes(min_dims=min_dims, max_dims=max_dims, **sides))
+
+    def broadcastable(self, count: int) -> list[tuple[int, ...]]:
+        return list(self._draw(broadcastable_shapes(count, max_side=min(3, self.max_side))))
+
+    def array(self, shape: tuple[int, ...], domain: Domain = REALS) -> np.ndarray:
+        return self._draw(arrays(shape, domain))
+
+    def distinct(self, shape: tuple[int, ...]) -> np.ndarray:
+        return self._draw(distinct_arrays(shape))
+
+
+def calls(case: Callable[[Draw], Call], max_side: int = 4) -> st.SearchStrategy[Call]:
+    """Arguments drawn by the case of an op's specification."""
+
+    @st.composite
+    def drawn(draw: Callable) -> Call:
+        arrays, parameters = case(HypothesisDraw(draw, max_side))
+        return Call(
+            tuple(map(np.asarray, arrays)), parameters
+        )  # arithmetic made scalars of 0-d arrays
+
+    return drawn()
+
+
+def shapes(
+    min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 4
+) -> st.SearchStrategy:
+    """Shapes, those of single numbers and of empty arrays among them."""
+    return hnp.array_shapes(
+        min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side
+    )  # fmt: skip
+
+
+def broadcastable_shapes(
+    count: int, max_dims: int = 3, max_side: int = 3
+) -> st.SearchStrategy[tuple[tuple[int, ...], ...]]:
+    """`count` shapes that broadcast together; some have no dimensions, sides of 1 or of 0."""
+    return hnp.mutually_broadcastable_shapes(
+        num_shapes=count, max_dims=max_dims, min_side=0, max_side=max_side
+    ).map(lambda found: found.input_shapes)
+
+
+def arrays(shape: tuple[int, ...], domain: Domain = REALS) -> st.SearchStrategy[np.ndarray]:
+    """float64 arrays with elements in `domain`, on a grid of sixteenths."""
+    grid = np.arange(np.ceil(domain.low * GRID), np.floor(domain.high * GRID) + 1) / GRID
+    for point in domain.avoid:
+        grid = grid[np.abs(grid - point) >= domain.gap]
+    simplest = grid[np.argsort(np.abs(grid), stable=True)]  # an example shrinks to what comes first
+    picks = st.integers(0, len(simplest) - 1)
+    return hnp.arrays(np.intp, shape, elements=picks, fill=st.nothing()).map(
+        lambda indices: np.asarray(simplest[indices])
+    )
+
+
+def distinct_arrays(shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
+    """float64 arrays without ties: the elements lie at least 0.1 apart, in any order, around zero."""
+    size = int(np.prod(shape))
+    values = (np.arange(size) - size // 2 + 0.3) / 8
+    return st.permutations(range(size)).map(lambda order: values[list(order)].reshape(shape))
+
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+
+
+def _layout(make: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    LAYOUTS[make.__name__.lstrip("_")] = make
+    return make
+
+
+@_layout
+def _plain(x: np.ndarray) -> np.ndarray:
+    return x.copy(order="C")
+
+
+@_layout
+def _transposed(x: np.ndarray) -> np.ndarray:
+    """In Fortran's order."""
+    return x.T.copy(order="C").T
+
+
+@_layout
+def _strided(x: np.ndarray) -> np.ndarray:
+    """Every other element of a larger array, with NaN in between."""
+    wide = np.full(tuple(2 * side for side in x.shape), np.nan)
+    view = wide[(..., *(slice(None, None, 2),) * x.ndim)]
+    view[...] = x
+    return view
+
+
+@_layout
+def _reversed(x: np.ndarray) -> np.ndarray:
+    """With negative strides along every axis."""
+    return np.flip(np.flip(x).copy(order="C"))
+
+
+@_layout
+def _offset(x: np.ndarray) -> np.ndarray:
+    """Not aligned to the size of an element."""
+    memory = np.zeros(x.nbytes + 1, np.uint8)
+    view = memory[1:].view(x.dtype).reshape(x.shape)
+    view[...] = x
+    return view
+
+
+@_layout
+def _read_only(x: np.ndarray) -> np.ndarray:
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    return frozen
+
+
+@_layout
+def _broadcast(x: np.ndarray) -> np.ndarray:
+    """With stride 0 along the first axis, where its elements allow it."""
+    if x.ndim and len(x) and np.array_equal(x, np.broadcast_to(x[:1], x.shape)):
+        return np.broadcast_to(x[:1], x.shape)
+    return np.broadcast_to(x, (1, *x.shape))[0]
+
+
+def awkward(x: np.ndarray) -> st.SearchStrategy[np.ndarray]:
+    """Arrays equal to x that lie in memory in all the ways that NumPy knows."""
+    return st.sampled_from(list(LAYOUTS)).map(lambda name: np.asarray(LAYOUTS[name](x)))
