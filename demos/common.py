@@ -83,7 +83,6 @@ class Run:
         """
         self.out, self.settings = out, settings
         self.history: list[dict[str, float]] = []
-        self.round_seconds: list[float] = []
         try:
             out.mkdir(parents=True, exist_ok=True)
             self._saved = self._load_checkpoint() if resume else self._put_aside()
@@ -137,9 +136,7 @@ class Run:
         saved_at = time.monotonic()
         with stop, tqdm(total=count, initial=start, unit=unit, disable=None) as self.bar:
             for i in range(start, count):
-                began = time.perf_counter()
                 yield i
-                self.round_seconds.append(time.perf_counter() - began)
                 self.bar.update()
                 if stop.asked or i + 1 == count or time.monotonic() - saved_at > SAVE_EVERY:
                     self._save(i + 1, parts)

@@ -18,6 +18,7 @@ x ~ Bernoulli(pixel); the test set is binarised once.
 """
 
 import statistics
+import time
 
 import numpy as np
 
@@ -111,8 +112,9 @@ def main(argv: list[str] | None = None) -> None:
     optimiser = optim.Adam(model.parameters(), lr=LEARNING_RATE)
     test = binarise(images.test, np.random.default_rng(args.seed))
 
+    seconds: list[float] = []  # of training, for each epoch of this process
     for epoch in run.rounds(epochs, "epoch", model=model, optimiser=optimiser, rng=rng):
-        totals = np.zeros(2)
+        began, totals = time.perf_counter(), np.zeros(2)
         for pixels in batches(images.train, BATCH, rng):
             x = rng.bernoulli(pixels)
             reconstruction, kl = model.negative_elbo(x, rng.normal((len(x), LATENT)))
@@ -121,6 +123,7 @@ def main(argv: list[str] | None = None) -> None:
             loss.backward()
             optimiser.step()
             totals += len(x) * np.array([reconstruction.item(), kl.item()])
+        seconds.append(time.perf_counter() - began)
         train_reconstruction, train_kl = totals / len(images.train)
         test_reconstruction, test_kl = evaluate(model, test, args.seed)
         run.log(
@@ -134,13 +137,12 @@ def main(argv: list[str] | None = None) -> None:
     draw(model, run, images.test[:10], images.shape, args.seed)
     reconstruction, kl = evaluate(model, test, args.seed)
     steps = -(-len(images.train) // BATCH)
-    seconds = statistics.median(run.round_seconds) if run.round_seconds else None
     run.finish(
         neg_elbo_test=reconstruction + kl,
         reconstruction_test=reconstruction,
         kl_test=kl,
         epochs=epochs,
-        step_ms=seconds and 1e3 * seconds / steps,
+        step_ms=1e3 * statistics.median(seconds) / steps if seconds else None,
     )
 
 

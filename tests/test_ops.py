@@ -139,7 +139,8 @@ def op_classes(base: type[Op] = Op) -> set[type[Op]]:
 @given(data=st.data())
 def differentiate_twice(name, data):
     call = data.draw(calls(SPECS[name].case, max_side=2))
-    leaves = [Tensor(x, requires_grad=True) for x in call.arrays]
+    # In float32, so that astype to float64 is not a matter of course.
+    leaves = [Tensor(x.astype(np.float32), requires_grad=True) for x in call.arrays]
     y = op_of(name, call)(*leaves)
     u = Tensor(cotangent(y.shape), requires_grad=True)
     gradients = tg.autograd.grad(y, leaves, u, create_graph=True)
@@ -269,6 +270,46 @@ def test_roll(shift, axis):
     x = np.arange(6.0).reshape(2, 3)
     np.testing.assert_array_equal(tg.roll(x, shift, axis), np.roll(x, shift, axis))
     check_grads(lambda t: tg.roll(t, shift, axis), x)
+
+
+BROADCAST = [(4, 3), (3,), (2, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("f", "reference", "shapes"),
+    [
+        (lambda x: tg.var(x, (0, 2), True, 1), lambda x: x.var((0, 2), keepdims=True, ddof=1), [(2, 3, 2)]),
+        (lambda x: tg.std(x, (0, -1)), lambda x: x.std((0, -1)), [(2, 3, 2)]),
+        (lambda x: tg.softmax(x, (0, 2)), lambda x: np.exp(x) / np.exp(x).sum((0, 2), keepdims=True), [(2, 3, 2)]),
+        (lambda x, w, b: tg.linear(x, w, b, "tanh"), lambda x, w, b: np.tanh(x @ w.T + b), [(3,), (2, 3), (2,)]),
+        (lambda x, w: tg.linear(x, w), lambda x, w: x @ w.T, [(2, 4, 3), (2, 3)]),
+        (lambda x, w: tg.linear(x, w), lambda x, w: x @ w.T, [(0, 3), (2, 3)]),
+        (tg.gaussian_log_density, SPECS["gaussian_log_density"].reference, BROADCAST),
+        (lambda x: tg.gaussian_log_density(x, 0.5, -1), lambda x: SPECS["gaussian_log_density"].reference(x, 0.5, -1.0),
+         [(4, 3)]),
+        (tg.gaussian_kl, SPECS["gaussian_kl"].reference, BROADCAST[:2]),
+        (tg.binary_cross_entropy_with_logits, SPECS["binary_cross_entropy_with_logits"].reference, BROADCAST[:2]),
+        (lambda x, y: tg.matmul(x, y), np.matmul, [(2, 1, 3, 2), (4, 2, 3)]),
+        (lambda x, y: tg.matmul(x, y), np.matmul, [(2,), (4, 2, 3)]),
+        (lambda x, y: tg.matmul(x, y), np.matmul, [(4, 3, 2), (2,)]),
+    ],
+)  # fmt: skip
+def test_calls_that_the_specifications_do_not_draw(f, reference, shapes):
+    rng = np.random.default_rng(5)
+    xs = [rng.normal(size=shape) for shape in shapes]
+    np.testing.assert_allclose(f(*xs), reference(*xs), rtol=1e-12)
+    check_grads(f, *xs)
+
+
+def test_take_along_axis_broadcasts_its_indices():
+    x = np.arange(6.0).reshape(2, 3)
+    indices = np.array([[2, 0, 2]])
+    np.testing.assert_array_equal(
+        tg.take_along_axis(x, indices, 1), np.take_along_axis(x, indices, 1)
+    )
+    check_grads(lambda t: tg.take_along_axis(t, indices, 1), x)
+    column = np.array([[1], [0], [1]])
+    check_grads(lambda t: tg.take_along_axis(t, column, 0), x)
 
 
 def test_a_numpy_integer_is_as_good_as_an_int():

@@ -81,8 +81,10 @@ def no_grad() -> contextlib.AbstractContextManager[None]:
     return set_grad_enabled(False)
 
 
-def ancestry(sources: Iterable[Source | None]) -> tuple[list[Node], set[Tensor]]:
-    """The nodes that `sources` were computed through, newest first, and the leaves that they reach."""
+def ancestry(sources: Iterable[Source | None], since: int = 0) -> tuple[list[Node], set[Tensor]]:
+    """The nodes that `sources` were computed through, newest first and none older than number `since`, and
+    the leaves that they reach.
+    """
     nodes: set[Node] = set()
     leaves: set[Tensor] = set()
     waiting = list(sources)
@@ -92,6 +94,8 @@ def ancestry(sources: Iterable[Source | None]) -> tuple[list[Node], set[Tensor]]
             continue
         if not isinstance(source, Node):
             leaves.add(source)
+            continue
+        if source.number < since:
             continue
         if source.freed:
             raise RuntimeError(
@@ -112,7 +116,10 @@ def walk(
     """Carry the cotangents of `seeds` back to the sources in `wanted` (None: to every leaf), along
     the paths that lead there.
     """
-    nodes, leaves = ancestry(source for source, _ in seeds)
+    # No path to a node leads through older ones: a walk to nodes alone need not look at all that they came from.
+    bounded = wanted and all(isinstance(source, Node) for source in wanted)
+    since = min(source.number for source in wanted) if bounded else 0
+    nodes, leaves = ancestry((source for source, _ in seeds), since)
     if wanted is None:
         wanted = leaves
     on_path = set(wanted)

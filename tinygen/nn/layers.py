@@ -74,7 +74,7 @@ class Sequential(Module):
         return (module for _, module in self.members())
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)  # list(self) would ask for the length
 
     def __getitem__(self, i: int) -> Module:
         return list(self)[i]

@@ -176,6 +176,11 @@ def _check(
         raise GradientMismatch(f"{name}: the value at this point is not finite: {outputs}")
     cotangents = [("a drawn cotangent", drawn), *_unit_cotangents(outputs, arrays)]
     measured = [(d, slope(f, arrays, d)) for d in directions(arrays, FULL, DRAWN, rng)]
+    # The size of each input's gradient: that of its largest component.
+    sizes = [0.0] * len(arrays)
+    for d, found in measured:
+        for _, us in cotangents:
+            sizes[d.position] = max(sizes[d.position], abs(pair(us, found.value)))
     for told, us in cotangents:
         kept = [u.copy() for u in us]
         gradients = pull(arrays, us)
@@ -183,13 +188,18 @@ def _check(
         for what, xs, olds in (("input", arrays, before), ("cotangent", us, kept)):
             if not all(np.array_equal(x, old) for x, old in zip(xs, olds, strict=True)):
                 raise GradientMismatch(f"{name}: the function or its gradient changed its {what}")
-        _compare(name, labels, told, arrays, us, gradients, measured)
+        _compare(name, labels, told, arrays, us, gradients, measured, sizes)
     return drawn
 
 
 def _away_from_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers of either sign between 0.5 and 1.5 in size: none can hide a gradient, none is 1."""
-    return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
+    """Numbers of both signs, 0.5 to 1.5 in size: none hides a gradient, none is 1, a single one is negative."""
+    signs = np.asarray(rng.choice([-1.0, 1.0], shape))
+    if signs.size:
+        signs.flat[0] = -1.0
+    if signs.size > 1:
+        signs.flat[-1] = 1.0
+    return np.asarray(rng.uniform(0.5, 1.5, shape) * signs)
 
 
 def _unit_cotangents(outputs: Arrays, arrays: Arrays) -> list[tuple[str, Arrays]]:
@@ -223,12 +233,10 @@ def _compare(
     us: Arrays,
     gradients: Arrays,
     measured: Sequence[tuple[Direction, Slope]],
+    sizes: Sequence[float],
 ) -> None:
     """Raise GradientMismatch unless <gradients, v> agrees with <us, f'(x) v> along every direction measured."""
     absolute = tuple(np.abs(u) for u in us)
-    size = [0.0] * len(gradients)  # of each input's gradient: that of its largest component
-    for d, found in measured:
-        size[d.position] = max(size[d.position], abs(pair(us, found.value)))
     for d, found in measured:
         analytic = float(np.vdot(gradients[d.position], d.along))
         numeric = pair(us, found.value)
@@ -245,7 +253,7 @@ def _compare(
                 + (KINK.format(spread) if spread > 1e-2 * abs(numeric) + floor else "")
             )
         zero = floor if d.index is None else floor * found.step / natural_step(arrays[d.position])
-        if tolerance > size[d.position] / 100 and max(abs(analytic), abs(numeric)) > zero:
+        if tolerance > sizes[d.position] / 100 and max(abs(analytic), abs(numeric)) > zero:
             raise GradientMismatch(
                 f"{place}: unproven: the derivative {numeric:.3g} is not a hundred times "
                 f"the rounding of its difference quotient, {floor:.1e}"

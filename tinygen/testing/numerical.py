@@ -17,7 +17,8 @@ import numpy as np
 Arrays = tuple[np.ndarray, ...]
 
 STEP = 2.0**-10  # relative to the element that moves
-ROUNDING = 256 * float(np.finfo(np.float64).eps)  # what f is trusted to, relative to its size
+EPS = float(np.finfo(np.float64).eps)
+ROUNDING = 256 * EPS  # what f is trusted to, relative to its size
 
 
 class Direction(NamedTuple):
@@ -91,11 +92,12 @@ def _slope(f: Callable[[Arrays], Arrays], arrays: Arrays, d: Direction, step: fl
             fine = (near - near_back) / step
             apart = np.abs(coarse - fine)
             size = np.maximum(np.abs(far), np.abs(far_back))
+            rounding = np.maximum(ROUNDING * size, 8 * EPS * size.max(initial=0)) / step
             # Where f cancels larger numbers (the log-softmax of one element is x - x), what the two
             # steps disagree by is rounding, too: up to that of the largest number around.
             cancelled = np.minimum(apart, ROUNDING * largest / step)
             value.append((4 * fine - coarse) / 3)
-            floor.append(np.maximum(ROUNDING * size / step, cancelled))
+            floor.append(np.maximum(rounding, cancelled))
             spread.append(apart)
     return Slope(tuple(value), tuple(floor), tuple(spread), step)
 

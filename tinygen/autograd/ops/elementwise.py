@@ -107,9 +107,11 @@ class Power(Op):
         a, b, y = self.kept
         da = db = None
         if self.needs[0]:
-            # The exponent is replaced where b = 0, for 0 * 0^-1 would be NaN.
-            zero = b == 0
-            exponent = where(zero, 1.0, b - 1.0) if isinstance(b, Tensor) else (b - 1 if b else 1)
+            # The exponent is replaced at 0^0, for 0 * 0^-1 would be NaN; elsewhere dy/da depends on b at b = 0, too.
+            if isinstance(b, Tensor):
+                exponent = where((a._data == 0) & (b._data == 0), 1.0, b - 1.0)
+            else:
+                exponent = b - 1 if b else 1
             da = g * b * power(a, exponent)
         if self.needs[1]:
             base = a if isinstance(a, Tensor) else Tensor(np.asarray(a, y.dtype))
@@ -124,7 +126,7 @@ def _power_case(d: Draw) -> Call:
     return Call(elementwise(NONZERO)(d).arrays, {"b": d.choice([-2, -1, 0, 1, 2, 3])})
 
 
-@specified(np.power, _power_case)
+@specified(lambda a, b: np.power(a, b), _power_case)
 def power(a: ArrayLike, b: ArrayLike) -> Tensor:
     """a^b, with broadcasting; NaN where a < 0 and b is not an integer. 0^0 = 1."""
     return Power.apply(a, b)

@@ -1,6 +1,5 @@
 """Loops over single numbers: each element of the result needs one element of each input."""
 
-import math
 
 from numba import prange
 
@@ -69,7 +68,7 @@ def _softplus_grad(x, g, out):
 @Loop
 def _erf(x, out):
     for i in prange(x.size):
-        out[i] = math.erf(x[i])
+        out[i] = scalar.erf(x[i])
 
 
 @Loop

@@ -1,168 +1,139 @@
-"""Losses and densities, summed along rows without storing a term of the sum."""
+"""Losses and densities, in one pass over their inputs: one formula each for a term of the sum, and for its gradient."""
 
 import numpy as np
-from numba import prange
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import scalar
-from tinygen.kernels.cpu._compile import Loop, compiled
-from tinygen.kernels.cpu._entry import fit, per_row, plain, rows
-from tinygen.kernels.cpu.rows import _logsumexp_row
+from tinygen.kernels.cpu._compile import compiled, inner
+from tinygen.kernels.cpu._entry import along_rows, check_rows, fit, flat
+from tinygen.kernels.cpu.bands import by_row, over_bands, spread, sums
+from tinygen.kernels.cpu.rows import exp_less, logsumexp_band
+
+# Terms of sums, and gradients. These find their row's g in the place of their result, and leave the result there. k is
+# the flat index of an element.
 
 
-def _bce_row(logits, targets, i, total):
-    for j in range(logits.shape[1]):
-        total += scalar.softplus(logits[i, j]) - targets[i, j] * logits[i, j]
-    return total
+def _bce(k, logits, targets):
+    return scalar.softplus(logits[k]) - targets[k] * logits[k]
 
 
-def _density_row(x, mean, log_var, i, total):
-    constant = x.dtype.type(reference.LOG_2PI)
-    for j in range(x.shape[1]):
-        d = x[i, j] - mean[i, j]
-        total += constant + log_var[i, j] + d * d * scalar.exp(-log_var[i, j])
-    return total
+def _bce_grad(k, out, logits, targets):
+    out[k] *= scalar.sigmoid(logits[k]) - targets[k]
 
 
-def _kl_row(mean, log_var, i, total):
-    one = mean.dtype.type(1)
-    for j in range(mean.shape[1]):
-        v = log_var[i, j]
-        total += scalar.exp(v) + mean[i, j] * mean[i, j] - one - v
-    return total
+def _density(k, x, mean, log_var):
+    constant, half = x.dtype.type(reference.LOG_2PI), x.dtype.type(0.5)
+    d = x[k] - mean[k]
+    return -half * (constant + log_var[k] + d * d * scalar.exp(-log_var[k]))
 
 
-# Leave to reorder the sums, without which they are not a vector's work.
-_bce_row = compiled(_bce_row, fastmath={"contract", "reassoc"})
-_density_row = compiled(_density_row, fastmath={"contract", "reassoc"})
-_kl_row = compiled(_kl_row, fastmath={"contract", "reassoc"})
-
-
-@Loop
-def _bce(logits, targets, out):
-    for i in prange(logits.shape[0]):
-        out[i] = _bce_row(logits, targets, i, logits.dtype.type(0))
-
-
-@Loop
-def _bce_grad(logits, targets, g, out):
-    for i in prange(logits.shape[0]):
-        for j in range(logits.shape[1]):
-            out[i, j] = g[i] * (scalar.sigmoid(logits[i, j]) - targets[i, j])
-
-
-@Loop
-def _cross_entropy(logits, labels, out):
-    for i in prange(logits.shape[0]):
-        out[i] = _logsumexp_row(logits, i) - logits[i, labels[i]]
-
-
-@Loop
-def _cross_entropy_grad(logits, labels, g, out):
-    for i in prange(logits.shape[0]):
-        y = _logsumexp_row(logits, i)
-        for j in range(logits.shape[1]):
-            out[i, j] = g[i] * scalar.exp(logits[i, j] - y)
-        out[i, labels[i]] = g[i] * (scalar.exp(logits[i, labels[i]] - y) - g.dtype.type(1))
-
-
-@Loop
-def _density(x, mean, log_var, out):
-    for i in prange(x.shape[0]):
-        total = _density_row(x, mean, log_var, i, x.dtype.type(0))
-        out[i] = x.dtype.type(-0.5) * total
-
-
-@Loop
-def _density_grad(x, mean, log_var, g, d_mean, d_log_var):
+def _density_grad(k, d_mean, d_log_var, x, mean, log_var):
     one, half = x.dtype.type(1), x.dtype.type(0.5)
-    for i in prange(x.shape[0]):
-        for j in range(x.shape[1]):
-            d = x[i, j] - mean[i, j]
-            scaled = d * scalar.exp(-log_var[i, j])
-            d_mean[i, j] = g[i] * scaled
-            d_log_var[i, j] = half * g[i] * (d * scaled - one)
+    d, g, precision = x[k] - mean[k], d_mean[k], scalar.exp(-log_var[k])
+    d_mean[k] = g * d * precision
+    d_log_var[k] = half * g * (d * d * precision - one)
 
 
-@Loop
-def _kl(mean, log_var, out):
-    for i in prange(mean.shape[0]):
-        out[i] = mean.dtype.type(0.5) * _kl_row(mean, log_var, i, mean.dtype.type(0))
-
-
-@Loop
-def _kl_grad(mean, log_var, g, d_mean, d_log_var):
+def _kl(k, mean, log_var):
     one, half = mean.dtype.type(1), mean.dtype.type(0.5)
-    for i in prange(mean.shape[0]):
-        for j in range(mean.shape[1]):
-            d_mean[i, j] = g[i] * mean[i, j]
-            d_log_var[i, j] = half * g[i] * (scalar.exp(log_var[i, j]) - one)
+    return half * (scalar.exp(log_var[k]) + mean[k] * mean[k] - one - log_var[k])
 
 
-def _per_row(loop, specification):
-    """The entry of `loop(work, *matrices, out)` with one result for each row."""
-    name = specification.__name__
-
-    def kernel(*arrays):
-        if not fit(*arrays):
-            return specification(*arrays)
-        rows(name, *arrays)
-        out = np.empty(arrays[0].shape[0], arrays[0].dtype)
-        loop(arrays[0].size, *map(plain, arrays), out)
-        return out
-
-    return kernel
+def _kl_grad(k, d_mean, d_log_var, mean, log_var):
+    one, half = mean.dtype.type(1), mean.dtype.type(0.5)
+    g = d_mean[k]
+    d_mean[k] = g * mean[k]
+    d_log_var[k] = half * g * (scalar.exp(log_var[k]) - one)
 
 
-def _back_to_rows(loop, specification, results):
-    """The entry of `loop(work, *matrices, g, *results)` with one cotangent for each row."""
-    name = specification.__name__
-
-    def kernel(*arrays):
-        if not fit(*arrays):
-            return specification(*arrays)
-        *matrices, g = arrays
-        rows(name, *matrices)
-        per_row(name, matrices[0], g)
-        outs = [np.empty(matrices[0].shape, g.dtype) for _ in range(results)]
-        loop(matrices[0].size, *map(plain, arrays), *outs)
-        return outs[0] if results == 1 else tuple(outs)
-
-    return kernel
+def _loss(band, specification, takes, gives):
+    return along_rows(over_bands(band), specification, takes, gives)
 
 
-bce_with_logits = _per_row(_bce, reference.bce_with_logits)
-bce_with_logits_grad = _back_to_rows(_bce_grad, reference.bce_with_logits_grad, 1)
-gaussian_log_density = _per_row(_density, reference.gaussian_log_density)
-gaussian_log_density_grad = _back_to_rows(_density_grad, reference.gaussian_log_density_grad, 2)
-gaussian_kl = _per_row(_kl, reference.gaussian_kl)
-gaussian_kl_grad = _back_to_rows(_kl_grad, reference.gaussian_kl_grad, 2)
+bce_with_logits = _loss(sums(_bce), reference.bce_with_logits, "mm", "v")
+bce_with_logits_grad = _loss(spread(_bce_grad), reference.bce_with_logits_grad, "mmv", "m")
+gaussian_log_density = _loss(sums(_density), reference.gaussian_log_density, "mmm", "v")
+gaussian_log_density_grad = _loss(
+    spread(_density_grad), reference.gaussian_log_density_grad, "mmmv", "mm"
+)
+gaussian_kl = _loss(sums(_kl), reference.gaussian_kl, "mm", "v")
+gaussian_kl_grad = _loss(spread(_kl_grad), reference.gaussian_kl_grad, "mmv", "mm")
 
 
-def _check_labels(name, logits, labels):
-    """The labels as int64, each the number of a column: the loop indexes with them unchecked."""
+# Cross-entropy, which also takes integers -----------------------------------------------------------------------
+
+
+def _times(k, g, out):
+    out[k] *= g
+
+
+scaled = by_row(_times)
+
+
+@inner
+def cross_entropy_band(low, high, n, out, logits, labels):
+    logsumexp_band(low, high, n, out, logits)
+    for i in range(low, high):
+        out[i] -= logits[i * n + labels[i]]
+
+
+@inner
+def cross_entropy_grad_band(low, high, n, y, g, out, logits, labels):
+    logsumexp_band(low, high, n, y, logits)
+    exp_less(low, high, n, y, out, logits)
+    for i in range(low, high):
+        out[i * n + labels[i]] -= out.dtype.type(1)
+    scaled(low, high, n, g, out)
+
+
+@compiled
+def _within(labels, n):
+    for i in range(labels.size):
+        if labels[i] < 0 or labels[i] >= n:
+            return False
+    return True
+
+
+_cross_entropy = over_bands(cross_entropy_band)
+_cross_entropy_grad = over_bands(cross_entropy_grad_band)
+
+
+def _checked(name, logits, labels):
+    """The labels as int64, each the number of a column: the loops index with them unchecked."""
     if type(labels) is not np.ndarray or labels.dtype.kind not in "iu":
-        raise TypeError(f"{name}: labels must be an integer array")
-    per_row(name, logits, labels)
-    if labels.size and (labels.min() < 0 or labels.max() >= logits.shape[1]):
+        got = getattr(labels, "dtype", type(labels).__name__)
+        raise TypeError(f"{name}: labels must be an array of integers, not of {got}")
+    check_rows(name, "mv", (logits, labels))
+    labels = flat(labels.astype(np.int64, copy=False))
+    if not _within(labels, logits.shape[1]):
         raise ValueError(f"{name}: labels must lie in [0, {logits.shape[1]})")
-    return plain(labels.astype(np.int64, copy=False))
+    return labels
 
 
 def cross_entropy_with_logits(logits, labels):
-    if not fit(logits):
+    if not fit((logits,)):
         return reference.cross_entropy_with_logits(logits, labels)
-    labels = _check_labels("cross_entropy_with_logits", logits, labels)
-    out = np.empty(logits.shape[0], logits.dtype)
-    _cross_entropy(logits.size, plain(logits), labels, out)
+    labels = _checked("cross_entropy_with_logits", logits, labels)
+    if not labels.size:
+        return reference.cross_entropy_with_logits(logits, labels)
+    out = np.empty(labels.size, logits.dtype)
+    _cross_entropy(logits.size, *logits.shape, out, flat(logits), labels)
     return out
 
 
 def cross_entropy_with_logits_grad(logits, labels, g):
-    if not fit(logits, g):
+    if not fit((logits, g)):
         return reference.cross_entropy_with_logits_grad(logits, labels, g)
-    labels = _check_labels("cross_entropy_with_logits_grad", logits, labels)
-    per_row("cross_entropy_with_logits_grad", logits, g)
-    out = np.empty(logits.shape, logits.dtype)
-    _cross_entropy_grad(logits.size, plain(logits), labels, plain(g), out)
+    labels = _checked("cross_entropy_with_logits_grad", logits, labels)
+    check_rows("cross_entropy_with_logits_grad", "mv", (logits, g))
+    if not labels.size:
+        return reference.cross_entropy_with_logits_grad(logits, labels, g)
+    out, scratch = np.empty(logits.shape, logits.dtype), np.empty(labels.size, logits.dtype)
+    _cross_entropy_grad(
+        *(logits.size, *logits.shape, scratch, flat(g), flat(out), flat(logits), labels)
+    )
     return out
+
+
+cross_entropy_with_logits.__doc__ = reference.cross_entropy_with_logits.__doc__
+cross_entropy_with_logits_grad.__doc__ = reference.cross_entropy_with_logits_grad.__doc__

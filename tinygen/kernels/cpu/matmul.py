@@ -23,6 +23,7 @@ Threads get disjoint blocks of the result and never share a sum: the result is t
 threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`.
 """
 
+import functools
 import threading
 
 import numba
@@ -95,122 +96,118 @@ def _activate(out, i, rows, j, columns, code):
                 row[c] = sigmoid(row[c])
 
 
-_pack = compiled(_pack)
-_activate = compiled(_activate)
+_pack, _activate = compiled(_pack), compiled(_activate)
 
 
-def _block(out, a, b, start, i0, i1, j0, j1, code):
-    """out[i0:i1, j0:j1] = f(start + a b): the work of one thread."""
+def _block(out, a, b, bias, code, down, across, thread):
+    """Block number `thread` of out = f(a b + bias), cut into down x across blocks; an empty bias is none."""
+    (m, n), k = out.shape, a.shape[1]
     lanes = VECTOR_BYTES // out.itemsize
-    k = a.shape[1]
+    tall, wide = -(-m // ROWS), -(-n // lanes)
+    r, c = thread // across, thread % across
+    i0, i1 = tall * r // down * ROWS, min(tall * (r + 1) // down * ROWS, m)
+    j0, j1 = wide * c // across * lanes, min(wide * (c + 1) // across * lanes, n)
+    start = np.zeros(j1 - j0, out.dtype)
+    for j in range(j0, min(j1, len(bias))):
+        start[j - j0] = bias[j]
     width = WIDTH * VECTORS * lanes
     panels = -(-min(j1 - j0, width) // (VECTORS * lanes))
     packed = np.empty((panels * min(k, DEPTH), VECTORS * lanes), out.dtype)
     for jc in range(j0, j1, width):
-        jd = min(j1, jc + width)
+        jd = min(jc + width, j1)
         vectors = -(-(jd - jc) // lanes)
         panels = -(-vectors // VECTORS)
         for k0 in range(0, max(k, 1), DEPTH):
-            depth = min(DEPTH, k - k0)
-            for n in range(panels):
-                j = jc + vectors * n // panels * lanes
-                columns = min(jd, jc + vectors * (n + 1) // panels * lanes) - j
-                _pack(packed, n * depth, b, k0, depth, j, columns)
+            depth, first = min(DEPTH, k - k0), k0 == 0
+            for panel in range(panels):
+                j = jc + vectors * panel // panels * lanes
+                columns = min(jc + vectors * (panel + 1) // panels * lanes, jd) - j
+                _pack(packed, panel * depth, b, k0, depth, j, columns)
             for i in range(i0, i1, ROWS):
                 rows = min(ROWS, i1 - i)
-                for n in range(panels):
-                    j = jc + vectors * n // panels * lanes
-                    columns = min(jd, jc + vectors * (n + 1) // panels * lanes) - j
-                    p, first = n * depth, k0 == 0
+                for panel in range(panels):
+                    j = jc + vectors * panel // panels * lanes
+                    columns = min(jc + vectors * (panel + 1) // panels * lanes, jd) - j
+                    s, p = j - j0, panel * depth
                     if columns > 2 * lanes:
-                        tile3(out, i, j, rows, columns, a, i, k0, packed, p, depth, start, first)
+                        tile3(out, i, j, rows, columns, a, k0, packed, p, depth, start, s, first)
                     elif columns > lanes:
-                        tile2(out, i, j, rows, columns, a, i, k0, packed, p, depth, start, first)
+                        tile2(out, i, j, rows, columns, a, k0, packed, p, depth, start, s, first)
                     else:
-                        tile1(out, i, j, rows, columns, a, i, k0, packed, p, depth, start, first)
+                        tile1(out, i, j, rows, columns, a, k0, packed, p, depth, start, s, first)
                 if code and k0 + depth == k:
                     _activate(out, i, rows, jc, jd - jc, code)
 
 
-def _start(bias, n):
-    """What the sums start from: a contiguous copy of the bias, or zeros."""
-    start = np.zeros(n, bias.dtype)
-    if len(bias):
-        for j in range(n):
-            start[j] = bias[j]
-    return start
-
-
 _block = compiled(_block)
-_start = compiled(_start)
+if config.DISABLE_JIT:
+    _block = reference.quiet(_block)  # NumPy would warn of overflow; machine code does not
 
 
-def _product(out, a, b, bias, code, threads):
-    """out = f(a b + bias), in `threads` blocks; an empty bias is none."""
-    m, n = out.shape
-    lanes = VECTOR_BYTES // out.itemsize
-    tall = -(-m // ROWS)
-    wide = -(-n // lanes)
-    # Rows or columns or some of each: the split whose largest block costs least. Packing takes a panel as long as
-    # one or two tiles do, and a narrow tile longer than its share of a wide one, hence what is added to the sides.
-    across, least = 1, np.inf
-    for parts in range(1, threads + 1):
-        if threads % parts == 0:
-            cost = (-(-tall // (threads // parts)) + 1.5) * (-(-wide // parts) + 0.5)
-            if cost < least:
-                across, least = parts, cost
-    down = threads // across
-    start = _start(bias, n)
-    for thread in numba.prange(threads):
-        r = thread // across
-        c = thread % across
-        _block(
-            out,
-            a,
-            b,
-            start,
-            tall * r // down * ROWS,
-            min(m, tall * (r + 1) // down * ROWS),
-            wide * c // across * lanes,
-            min(n, wide * (c + 1) // across * lanes),
-            code,
-        )
+def _blocks(out, a, b, bias, code, down, across):
+    """All of out = f(a b + bias), each block on a thread of its own."""
+    for thread in numba.prange(down * across):
+        _block(out, a, b, bias, code, down, across, np.int64(thread))
+
+
+_blocks = compiled(_blocks, parallel=True)
+
+
+@functools.lru_cache(maxsize=1024)
+def _split(m: int, n: int, lanes: int, threads: int) -> tuple[int, int]:
+    """Into how many blocks down and across to cut a result for `threads` threads, so that a block costs least.
+
+    Packing takes a panel as long as one or two tiles do, and a narrow tile takes longer than its share of a wide one,
+    hence what is added to the sides.
+    """
+    tall, wide = -(-m // ROWS), -(-n // lanes)
+    splits = [
+        (threads // across, across) for across in range(1, threads + 1) if threads % across == 0
+    ]
+    return min(splits, key=lambda s: (-(-tall // s[0]) + 1.5) * (-(-wide // s[1]) + 0.5))
 
 
 class _Product:
-    """`_product` for one dtype, compiled once for matrices of every layout, writable or not."""
+    """f(a b + bias) for one dtype, compiled once for arrays of every layout, writable or not."""
+
+    _compiling = threading.Lock()
 
     def __init__(self, dtype: type):
-        self.scalar = np.dtype(dtype)
+        self.dtype = np.dtype(dtype)
+        self.lanes = VECTOR_BYTES // self.dtype.itemsize
         self.no_bias = np.zeros(0, dtype)
-        self.loop = Loop(_product)
-        self.versions = [] if config.DISABLE_JIT else [self.loop.serial, self.loop.parallel]
-        self.compiling = threading.Lock()
+        self.compiled = config.DISABLE_JIT
 
     def compile(self) -> None:
-        with self.compiling:
-            scalar = numba.from_dtype(self.scalar)
-            out = types.Array(scalar, 2, "C")
-            matrix = types.Array(scalar, 2, "A", readonly=True)
-            bias = types.Array(scalar, 1, "A", readonly=True)
-            for version in self.versions:
-                version.compile((out, matrix, matrix, bias, types.intp, types.intp))
-                version.disable_compile()
-            self.versions = []
+        scalar = numba.from_dtype(self.dtype)
+        out = types.Array(scalar, 2, "C")
+        matrix = types.Array(scalar, 2, "A", readonly=True)
+        bias = types.Array(scalar, 1, "A", readonly=True)
+        signature = (out, matrix, matrix, bias, *[types.intp] * 3)
+        with self._compiling:
+            for kernel, more in ((_block, (types.intp,)), (_blocks, ())):
+                kernel.disable_compile(False)
+                kernel.compile(signature + more)
+                kernel.disable_compile()  # other layouts are converted to these
+        self.compiled = True
 
     def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:
-        if self.versions:
+        if not self.compiled:
             self.compile()
         m, k = a.shape
         n = b.shape[1]
-        out = np.empty((m, n), self.scalar)
+        out = np.empty((m, n), self.dtype)
         bias = self.no_bias if bias is None else bias
         threads = m * n * k // MULTIPLY_ADDS_PER_THREAD
-        if threads < 2:
-            self.loop.serial(out, a, b, bias, code, 1)
-        else:
+        if threads > 1:
             threads = min(threads, numba.get_num_threads())
-            self.loop(m * n * k, out, a, b, bias, code, threads)
+        if threads > 1 and Loop._taken.acquire(blocking=False):
+            try:
+                _blocks(out, a, b, bias, code, *_split(m, n, self.lanes, threads))
+            finally:
+                Loop._taken.release()
+        else:
+            _block(out, a, b, bias, code, 1, 1, 0)
         return out
 
 
@@ -232,7 +229,7 @@ def matmul(a: Array, b: Array) -> Array:
     if product is None:
         return reference.matmul(a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
-        raise ValueError(f"matmul takes shapes (m, k) and (k, n), not {a.shape} and {b.shape}")
+        raise ValueError(f"matmul: needs shapes (m, k) and (k, n), got {a.shape} and {b.shape}")
     if BLAS_ALWAYS or len(a) == 1 or b.shape[1] == 1:
         return reference.matmul(a, b)
     return product(a, b, None, 0)
@@ -245,7 +242,7 @@ def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array
     """
     code = CODES.get(activation)
     if code is None:
-        raise ValueError(f"linear has no activation {activation!r}: choose one of {[*CODES]}")
+        raise ValueError(f"linear: no activation {activation!r}: choose one of {[*CODES]}")
     product = _product_of(x, w, b)
     if product is None:
         return reference.linear(x, w, b, activation)
@@ -256,8 +253,8 @@ def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array
         or not (b is None or b.shape == w.shape[:1])
     ):
         raise ValueError(
-            "linear takes x (rows, n_in), w (n_out, n_in) and b (n_out,) or None, "
-            f"not {x.shape}, {w.shape} and {b if b is None else b.shape}"
+            "linear: needs x (rows, n_in), w (n_out, n_in) and b (n_out,) or None, "
+            f"got {x.shape}, {w.shape} and {b if b is None else b.shape}"
         )
     if BLAS_ALWAYS or len(x) == 1 or len(w) == 1:
         return reference.linear(x, w, b, activation)

@@ -151,27 +151,26 @@ def _tile(vectors):
     """The micro-kernel for tiles that are `vectors` vectors wide."""
 
     @intrinsic
-    def tile(_, out, i, j, rows, columns, a, ai, ap, b, bp, depth, bias, first):
+    def tile(_, out, i, j, rows, columns, a, k, b, p, depth, start, s, first):
         def codegen(context, builder, signature, arguments):
-            out_, i, j, rows, columns, a_, ai, ap, b_, bp, depth, bias_, first = arguments
+            out_, i, j, rows, columns, a_, k, b_, p0, depth, start_, s, first = arguments
             wide = _Vectors(context, builder, out.dtype)
             out_ = _Array(context, builder, out, out_)
             a_ = _Array(context, builder, a, a_)
             b_ = _Array(context, builder, b, b_)
-            bias_ = _Array(context, builder, bias, bias_)
+            start_ = _Array(context, builder, start, start_)
             zero, one = ir.Constant(INT64, 0), ir.Constant(INT64, 1)
 
             # Below the last row, the tile repeats it, so that nothing outside `a` is read.
             last = builder.sub(rows, one)
             real = [_minimum(builder, ir.Constant(INT64, r), last) for r in range(ROWS)]
-            a_rows = [a_[builder.add(ai, r), ap] for r in real]
+            a_rows = [a_[builder.add(i, r), k] for r in real]
             out_rows = [out_[builder.add(i, r), j] for r in real]
             masks = [wide.first_lanes(columns, v) for v in range(vectors)]
 
-            start = bias_[j,]
             sums = []
             for row in out_rows:
-                row = builder.select(first, start, row)
+                row = builder.select(first, start_[s,], row)
                 sums += [wide.masked_load(row, v, masks[v]) for v in range(vectors)]
 
             before = builder.basic_block
@@ -182,7 +181,7 @@ def _tile(vectors):
             builder.position_at_end(loop)
             p, a_offset, b_offset = (builder.phi(INT64) for _ in range(3))
             running = [builder.phi(wide.type) for _ in sums]
-            b_row = wide.at(b_[bp, zero], b_offset)
+            b_row = wide.at(b_[p0, zero], b_offset)
             bs = [wide.load(b_row, v) for v in range(vectors)]
             stepped = []
             for r, row in enumerate(a_rows):
@@ -198,15 +197,15 @@ def _tile(vectors):
             ]:
                 phi.add_incoming(zero, before)
                 phi.add_incoming(then, loop)
-            for phi, then, start in zip(running, stepped, sums, strict=True):
-                phi.add_incoming(start, before)
+            for phi, begin, then in zip(running, sums, stepped, strict=True):
+                phi.add_incoming(begin, before)
                 phi.add_incoming(then, loop)
             builder.cbranch(builder.icmp_signed("<", next_p, depth), loop, after)
 
             builder.position_at_end(after)
             totals = [builder.phi(wide.type) for _ in sums]
-            for phi, start, then in zip(totals, sums, stepped, strict=True):
-                phi.add_incoming(start, before)
+            for phi, begin, then in zip(totals, sums, stepped, strict=True):
+                phi.add_incoming(begin, before)
                 phi.add_incoming(then, loop)
             for r, row in enumerate(out_rows):
                 with builder.if_then(builder.icmp_signed("<", ir.Constant(INT64, r), rows)):
@@ -215,7 +214,7 @@ def _tile(vectors):
             return context.get_dummy_value()
 
         n = types.intp
-        return types.void(out, n, n, n, n, a, n, n, b, n, n, bias, types.boolean), codegen
+        return types.void(out, n, n, n, n, a, n, b, n, n, start, n, types.boolean), codegen
 
     return tile
 
@@ -277,11 +276,10 @@ def pack_square(_, panel, p, q, b, k, j, columns):
 if config.DISABLE_JIT:
 
     def _tile(vectors):
-        def tile(out, i, j, rows, columns, a, ai, ap, b, bp, depth, bias, first):
+        def tile(out, i, j, rows, columns, a, k, b, p, depth, start, s, first):
             target = out[i : i + rows, j : j + columns]
-            start = bias[j : j + columns] if first else target
-            product = a[ai : ai + rows, ap : ap + depth] @ b[bp : bp + depth, :columns]
-            target[...] = start + product
+            product = a[i : i + rows, k : k + depth] @ b[p : p + depth, :columns]
+            target[...] = product + (start[s : s + columns] if first else target)
 
         return tile
 

@@ -1,167 +1,143 @@
-"""Log-sum-exp and softmax along the rows of a matrix, reading it once.
+"""Log-sum-exp and softmax along the rows of a matrix.
 
-Written with whole arrays, log-sum-exp reads its input twice: for the greatest element, then for the
-sum. Here a row is taken in blocks that stay in the first cache. Each block may raise the greatest
-element so far; the sum so far is then scaled down to it (Milakov and Gimelshein, "Online normalizer
-calculation for softmax", 2018).
+Written with whole arrays, log-sum-exp reads its input twice: for the greatest element, and for the sum of the
+exponentials of all elements relative to it. Here it is read once. Each piece of a row finds its own greatest element
+while it is in the first cache, and its sum relative to that; the sums of a long row's pieces are then made relative to
+the greatest of all. (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018, do so one by one.)
+
+Where the greatest is infinite nothing is subtracted, which would make inf - inf: e^-inf = 0 and e^inf = inf are right
+as they stand. A NaN, greatest or not, ends up in the sum.
 """
 
 import numpy as np
-from numba import prange
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import scalar
-from tinygen.kernels.cpu._compile import Loop, compiled
-from tinygen.kernels.cpu._entry import fit, per_row, plain, rows
-
-BLOCK = 512
-
-
-def _number(v, low):
-    return v if v == v else low
+from tinygen.kernels.cpu._compile import inner, melting
+from tinygen.kernels.cpu._entry import along_rows
+from tinygen.kernels.cpu.bands import by_row, over_bands, shape_of_band, spread, sums, total
 
 
-_number = compiled(_number)
+@inner
+def _greatest(x):
+    """The greatest element, compared as integers: what vectors do for floats takes no NaN."""
+    top = scalar.rank(x[0])
+    for i in range(1, x.size):
+        top = max(top, scalar.rank(x[i]))
+    return scalar.of_rank(top, x[0])
 
 
-def _greatest(x, i, start, stop, low):
-    """The greatest number, NaN passed over: the sum will meet it anyway."""
-    top = low
-    for j in range(start, stop):
-        v = _number(x[i, j], low)
-        top = v if v > top else top
-    return top
+@melting
+def _finite(x):
+    return x if abs(x) < np.inf else 0.0
 
 
-def _sum_exp(x, i, start, stop, top, total):
-    for j in range(start, stop):
-        total += scalar.exp(x[i, j] - top)
-    return total
+@inner
+def logsumexp_band(low, high, n, out, x):
+    """out[i] = log sum_j e^x[i, j] for the rows from `low` to `high`."""
+    height, width = shape_of_band(n)
+    pieces = max(height, -(-n // width))
+    exps = np.empty(height * width, x.dtype)
+    tops, sums = np.empty(pieces), np.empty(pieces)
+    piece = 0
+    for start in range(low * n, high * n, height * width):
+        band = x[start : min(start + height * width, high * n)]
+        for k in range(0, band.size, width):
+            part, shifted = band[k : k + width], exps[k : k + width]
+            top = _greatest(part)
+            tops[piece + k // width] = top
+            shift = x.dtype.type(_finite(top))
+            for j in range(part.size):
+                shifted[j] = part[j] - shift
+        for k in range(band.size):
+            exps[k] = scalar.exp(exps[k])
+        for k in range(0, band.size, width):
+            sums[piece] = total(exps[k : min(k + width, band.size)])
+            piece += 1
+    if n > width:
+        top = tops[0]
+        for k in range(1, pieces):
+            top = max(top, tops[k])
+        for k in range(pieces):
+            sums[k] *= scalar.exp(tops[k] - _finite(top))
+        tops[0], sums[0] = top, total(sums)
+    for i in range(high - low):
+        out[low + i] = scalar.log(sums[i]) + _finite(tops[i])
 
 
-def _dot(a, b, i, total):
-    for j in range(a.shape[1]):
-        total += a[i, j] * b[i, j]
-    return total
+def _exp_less(k, out, x):
+    out[k] = scalar.exp(x[k] - out[k])
 
 
-def _sum(a, i, total):
-    for j in range(a.shape[1]):
-        total += a[i, j]
-    return total
+def _less(k, y, out, x):
+    out[k] = x[k] - y
 
 
-# Leave to reorder, without which a reduction is not a vector's work. `_greatest` compares numbers
-# that `_number`, which has no such leave, has cleared of NaN.
-_greatest = compiled(_greatest, fastmath={"reassoc", "nnan", "nsz"})
-_sum_exp = compiled(_sum_exp, fastmath={"contract", "reassoc"})
-_dot = compiled(_dot, fastmath={"contract", "reassoc"})
-_sum = compiled(_sum, fastmath={"reassoc"})
-
-
-def _logsumexp_row(x, i):
-    zero, low = x.dtype.type(0), x.dtype.type(-np.inf)
-    top, total = low, zero
-    for start in range(0, x.shape[1], BLOCK):
-        stop = min(x.shape[1], start + BLOCK)
-        block_top = _greatest(x, i, start, stop, low)
-        if block_top > top:
-            if block_top < -low:
-                total *= scalar.exp(top - block_top)
-                top = block_top
-            else:  # +inf: shifting by it would make inf - inf
-                top = zero
-        # While all is -inf there is nothing to shift by.
-        total = _sum_exp(x, i, start, stop, top if top > low else zero, total)
-    return scalar.log(total) + (top if top > low else zero)
-
-
-_logsumexp_row = compiled(_logsumexp_row)
-
-
-@Loop
-def _logsumexp(x, out):
-    for i in prange(x.shape[0]):
-        out[i] = _logsumexp_row(x, i)
-
-
-@Loop
-def _logsumexp_grad(x, y, g, out):
+def _times_unless_lowest(k, g, out, x):
     low, zero = x.dtype.type(-np.inf), x.dtype.type(0)
-    for i in prange(x.shape[0]):
-        for j in range(x.shape[1]):
-            e = scalar.exp(x[i, j] - y[i])
-            out[i, j] = zero if x[i, j] == low else g[i] * e
+    out[k] = zero if x[k] == low else g * out[k]
 
 
-@Loop
-def _softmax(x, out):
-    for i in prange(x.shape[0]):
-        y = _logsumexp_row(x, i)
-        for j in range(x.shape[1]):
-            out[i, j] = scalar.exp(x[i, j] - y)
+def _product(k, y, g):
+    return y[k] * g[k]
 
 
-@Loop
-def _softmax_grad(y, g, out):
-    zero = y.dtype.type(0)
-    for i in prange(y.shape[0]):
-        dot = _dot(y, g, i, zero)
-        for j in range(y.shape[1]):
-            out[i, j] = y[i, j] * (g[i, j] - dot)
+def _softmax_grad(k, dot, out, y, g):
+    out[k] = y[k] * (g[k] - dot)
 
 
-@Loop
-def _log_softmax(x, out):
-    for i in prange(x.shape[0]):
-        y = _logsumexp_row(x, i)
-        for j in range(x.shape[1]):
-            out[i, j] = x[i, j] - y
+def _itself(k, x):
+    return x[k]
 
 
-@Loop
-def _log_softmax_grad(y, g, out):
-    zero = y.dtype.type(0)
-    for i in prange(y.shape[0]):
-        total = _sum(g, i, zero)
-        for j in range(y.shape[1]):
-            out[i, j] = g[i, j] - scalar.exp(y[i, j]) * total
+def _log_softmax_grad(k, out, y, g):
+    out[k] = g[k] - scalar.exp(y[k]) * out[k]
 
 
-def logsumexp(x):
-    if not fit(x):
-        return reference.logsumexp(x)
-    rows("logsumexp", x)
-    out = np.empty(x.shape[0], x.dtype)
-    _logsumexp(x.size, plain(x), out)
-    return out
+exp_less, less, times_unless_lowest = spread(_exp_less), by_row(_less), by_row(_times_unless_lowest)
+dot, dot_grad = sums(_product), by_row(_softmax_grad)
+plain_sum, sum_grad = sums(_itself), spread(_log_softmax_grad)
 
 
-def logsumexp_grad(x, y, g):
-    if not fit(x, y, g):
-        return reference.logsumexp_grad(x, y, g)
-    per_row("logsumexp_grad", x, y, g)
-    out = np.empty(x.shape, x.dtype)
-    _logsumexp_grad(x.size, plain(x), plain(y), plain(g), out)
-    return out
+@inner
+def logsumexp_grad_band(low, high, n, y, g, out, x):
+    exp_less(low, high, n, y, out, x)
+    times_unless_lowest(low, high, n, g, out, x)
 
 
-def _matrices(loop, specification):
-    """The entry of `loop(work, *inputs, out)` for matrices of one shape."""
-    name = specification.__name__
-
-    def kernel(*arrays):
-        if not fit(*arrays):
-            return specification(*arrays)
-        rows(name, *arrays)
-        out = np.empty(arrays[0].shape, arrays[0].dtype)
-        loop(out.size, *map(plain, arrays), out)
-        return out
-
-    return kernel
+@inner
+def softmax_band(low, high, n, y, out, x):
+    logsumexp_band(low, high, n, y, x)
+    exp_less(low, high, n, y, out, x)
 
 
-softmax = _matrices(_softmax, reference.softmax)
-softmax_grad = _matrices(_softmax_grad, reference.softmax_grad)
-log_softmax = _matrices(_log_softmax, reference.log_softmax)
-log_softmax_grad = _matrices(_log_softmax_grad, reference.log_softmax_grad)
+@inner
+def log_softmax_band(low, high, n, y, out, x):
+    logsumexp_band(low, high, n, y, x)
+    less(low, high, n, y, out, x)
+
+
+@inner
+def softmax_grad_band(low, high, n, dots, out, y, g):
+    dot(low, high, n, dots, y, g)
+    dot_grad(low, high, n, dots, out, y, g)
+
+
+@inner
+def log_softmax_grad_band(low, high, n, totals, out, y, g):
+    plain_sum(low, high, n, totals, g)
+    sum_grad(low, high, n, totals, out, y, g)
+
+
+logsumexp = along_rows(over_bands(logsumexp_band), reference.logsumexp, "m", "v")
+logsumexp_grad = along_rows(over_bands(logsumexp_grad_band), reference.logsumexp_grad, "mvv", "m")
+softmax = along_rows(over_bands(softmax_band), reference.softmax, "m", "m", scratch=True)
+softmax_grad = along_rows(
+    over_bands(softmax_grad_band), reference.softmax_grad, "mm", "m", scratch=True
+)
+log_softmax = along_rows(
+    over_bands(log_softmax_band), reference.log_softmax, "m", "m", scratch=True
+)
+log_softmax_grad = along_rows(
+    over_bands(log_softmax_grad_band), reference.log_softmax_grad, "mm", "m", scratch=True
+)

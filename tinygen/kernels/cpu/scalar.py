@@ -33,7 +33,7 @@ from numba import types
 from numba.core import config
 from numba.extending import intrinsic, overload
 
-from tinygen.kernels.cpu._compile import compiled
+from tinygen.kernels.cpu._compile import melting
 
 
 class Constants(NamedTuple):
@@ -140,11 +140,6 @@ DOUBLE = _constants(
 # Bits and polynomials ------------------------------------------------------------------------------------------
 
 
-def _melting(function: Callable) -> Callable:
-    """`function`, compiled into every loop that calls it."""
-    return compiled(function, cache=False, forceinline=True)
-
-
 def _bits(x):
     """The bits of a float, as an integer of its width."""
     return x.view(np.int32 if x.dtype == np.float32 else np.int64)
@@ -207,13 +202,13 @@ if config.DISABLE_JIT:
         return total
 
 
-@_melting
+@melting
 def _power(n, like, k):
     """2^n in the type of `like`, for n in the range of its normal numbers."""
     return _float((n + k.bias) << k.mantissa, like)
 
 
-@_melting
+@melting
 def _with_sign_of(x, y, k):
     """|x| with the sign of y, be it that of a zero."""
     return _float((_bits(x) & ~k.sign) | (_bits(y) & k.sign), x)
@@ -222,7 +217,7 @@ def _with_sign_of(x, y, k):
 # The functions, given the constants k of the argument's type ----------------------------------------------------
 
 
-@_melting
+@melting
 def _reduced(x, k):
     """n = round(x / ln 2), and e^r - 1 for r = x - n ln 2."""
     rounded = x * k.log2_e + k.round
@@ -231,7 +226,7 @@ def _reduced(x, k):
     return _bits(rounded) - k.round_bits, r + r * r * _horner(r, k.exp)
 
 
-@_melting
+@melting
 def _exp(x, k):
     x = k.exp_low if x < k.exp_low else x  # comparisons that let a NaN through
     x = k.exp_high if x > k.exp_high else x
@@ -240,7 +235,7 @@ def _exp(x, k):
     return (k.one + excess) * _power(half, x, k) * _power(n - half, x, k)
 
 
-@_melting
+@melting
 def _split(x, k):
     """n and m with x = 2^n m and 1 / sqrt 2 <= m < sqrt 2, for normal x; n is a float."""
     bits = _bits(x)
@@ -248,7 +243,7 @@ def _split(x, k):
     return _float(k.round_bits + n, x) - k.round, _float(bits - (n << k.mantissa), x)
 
 
-@_melting
+@melting
 def _log_rebuilt(n, f, k):
     """n ln 2 + log(1 + f); log(1 + f) = 2 atanh(s) = f - (h - s (h + s^2 P(s^2))), of which f weighs most."""
     s = f / (k.two + f)
@@ -257,14 +252,14 @@ def _log_rebuilt(n, f, k):
     return n * k.ln2_high - ((h - (s * (h + z * _horner(z, k.log)) + n * k.ln2_low)) - f)
 
 
-@_melting
+@melting
 def _log_defined(x, y, k):
     """y where log x is a finite number, else what it is."""
     y = y if x < k.infinity else x
     return y if x > k.zero else (-k.infinity if x == k.zero else k.nan)
 
 
-@_melting
+@melting
 def _log(x, k):
     subnormal = x < k.smallest
     n, m = _split(x * k.grow if subnormal else x, k)
@@ -272,7 +267,7 @@ def _log(x, k):
     return _log_defined(x, _log_rebuilt(n, m - k.one, k), k)
 
 
-@_melting
+@melting
 def _log1p(x, k):
     u = k.one + x
     b = u - k.one
@@ -284,7 +279,7 @@ def _log1p(x, k):
     return x if x == k.zero else _log_defined(u, y, k)
 
 
-@_melting
+@melting
 def _tanh(x, k):
     """-t / (2 + t), t = e^(-2|x|) - 1, which for small x comes out of the reduction with nothing cancelled."""
     size = k.tanh_high if abs(x) > k.tanh_high else abs(x)
@@ -294,13 +289,13 @@ def _tanh(x, k):
     return _with_sign_of(t / (k.two + t), x, k)
 
 
-@_melting
+@melting
 def _sigmoid(x, k):
     e = _exp(-abs(x), k)
     return (e if x < k.zero else k.one) / (k.one + e)
 
 
-@_melting
+@melting
 def _softplus(x, k):
     """max(x, 0) + log(1 + e), e = e^-|x|, and log(1 + e) = 2 atanh(s), s = e / (2 + e) <= 1/3."""
     e = _exp(-abs(x), k)
@@ -309,7 +304,7 @@ def _softplus(x, k):
     return (x if x > k.zero else k.zero) + (k.two * s + s * z * _horner(z, k.atanh))
 
 
-@_melting
+@melting
 def _erf(x, k):
     """x + x P(x^2) up to 1, and 1 - e^(-x^2) Q(2 / (2 + x)) beyond."""
     size = abs(x)
@@ -317,6 +312,13 @@ def _erf(x, k):
     far = k.erf_high if size > k.erf_high else size
     tail = _exp(-far * far, k) * _horner(k.two / (k.two + far), k.erfc)
     return _with_sign_of(near if size < k.one else k.one - tail, x, k)
+
+
+@melting
+def _rank(x, k):
+    """The bits of a float are sign and size: an integer sorts likewise once those of negative size are turned round."""
+    bits = _bits(x)
+    return _narrow(bits ^ ~k.sign if bits < 0 else bits, x)
 
 
 # The same for either type, from Numba and from Python -----------------------------------------------------------
@@ -344,3 +346,14 @@ tanh = _either(_tanh, "tanh", "The hyperbolic tangent. At most 3 ulp.")
 sigmoid = _either(_sigmoid, "sigmoid", "1 / (1 + e^-x). At most 3 ulp.")
 softplus = _either(_softplus, "softplus", "log(1 + e^x). At most 3 ulp.")
 erf = _either(_erf, "erf", "The error function. At most 2 ulp.")
+rank = _either(
+    _rank,
+    "rank",
+    "An integer that sorts as x does; NaN is beyond the infinities.",
+)
+
+
+@melting
+def of_rank(r, like):
+    """The float of the type of `like` that has rank r: ranking undoes itself."""
+    return _float(rank(_float(r, like)), like)

@@ -1,10 +1,8 @@
 """Optimiser steps: parameter, gradient and state are read and written once, in one pass.
 
-Written with whole arrays, Adam makes about ten passes over memory; a model of a million parameters
-does not fit in a core's cache, so the passes are what it costs.
+Written with whole arrays, Adam makes about fifteen passes over memory; a model of a million parameters does not fit in
+a core's cache, so the passes are what it costs.
 """
-
-from __future__ import annotations
 
 import math
 
@@ -12,8 +10,8 @@ import numpy as np
 from numba import prange
 
 from tinygen.kernels import reference
-from tinygen.kernels.cpu._compile import Loop, compiled
-from tinygen.kernels.cpu._entry import FLOATS, fit, plain
+from tinygen.kernels.cpu._compile import Loop, inner
+from tinygen.kernels.cpu._entry import FLOATS, Array, fit, flat
 
 CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the number of cores
 
@@ -25,13 +23,12 @@ def _sgd(p, g, lr, weight_decay):
 
 
 @Loop
-def _sgd_momentum(p, g, v, lr, momentum, ahead, weight_decay):
-    # Nesterov's step is d + momentum v, the plain one v: `ahead` is 1 or 0.
-    one = p.dtype.type(1)
+def _sgd_momentum(p, g, v, lr, momentum, nesterov, weight_decay):
     for i in prange(p.size):
         d = g[i] + weight_decay * p[i]
-        v[i] = momentum * v[i] + d
-        p[i] -= lr * (ahead * (d + momentum * v[i]) + (one - ahead) * v[i])
+        speed = momentum * v[i] + d
+        v[i] = speed
+        p[i] -= lr * (d + momentum * speed if nesterov else speed)
 
 
 @Loop
@@ -43,81 +40,79 @@ def _rmsprop(p, g, s, lr, alpha, rest, eps, weight_decay):
 
 
 @Loop
-def _adam(p, g, m, v, rate, beta1, rest1, beta2, rest2, scale, eps, keep, weight_decay):
+def _adam(p, g, m, v, rate, beta1, rest1, beta2, rest2, scale, eps, weight_decay, keep, decoupled):
     for i in prange(p.size):
-        d = g[i] + weight_decay * p[i]
+        d = g[i] if decoupled else g[i] + weight_decay * p[i]
         m[i] = beta1 * m[i] + rest1 * d
         v[i] = beta2 * v[i] + rest2 * d * d
-        p[i] = keep * p[i] - rate * m[i] / (np.sqrt(v[i]) * scale + eps)
+        p[i] = keep * p[i] - rate * m[i] / (scale * np.sqrt(v[i]) + eps)
 
 
-def _sum(x, start, stop):
-    total = 0.0
-    for i in range(start, stop):
-        total += np.float64(x[i]) * np.float64(x[i])
-    return total
+def _squares(x):
+    sum = 0.0
+    for i in range(x.size):
+        sum += np.float64(x[i]) * np.float64(x[i])
+    return sum
 
 
-# Leave to reorder the sum, without which it is not a vector's work.
-_sum = compiled(_sum, fastmath={"contract", "reassoc"})
+# Leave to reorder, without which additions must wait for one another.
+_squares = inner(_squares, fastmath={"contract", "reassoc"})
 
 
 @Loop
 def _sums_of_squares(x, out):
     for chunk in prange(out.size):
-        out[chunk] = _sum(x, chunk * CHUNK, min(x.size, (chunk + 1) * CHUNK))
+        out[chunk] = _squares(x[chunk * CHUNK : (chunk + 1) * CHUNK])
 
 
-def _flat(name: str, p: np.ndarray, g: np.ndarray, *state: np.ndarray) -> list[np.ndarray]:
+def _checked(name: str, p: Array, g: Array, *state: Array) -> list[Array]:
     """The arrays as loops take them; g may be a copy, the others are written to and may not."""
-    for a in (p, g, *state):
-        if type(a) is not np.ndarray or a.dtype not in FLOATS or not a.dtype.isnative:
-            got = getattr(a, "dtype", type(a).__name__)
-            raise TypeError(f"{name}: needs float32 or float64 arrays, got {got}")
-        if a.dtype != p.dtype:
-            raise TypeError(f"{name}: the arrays must have one dtype, got {p.dtype} and {a.dtype}")
-        if a.shape != p.shape:
-            raise ValueError(f"{name}: the arrays must have one shape, got {p.shape} and {a.shape}")
-        if a is not g and not a.flags.carray:
+    for x in (p, g, *state):
+        if type(x) is not Array or x.dtype not in FLOATS:
+            got = getattr(x, "dtype", type(x).__name__)
+            raise TypeError(f"{name}: needs float32 or float64 arrays, not {got}")
+        if x.dtype != p.dtype:
+            raise TypeError(f"{name}: the arrays must have one dtype, not {p.dtype} and {x.dtype}")
+        if x.shape != p.shape:
+            raise ValueError(f"{name}: the arrays must have one shape, not {p.shape} and {x.shape}")
+        if x is not g and not x.flags.carray:
             raise ValueError(
-                f"{name}: parameter and state must be C-contiguous and writeable, "
-                f"which one of shape {a.shape} is not"
+                f"{name}: parameter and state must be C-contiguous, aligned and writeable, "
+                f"which one of shape {x.shape} and strides {x.strides} is not"
             )
-    return [a.reshape(-1) for a in (p, plain(g), *state)]
+    return [flat(x) for x in (p, g, *state)]
 
 
 def sgd_step(p, g, v, lr, momentum, nesterov, weight_decay):
-    real = p.dtype.type
     if momentum:
-        p, g, v = _flat("sgd_step", p, g, v)
-        settings = lr, momentum, float(nesterov), weight_decay
-        _sgd_momentum(p.size, p, g, v, *map(real, settings))
+        p, g, v = _checked("sgd_step", p, g, v)
+        real = p.dtype.type
+        settings = real(lr), real(momentum), bool(nesterov), real(weight_decay)
+        _sgd_momentum(p.size, p, g, v, *settings)
     else:
-        p, g = _flat("sgd_step", p, g)
+        p, g = _checked("sgd_step", p, g)
+        real = p.dtype.type
         _sgd(p.size, p, g, real(lr), real(weight_decay))
 
 
 def rmsprop_step(p, g, s, lr, alpha, eps, weight_decay):
-    real = p.dtype.type
-    p, g, s = _flat("rmsprop_step", p, g, s)
-    _rmsprop(p.size, p, g, s, *map(real, (lr, alpha, 1 - alpha, eps, weight_decay)))
+    p, g, s = _checked("rmsprop_step", p, g, s)
+    _rmsprop(p.size, p, g, s, *map(p.dtype.type, (lr, alpha, 1 - alpha, eps, weight_decay)))
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
-    real = p.dtype.type
-    p, g, m, v = _flat("adam_step", p, g, m, v)
-    rate = lr / (1 - beta1**step)
-    scale = 1 / math.sqrt(1 - beta2**step)
-    keep, decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
-    settings = rate, beta1, 1 - beta1, beta2, 1 - beta2, scale, eps, keep, decay
-    _adam(p.size, p, g, m, v, *map(real, settings))
+    p, g, m, v = _checked("adam_step", p, g, m, v)
+    rate, scale = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
+    keep = 1 - lr * weight_decay if decoupled else 1.0
+    settings = rate, beta1, 1 - beta1, beta2, 1 - beta2, scale, eps, weight_decay, keep
+    _adam(p.size, p, g, m, v, *map(p.dtype.type, settings), bool(decoupled))
 
 
 def sum_of_squares(x):
-    if not fit(x):
+    if not fit((x,)):
         return reference.sum_of_squares(x)
     out = np.empty(-(-x.size // CHUNK))
-    _sums_of_squares(x.size, plain(x).reshape(-1), out)
+    _sums_of_squares(x.size, flat(x), out)
     return float(out.sum())
 
 

@@ -1,0 +1,228 @@
+"""The matrix product against NumPy's BLAS and PyTorch, at the sizes that train the demos' models.
+
+    python -m benchmarks.products [--dtype float32] [--threads 1 2] [--rounds 10]
+
+Libraries keep their idle threads spinning for a while, on the cores that the next library wants. So the sides take
+turns in bursts with a rest before each, and the first calls of a burst, which wake the threads, do not count. What
+sharing the cores costs is the last table: there each product is followed at once by a kernel on Numba's threads, as
+in a training step.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numba
+import numpy as np
+import threadpoolctl
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from tinygen import kernels
+from tinygen.kernels.cpu.microkernel import REGISTERS, VECTOR_BYTES, _Vectors
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+# What it is, m, k, n, whether the left and right arrays are transposed views. W has shape (n_out, n_in).
+PRODUCTS = [
+    ("VAE encoder x Wᵀ", 128, 784, 400, False, True),
+    ("VAE heads h Wᵀ", 128, 400, 40, False, True),
+    ("VAE decoder z Wᵀ", 128, 20, 400, False, True),
+    ("VAE pixels h Wᵀ", 128, 400, 784, False, True),
+    ("VAE pixels dh = g W", 128, 784, 400, False, False),
+    ("VAE pixels dW = gᵀ h", 784, 128, 400, True, False),
+    ("VAE decoder dz = g W", 128, 400, 20, False, False),
+    ("VAE decoder dW = gᵀ z", 400, 128, 20, True, False),
+    ("VAE heads dW = gᵀ h", 40, 128, 400, True, False),
+    ("VAE encoder dW = gᵀ x", 400, 128, 784, True, False),
+    ("VAE encoder dx = g W", 128, 400, 784, False, False),
+    ("VAE encoder, batch 512", 512, 784, 400, False, True),
+    ("VAE encoder dW, batch 512", 400, 512, 784, True, False),
+    ("MLP 128 x Wᵀ, batch 256", 256, 128, 128, False, True),
+    ("MLP 128 dx = g W, batch 256", 256, 128, 128, False, False),
+    ("MLP 128 dW = gᵀ x, batch 256", 128, 256, 128, True, False),
+    ("MLP 2-128 x Wᵀ, batch 256", 256, 2, 128, False, True),
+    ("IWAE x Wᵀ, batch 100, 5 samples", 500, 784, 200, False, True),
+    ("IWAE h Wᵀ", 500, 200, 200, False, True),
+    ("IWAE heads h Wᵀ", 500, 200, 50, False, True),
+    ("IWAE dW = gᵀ h", 200, 500, 200, True, False),
+]
+LINEARS = [product for product in PRODUCTS if product[0].endswith("Wᵀ")]
+
+
+def peak(dtype: np.dtype, threads: int, repeats: int = 30) -> float:
+    """GFLOP/s of multiply-adds that read and write nothing but registers."""
+    scalar = numba.from_dtype(dtype)
+    sums = REGISTERS * 3 // 4
+
+    @intrinsic
+    def multiply_add(_, steps):
+        def codegen(context, builder, signature, arguments):
+            wide = _Vectors(context, builder, scalar)
+            x, y = (ir.Constant(wide.type, [value] * wide.lanes) for value in (0.5, 1.0))
+            before = builder.basic_block
+            loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            step = builder.phi(steps_type := arguments[0].type)
+            running = [builder.phi(wide.type) for _ in range(sums)]
+            done = [wide.multiply_add(total, x, y) for total in running]
+            then = builder.add(step, ir.Constant(steps_type, 1))
+            step.add_incoming(ir.Constant(steps_type, 0), before)
+            step.add_incoming(then, loop)
+            for s, (total, next_total) in enumerate(zip(running, done, strict=True)):
+                total.add_incoming(ir.Constant(wide.type, [float(s)] * wide.lanes), before)
+                total.add_incoming(next_total, loop)
+            builder.cbranch(builder.icmp_signed("<", then, arguments[0]), loop, after)
+            builder.position_at_end(after)
+            total = done[0]
+            for other in done[1:]:
+                total = builder.fadd(total, other)
+            return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+        return scalar(types.intp), codegen
+
+    @numba.njit(parallel=True)
+    def spin(steps, out):
+        for thread in numba.prange(len(out)):
+            out[thread] = multiply_add(steps)
+
+    steps, out = 200_000, np.empty(threads, dtype)
+    spin(1, out)
+    best = np.inf
+    for _ in range(repeats):
+        began = time.perf_counter()
+        spin(steps, out)
+        best = min(best, time.perf_counter() - began)
+    return 2e-9 * steps * sums * (VECTOR_BYTES // dtype.itemsize) * threads / best
+
+
+def in_bursts(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call, in `rounds` bursts of some milliseconds for each side, turn by turn."""
+    times = {name: [] for name in sides}
+    for call in sides.values():
+        call()
+    for _ in range(rounds):
+        for name, call in sides.items():
+            time.sleep(0.02)
+            burst = []
+            while sum(burst) < 0.004 or len(burst) < 6:
+                began = time.perf_counter()
+                call()
+                burst.append(time.perf_counter() - began)
+            times[name] += burst[len(burst) // 4 :]
+    return times
+
+
+def operands(m, k, n, left_transposed, right_transposed, dtype):
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((k, m) if left_transposed else (m, k)).astype(dtype)
+    b = rng.standard_normal((n, k) if right_transposed else (k, n)).astype(dtype)
+    return a.T if left_transposed else a, b.T if right_transposed else b
+
+
+def row(what: str, shape: str, times: dict[str, list[float]], flops: float, unit: float) -> str:
+    medians = {name: statistics.median(t) for name, t in times.items()}
+    low, _, high = statistics.quantiles(times["tinygen"], n=4)
+    ours = medians["tinygen"]
+    cells = [what, shape, f"{ours * 1e6:.1f}", f"{low * 1e6:.1f} to {high * 1e6:.1f}"]
+    cells += [f"{flops / median / 1e9:.0f}" for median in medians.values()]
+    cells += [f"{flops / ours / 1e9 / unit:.0%}"]
+    cells += [f"{median / ours:.2f}" for name, median in medians.items() if name != "tinygen"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def table(title: str, rows: dict[tuple[str, str], tuple[dict, float]], unit: float) -> None:
+    sides = list(next(iter(rows.values()))[0])
+    heads = ["product", "shapes", "tinygen µs", "middle half"]
+    heads += [f"{side} GFLOP/s" for side in sides] + ["of peak"]
+    heads += [f"{side} time / tinygen's" for side in sides[1:]]
+    print(f"\n{title}\n\n| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+    for (what, shape), (times, flops) in rows.items():
+        print(row(what, shape, times, flops, unit))
+    for side in sides[1:]:
+        ratios = [
+            statistics.median(times[side]) / statistics.median(times["tinygen"])
+            for times, _ in rows.values()
+        ]
+        print(
+            f"\nGeometric mean of {side}'s time / tinygen's: {statistics.geometric_mean(ratios):.2f}"
+        )
+
+
+def measure(dtype: np.dtype, threads: int, rounds: int) -> None:
+    numba.set_num_threads(threads)
+    if torch:
+        torch.set_num_threads(threads)
+    unit = peak(dtype, threads)
+    print(f"\n## {dtype}, {threads} thread{'s' * (threads > 1)}: at most {unit:.0f} GFLOP/s")
+
+    rows = {}
+    for what, m, k, n, *transposed in PRODUCTS:
+        a, b = operands(m, k, n, *transposed, dtype)
+        sides = {"tinygen": lambda a=a, b=b: kernels.matmul(a, b), "NumPy": lambda a=a, b=b: a @ b}
+        if torch:
+            s, t = torch.from_numpy(a), torch.from_numpy(b)
+            sides["PyTorch"] = lambda s=s, t=t: s @ t
+        rows[what, f"({m}, {k}) ({k}, {n})"] = in_bursts(sides, rounds), 2.0 * m * k * n
+    table("Products", rows, unit)
+
+    rows, after = {}, {}
+    hidden = np.random.default_rng(1).standard_normal((128, 400)).astype(dtype)
+    for what, m, k, n, *transposed in LINEARS:
+        x, w = operands(m, k, n, *transposed, dtype)
+        w, bias = w.T, np.ones(n, dtype)
+
+        def passes(x=x, w=w, bias=bias):
+            z = x @ w.T
+            z += bias
+            return np.maximum(z, 0, out=z)
+
+        sides = {
+            "tinygen": lambda x=x, w=w, bias=bias: kernels.linear(x, w, bias, "relu"),
+            "NumPy": passes,
+        }
+        after[what, f"({m}, {k}) ({k}, {n})"] = (
+            in_bursts(
+                {
+                    name: lambda call=call: (call(), kernels.tanh(hidden))
+                    for name, call in sides.items()
+                },
+                rounds,
+            ),
+            2.0 * m * k * n,
+        )
+        if torch:
+            s, t, u = torch.from_numpy(x), torch.from_numpy(w), torch.from_numpy(bias)
+            sides["PyTorch"] = lambda s=s, t=t, u=u: torch.relu_(
+                torch.nn.functional.linear(s, t, u)
+            )
+        rows[what, f"({m}, {k}) ({k}, {n})"] = in_bursts(sides, rounds), 2.0 * m * k * n
+    table("relu(x Wᵀ + b)", rows, unit)
+    table(
+        "The same, each followed by tanh of 128 x 400 numbers on Numba's threads (NumPy's side too)",
+        after,
+        unit,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=10)
+    args = parser.parse_args()
+    for threads in args.threads:
+        with threadpoolctl.threadpool_limits(threads, user_api="blas"), np.errstate(all="ignore"):
+            measure(np.dtype(args.dtype), threads, args.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,376 @@
+"""For each kernel: arguments to try it on, and how far from the specification rounding may take it.
+
+Floats are drawn by a seeded generator and not one by one, which would take minutes at the sizes where loops go
+parallel. Hypothesis draws the seed, the shapes, the layouts and the *nature* of the numbers (`NATURES`).
+
+An error is measured in units of eps times a *scale*. For most kernels that is the result itself. Where terms of
+opposite signs are added it is the sum of their sizes: rounding errs by a fraction of the terms, however little is left
+of their difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tinygen.kernels import KERNELS, reference
+from tinygen.kernels.cpu._compile import PARALLEL_FROM
+
+Array = np.ndarray
+
+WIDER = {np.float32: np.float64, np.float64: np.longdouble}
+
+# Around the widths of vectors and of unrolled loops, around a row's block, and where loops go parallel.
+SIDES = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 127, 129, 511, 512, 513, 1030]
+SIZES = [*SIDES, PARALLEL_FROM - 1, PARALLEL_FROM, PARALLEL_FROM + 1, 2 * PARALLEL_FROM + 37]
+SHAPES = st.one_of(
+    st.sampled_from(SIZES).map(lambda n: (n,)),
+    st.lists(st.integers(0, 5), max_size=4).map(tuple),
+    st.sampled_from([(PARALLEL_FROM // 64, 64), (3, 43, 67)]),
+)
+MATRICES = st.one_of(
+    st.tuples(st.integers(0, 5), st.sampled_from(SIDES)),
+    st.sampled_from([(PARALLEL_FROM, 1), (1, PARALLEL_FROM), (17, 513), (65, 129)]),
+)
+PRODUCTS = st.one_of(
+    st.tuples(*[st.integers(0, 20)] * 3),
+    st.tuples(*[st.sampled_from([1, 5, 31, 64, 97])] * 3),
+    st.just((130, 70, 150)),
+)
+
+NATURES = ["moderate", "ties", "special", "wild"]
+
+
+class Numbers:
+    """A source of arrays of one dtype and nature.
+
+    *moderate*: normal, at three scales; *ties*: small integers; *special*: with some zeros of both signs, subnormal
+    and very large numbers, infinities and NaN; *wild*: half of them of any bits at all.
+    """
+
+    def __init__(self, seed: int, dtype: type, nature: str):
+        self.rng = np.random.default_rng(seed)
+        self.dtype = dtype
+        self.nature = nature
+
+    def any(self, shape: tuple[int, ...], sane: bool = False) -> Array:
+        """Real numbers; `sane` ones have squares that neither overflow nor underflow, but for 0, inf and NaN."""
+        rng, info = self.rng, np.finfo(self.dtype)
+        x = np.asarray(rng.normal(size=shape) * rng.choice([0.1, 1, 30]), self.dtype)
+        if self.nature == "ties":
+            return np.asarray(np.round(x))
+        if self.nature == "moderate":
+            return x
+        if self.nature == "wild" and not sane:
+            bits = np.frombuffer(rng.bytes(x.nbytes), self.dtype).reshape(shape)
+            return np.asarray(np.where(rng.random(shape) < 0.5, bits, x))
+        values = [0.0, -0.0, np.inf, -np.inf, np.nan]
+        if not sane:
+            values += [info.max, -info.max, info.smallest_subnormal, -info.smallest_normal / 3]
+        values = rng.permutation(values)[: rng.integers(1, 4)]  # NaN in all rows would tell little
+        share = rng.choice([0.3, 3 / (1 + x.size)])
+        chosen = np.where(rng.random(shape) < share, rng.choice(values, shape), x)
+        return np.asarray(chosen, self.dtype)
+
+    def positive(self, shape: tuple[int, ...]) -> Array:
+        return np.asarray(np.abs(self.any(shape, sane=True)))
+
+    def labels(self, shape: tuple[int, int]) -> Array:
+        return self.rng.integers(0, shape[1], shape[0])
+
+    def pick(self, *options: object) -> object:
+        return options[self.rng.integers(len(options))]
+
+
+class Case(NamedTuple):
+    shapes: st.SearchStrategy
+    draw: Callable[[Numbers, tuple[int, ...]], tuple]  # all the kernel's arguments
+    ulps: float = 6  # the error allowed, times eps * scale: that of both sides, and NumPy's is up to 4
+    scale: Callable | None = None  # given the arguments in a wider type; None: |result|
+    writes: tuple[int, ...] = ()  # which arguments are written to
+    sums: bool = False  # whether rows are summed, which adds an error of n / 64
+    signed_zero: bool = True  # whether the sign of a zero is specified; of a sum that is zero, it is not
+
+
+# The scales of sums ------------------------------------------------------------------------------------------
+
+
+def _each(v: Array) -> Array:
+    return np.abs(v)[:, None]
+
+
+def _top(x: Array) -> Array:
+    """The size of a row's log-sum-exp, as a column."""
+    return 1 + _each(reference.logsumexp(x))
+
+
+def _sum(x: Array) -> Array:
+    return np.sum(np.abs(x), axis=1, keepdims=True)
+
+
+def _density_terms(x: Array, m: Array, v: Array) -> Array:
+    return reference.LOG_2PI + np.abs(v) + (x - m) ** 2 * np.exp(-v)
+
+
+def _tiny(x: Array) -> float:
+    """What to add to a factor before it is multiplied: a subnormal one has few digits."""
+    return np.finfo(np.float32 if x.dtype == np.float64 else np.float64).tiny
+
+
+def _product(a: Array, b: Array) -> Array:
+    return np.abs(a) @ np.abs(b)
+
+
+def _sgd_scale(p, g, v, lr, momentum, nesterov, weight_decay):
+    d = np.abs(g) + weight_decay * np.abs(p)
+    v = momentum * np.abs(v) + d
+    return np.abs(p) + lr * (d + v), v
+
+
+def _rmsprop_scale(p, g, s, lr, alpha, eps, weight_decay):
+    d = np.abs(g) + weight_decay * np.abs(p)
+    new = alpha * s + (1 - alpha) * (g + weight_decay * p) ** 2
+    return np.abs(p) + 2 * lr * d / (np.sqrt(new) + eps), alpha * s + (1 - alpha) * d * d
+
+
+def _adam_scale(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+    decay = 0 if decoupled else weight_decay
+    d, size = g + decay * p, np.abs(g) + decay * np.abs(p)
+    new = beta2 * v + (1 - beta2) * d * d
+    m = beta1 * np.abs(m) + (1 - beta1) * size
+    moved = lr * m / (1 - beta1**step) / (np.sqrt(new / (1 - beta2**step)) + eps)
+    lost = np.where(new > 0, (1 - beta2) * np.abs(d) * size / new, 1)  # of the digits of v
+    return np.abs(p) + moved * (2 + lost), m, beta2 * v + (1 - beta2) * size**2
+
+
+# The cases ---------------------------------------------------------------------------------------------------
+
+
+def _elementwise(count: int, **rest: object) -> Case:
+    return Case(SHAPES, lambda of, shape: tuple(of.any(shape) for _ in range(count)), **rest)
+
+
+def _on_rows(matrices: int, vectors: int = 0, **rest: object) -> Case:
+    def draw(of: Numbers, shape: tuple[int, ...]) -> tuple:
+        shapes = [shape] * matrices + [shape[:1]] * vectors
+        return tuple(map(of.any, shapes))
+
+    return Case(MATRICES, draw, **rest)
+
+
+def _labelled(vectors: int, **rest: object) -> Case:
+    def draw(of: Numbers, shape: tuple[int, ...]) -> tuple:
+        shape = shape[0], max(shape[1], 1)
+        return of.any(shape), of.labels(shape), *[of.any(shape[:1]) for _ in range(vectors)]
+
+    return Case(MATRICES, draw, **rest)
+
+
+def _linear(of: Numbers, shape: tuple[int, ...]) -> tuple:
+    m, k, n = shape
+    bias = of.pick(None, of.any((n,), True))
+    return of.any((m, k), True), of.any((n, k), True), bias, of.pick(*reference.ACTIVATIONS)
+
+
+def _step(arrays: str, *settings: tuple) -> Callable[[Numbers, tuple[int, ...]], tuple]:
+    """Arguments of an optimiser: arrays, squares among them (^), and settings, each one of some options."""
+
+    def draw(of: Numbers, shape: tuple[int, ...]) -> tuple:
+        drawn = [of.positive(shape) if a == "^" else of.any(shape, sane=True) for a in arrays]
+        return *drawn, *[of.pick(*options) for options in settings]
+
+    return draw
+
+
+_RATES, _DECAYS = (1e-3, 0.5), (0.0, 1e-2)
+_SUM = {"sums": True, "signed_zero": False}
+
+CASES: dict[str, Case] = {
+    "exp": _elementwise(1),
+    "log": _elementwise(1),
+    "log1p": _elementwise(1),
+    "tanh": _elementwise(1),
+    "tanh_grad": _elementwise(2, scale=lambda y, g: np.abs(g) * (1 + y * y)),
+    "sigmoid": _elementwise(1),
+    "sigmoid_grad": _elementwise(2),
+    "softplus": _elementwise(1),
+    "softplus_grad": _elementwise(
+        2, scale=lambda x, g: np.abs(g) * (reference.sigmoid(x) + _tiny(x))
+    ),
+    "erf": _elementwise(1),
+    "relu": _elementwise(1, ulps=0, signed_zero=False),
+    "relu_grad": _elementwise(2, ulps=0),
+    "reparameterise": _elementwise(
+        3, scale=lambda m, v, noise: np.abs(m) + np.exp(v / 2) * np.abs(noise)
+    ),
+    "reparameterise_grad": _elementwise(
+        3, scale=lambda v, noise, g: (np.abs(g) * np.exp(v / 2) + _tiny(v)) * np.abs(noise)
+    ),
+    "logsumexp": _on_rows(1, scale=lambda x: _top(x)[:, 0], **_SUM),
+    "logsumexp_grad": _on_rows(1, 2),
+    "softmax": _on_rows(1, scale=lambda x: reference.softmax(x) * _top(x), **_SUM),
+    "softmax_grad": _on_rows(2, scale=lambda y, g: np.abs(y) * (np.abs(g) + _sum(g * y)), **_SUM),
+    "log_softmax": _on_rows(1, scale=lambda x: np.abs(x) + _top(x), **_SUM),
+    "log_softmax_grad": _on_rows(
+        2, scale=lambda y, g: np.abs(g) + np.exp(y) * _sum(g), **_SUM
+    ),
+    "bce_with_logits": _on_rows(
+        2, scale=lambda l, t: _sum(reference.softplus(l) + np.abs(t * l))[:, 0], **_SUM
+    ),
+    "bce_with_logits_grad": _on_rows(
+        2, 1, scale=lambda l, t, g: _each(g) * (reference.sigmoid(l) + np.abs(t))
+    ),
+    "cross_entropy_with_logits": _labelled(
+        0, scale=lambda l, labels: _top(l)[:, 0] + np.abs(l[np.arange(len(l)), labels]), **_SUM
+    ),
+    "cross_entropy_with_logits_grad": _labelled(
+        1, scale=lambda l, labels, g: _each(g) * (1 + reference.softmax(l) * _top(l)), **_SUM
+    ),
+    "gaussian_log_density": _on_rows(
+        3, scale=lambda x, m, v: _sum(_density_terms(x, m, v))[:, 0] / 2, **_SUM
+    ),
+    "gaussian_log_density_grad": _on_rows(
+        3, 1, scale=lambda x, m, v, g: (None, _each(g) * (1 + (x - m) ** 2 * np.exp(-v)))
+    ),
+    "gaussian_kl": _on_rows(
+        2, scale=lambda m, v: _sum(np.exp(v) + m * m + 1 + np.abs(v))[:, 0] / 2, **_SUM
+    ),
+    "gaussian_kl_grad": _on_rows(2, 1, scale=lambda m, v, g: (None, _each(g) * (np.exp(v) + 1))),
+    "matmul": Case(
+        PRODUCTS, lambda of, s: (of.any(s[:2], True), of.any(s[1:], True)), scale=_product, **_SUM
+    ),
+    "linear": Case(
+        PRODUCTS,
+        _linear,
+        scale=lambda x, w, b, _: _product(x, w.T) + (0 if b is None else np.abs(b)),
+        **_SUM,
+    ),
+    "sgd_step": Case(
+        SHAPES,
+        _step("pgv", _RATES, (0.0, 0.9), (False, True), _DECAYS),
+        scale=_sgd_scale,
+        writes=(0, 2),
+    ),
+    "rmsprop_step": Case(
+        SHAPES,
+        _step("pg^", _RATES, (0.99, 0.5), (1e-8,), _DECAYS),
+        scale=_rmsprop_scale,
+        writes=(0, 2),
+    ),
+    "adam_step": Case(
+        SHAPES,
+        _step("pgm^", (1, 2, 1000), _RATES, (0.9,), (0.999,), (1e-8,), _DECAYS, (False, True)),
+        scale=_adam_scale,
+        writes=(0, 2, 3),
+        signed_zero=False,
+    ),
+    "sum_of_squares": _elementwise(1),
+}
+
+
+# Calling and comparing ---------------------------------------------------------------------------------------
+
+
+def arguments(name: str, dtype: type, shape: tuple, nature: str = "moderate", seed: int = 0):
+    return CASES[name].draw(Numbers(seed, dtype, nature), shape)
+
+
+def results(kernel: Callable, name: str, args: tuple) -> tuple[Array, ...]:
+    """What the kernel returns, or copies of the arrays that it writes to after it has."""
+    writes = CASES[name].writes
+    args = tuple(a.copy() if i in writes else a for i, a in enumerate(args))
+    found = kernel(*args)
+    if writes:
+        assert found is None
+        return tuple(args[i] for i in writes)
+    return found if isinstance(found, tuple) else (np.asarray(found),)
+
+
+def _scales(case: Case, args: tuple, expected: tuple, finite: bool = False) -> tuple:
+    """The scale of each result; with `finite`, what it would be without infinite arguments."""
+    dtype = args[0].dtype
+    found = None
+    if case.scale:
+        wide = []
+        for a in args:
+            if isinstance(a, Array) and a.dtype == dtype:
+                a = a.astype(WIDER[dtype.type])
+                a = np.where(np.isinf(a), 0, a) if finite else a
+            wide.append(a)
+        found = case.scale(*wide)
+    found = found if isinstance(found, tuple) else (found,) * len(expected)
+    sizes = [np.abs(r.astype(WIDER[r.dtype.type])) for r in expected]
+    if finite:
+        sizes = [np.zeros_like(r) for r in sizes]
+    return tuple(r if f is None else f for f, r in zip(found, sizes, strict=True))
+
+
+@reference.quiet
+def agree(name: str, args: tuple, got: tuple, expected: tuple) -> None:
+    """Hold results to the specification's: dtype, shape, NaN, infinities, signs of zeros, and values."""
+    case = CASES[name]
+    assert len(got) == len(expected)
+    scales = _scales(case, args, expected)
+    without_inf = _scales(case, args, expected, finite=True)
+    for y, r, scale, size in zip(got, expected, scales, without_inf, strict=True):
+        assert (y.dtype, y.shape) == (r.dtype, r.shape)
+        info = np.finfo(r.dtype)
+        # Where finite terms are almost too large, the order of the operations decides what overflows.
+        sure = ~(size > info.max / 8)
+        error = np.abs(y.astype(scale.dtype) - r)
+        terms = args[0].shape[-1] / 64 if case.sums else 0
+        bound = (case.ulps + terms) * (info.eps * scale + info.smallest_subnormal)
+        close = np.isfinite(r) & np.isfinite(y) & (error <= bound)
+        same = (y == r) | (np.isnan(y) & np.isnan(r))
+        wrong = sure & ~(same | close)
+        if case.signed_zero:
+            wrong |= (y == 0) & (r == 0) & (np.signbit(y) != np.signbit(r))
+        assert not wrong.any(), (
+            f"{name}: {wrong.sum()} of {wrong.size} differ, first at {np.argwhere(wrong)[0]}: "
+            f"{y[wrong][0]!r}, not {r[wrong][0]!r}; in units of eps * scale: "
+            f"{np.max(error[wrong] / (info.eps * np.broadcast_to(scale, wrong.shape)[wrong]))}"
+        )
+
+
+def check(name: str, kernel: Callable, args: tuple) -> None:
+    """Hold a kernel to the specification on these arguments."""
+    agree(name, args, results(kernel, name, args), results(KERNELS[name], name, args))
+
+
+# Ways to lie in memory; the numbers may change, but are the same for both sides ----------------------------------
+
+
+def _strided(x: Array) -> Array:
+    wide = np.full(tuple(2 * side for side in x.shape), x.dtype.type(7))
+    view = wide[(..., *(slice(None, None, 2),) * x.ndim)]
+    view[...] = x
+    return view
+
+
+def _unaligned(x: Array) -> Array:
+    view = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    view[...] = x
+    return view
+
+
+def _read_only(x: Array) -> Array:
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    return frozen
+
+
+LAYOUTS: dict[str, Callable[[Array], Array]] = {
+    "plain": lambda x: x.copy(),
+    "transposed": lambda x: x.T.copy().T,
+    "strided": _strided,
+    "reversed": lambda x: np.flip(np.flip(x).copy()),
+    "broadcast down": lambda x: np.broadcast_to(x[:1] if x.size else x, x.shape) if x.ndim else x,
+    "broadcast across": lambda x: (
+        np.broadcast_to(x[..., :1] if x.size else x, x.shape) if x.ndim else x
+    ),
+    "unaligned": _unaligned,
+    "read-only": _read_only,
+}

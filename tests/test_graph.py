@@ -1,0 +1,365 @@
+"""The walk over the graph: any shape of graph, only what was asked for, freed once, differentiable again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tinygen as tg
+from tinygen import autograd
+from tinygen.autograd import Op
+from tinygen.autograd.graph import Node
+
+
+def leaf(*values, dtype=np.float64):
+    return tg.tensor(np.array(values, dtype), requires_grad=True)
+
+
+@pytest.fixture
+def record_backward(monkeypatch):
+    """The names of the ops whose backward rule runs, in order."""
+    ran = []
+    original = Op.cotangents
+
+    def recording(self, g):
+        ran.append(type(self).__name__)
+        return original(self, g)
+
+    monkeypatch.setattr(Op, "cotangents", recording)
+    return ran
+
+
+# Shapes of graphs --------------------------------------------------------------------------------------------
+
+
+def test_a_chain_of_100_000_ops_needs_no_recursion():
+    x = leaf(1.5)
+    y = x
+    for _ in range(100_000):
+        y = y + 1
+    y.backward()
+    assert x.grad.item() == 1
+    assert y.item() == 100_001.5
+
+
+def test_a_chain_of_100_000_ops_can_be_dropped_without_backward():
+    x = leaf(1.0)
+    y = tg.tanh(x)
+    for _ in range(100_000):
+        y = tg.negative(y) * 1.0
+    del y
+    assert x.grad is None
+
+
+def test_a_deep_chain_can_be_walked_twice():
+    x = leaf(0.5)
+    y = x
+    for _ in range(3_000):
+        y = tg.sin(y) + 0.5 * y
+    (slope,) = autograd.grad(y, x, create_graph=True)
+    slope.backward()
+    value, first, second = 0.5, 1.0, 0.0
+    for _ in range(3_000):
+        d1, d2 = np.cos(value) + 0.5, -np.sin(value)
+        value, first, second = np.sin(value) + 0.5 * value, d1 * first, d2 * first**2 + d1 * second
+    np.testing.assert_allclose(slope.numpy(), first, rtol=1e-9)
+    np.testing.assert_allclose(x.grad.numpy(), second, rtol=1e-9)
+
+
+def test_a_wide_graph():
+    xs = [leaf(float(i)) for i in range(2_000)]
+    total = tg.sum(tg.stack(xs) ** 2)
+    gradients = autograd.grad(total, xs)
+    np.testing.assert_array_equal([g.item() for g in gradients], 2 * np.arange(2_000.0))
+
+
+def test_one_tensor_used_ten_thousand_times():
+    x = leaf(3.0)
+    y = sum((x for _ in range(10_000)), start=tg.tensor(np.float64(0)))
+    y.backward()
+    assert x.grad.item() == 10_000
+
+
+def test_a_shared_node_is_run_once(record_backward):
+    x = leaf(0.3)
+    h = tg.exp(x)
+    y = h * h + h * 2 + tg.sin(h)
+    (g,) = autograd.grad(y, x)
+    e = np.exp(0.3)
+    np.testing.assert_allclose(g.numpy(), [(2 * e + 2 + np.cos(e)) * e], rtol=1e-14)
+    assert record_backward.count("Exp") == 1
+
+
+@pytest.mark.parametrize(
+    ("f", "derivative"),
+    [
+        (lambda x: x + x, 2.0),
+        (lambda x: x - x, 0.0),
+        (lambda x: x * x, 6.0),
+        (lambda x: x / x, 0.0),
+        (lambda x: x**x, 27 * (np.log(3) + 1)),
+        (lambda x: tg.maximum(x, x), 1.0),
+        (lambda x: tg.minimum(x, x), 1.0),
+        (lambda x: tg.where(True, x, x), 1.0),
+        (lambda x: tg.matmul(x.reshape(1, 1), x.reshape(1, 1)), 6.0),
+        (lambda x: tg.concat([x, x]).sum(), 2.0),
+        (lambda x: tg.einsum("i,i,i->", x, x, x), 27.0),
+    ],
+)
+def test_both_partial_derivatives_of_an_op_of_x_and_x(f, derivative):
+    x = leaf(3.0)
+    f(x).backward(np.ones(f(x).shape))
+    np.testing.assert_allclose(x.grad.numpy(), [derivative], rtol=1e-14)
+
+
+# Only what was asked -----------------------------------------------------------------------------------------
+
+
+def test_an_op_off_the_path_is_not_run(record_backward):
+    x, w = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    y = (tg.exp(x) * tg.sin(w)).sum()
+    autograd.grad(y, w)
+    assert "Exp" not in record_backward
+    assert "Sin" in record_backward
+
+
+def test_an_op_is_told_which_inputs_need_a_cotangent(monkeypatch):
+    needs = []
+    original = autograd.ops.linalg.Matmul.backward
+
+    def recording(self, g):
+        needs.append(list(self.needs))
+        return original(self, g)
+
+    monkeypatch.setattr(autograd.ops.linalg.Matmul, "backward", recording)
+    a, b = (tg.tensor(np.eye(2), requires_grad=True) for _ in range(2))
+    autograd.grad((a @ b).sum(), b)
+    (a @ tg.tensor(np.eye(2))).sum().backward()
+    assert needs == [[False, True], [True, False]]
+
+
+def test_the_walk_stops_at_an_intermediate_tensor(record_backward):
+    x = leaf(1.0, 2.0)
+    h = tg.exp(x)
+    y = (h * h).sum()
+    (g,) = autograd.grad(y, h)
+    np.testing.assert_allclose(g.numpy(), 2 * np.exp([1.0, 2.0]), rtol=1e-14)
+    assert "Exp" not in record_backward
+    h.sum().backward()  # what was not walked was not freed
+    np.testing.assert_allclose(x.grad.numpy(), np.exp([1.0, 2.0]), rtol=1e-14)
+
+
+def test_an_input_and_its_ancestor_asked_for_together():
+    x = leaf(0.5)
+    h = x * x
+    y = h * h * x
+    of_h, of_x, of_y = autograd.grad(y, (h, x, y))
+    np.testing.assert_allclose(
+        [of_h.item(), of_x.item(), of_y.item()], [2 * 0.25 * 0.5, 5 * 0.5**4, 1], rtol=1e-14
+    )
+
+
+def test_several_outputs_with_cotangents_of_their_own():
+    x = leaf(1.0, 2.0)
+    gradients = autograd.grad((x * x, x.sum()), x, ([1.0, 10.0], None))
+    np.testing.assert_array_equal(gradients[0].numpy(), [2 + 1, 40 + 1])
+
+
+def test_an_output_that_another_output_depends_on():
+    x = leaf(2.0)
+    h = x * x
+    (g,) = autograd.grad((h * h, h), x)
+    assert g.item() == 4 * 2**3 + 2 * 2
+
+
+def test_an_unused_input_is_an_error_or_none():
+    x, other = leaf(1.0), leaf(1.0)
+    with pytest.raises(ValueError, match=r"no output depends on input \[1\].*allow_unused"):
+        autograd.grad(x * 2, (x, other))
+    used, unused = autograd.grad(x * 2, (x, other), allow_unused=True)
+    assert used.item() == 2
+    assert unused is None
+
+
+def test_grad_writes_no_grad_attribute():
+    x = leaf(1.0)
+    autograd.grad(x * x, x)
+    assert x.grad is None
+
+
+# Freed and retained graphs -----------------------------------------------------------------------------------
+
+
+def test_a_second_walk_over_a_freed_graph_is_an_error():
+    x = leaf(2.0)
+    y = tg.exp(x * x)
+    y.backward()
+    with pytest.raises(RuntimeError, match=r"Exp: this graph was freed.*retain_graph=True"):
+        y.backward()
+
+
+def test_a_new_graph_on_a_freed_node_is_an_error():
+    x = leaf(2.0)
+    h = tg.exp(x)
+    h.sum().backward()
+    with pytest.raises(RuntimeError, match="Exp: this graph was freed"):
+        (h * 2).sum().backward()
+
+
+def test_a_retained_graph_can_be_walked_again():
+    x = leaf(2.0)
+    y = x * x * x
+    y.backward(retain_graph=True)
+    y.backward(retain_graph=True)
+    assert x.grad.item() == 24
+    y.backward()
+    assert x.grad.item() == 36
+    with pytest.raises(RuntimeError, match="freed"):
+        y.backward()
+
+
+def test_two_graphs_that_share_a_leaf_are_freed_apart():
+    x = leaf(2.0)
+    y, z = x * x, x * 3
+    y.backward()
+    z.backward()
+    assert x.grad.item() == 7
+
+
+def test_a_failed_backward_leaves_the_engine_usable():
+    x = leaf(1.0)
+
+    class Broken(Op):
+        def forward(self, a):
+            return a * 1
+
+        def backward(self, g):
+            raise ZeroDivisionError("broken on purpose")
+
+    y = Broken.apply(x)
+    with pytest.raises(ZeroDivisionError):
+        y.backward()
+    assert autograd.grad_enabled()
+    (x * 5).backward()
+    assert x.grad.item() == 5
+
+
+def test_a_rule_that_returns_the_wrong_number_of_cotangents_is_named():
+    class TwoForOne(Op):
+        def forward(self, a):
+            return a * 1
+
+        def backward(self, g):
+            return g, g
+
+    with pytest.raises(TypeError, match="TwoForOne: backward returned 2 cotangents for 1 inputs"):
+        TwoForOne.apply(leaf(1.0)).backward()
+
+
+# Gradients of gradients --------------------------------------------------------------------------------------
+
+
+def test_third_derivatives_against_closed_forms():
+    x = leaf(0.7)
+    derivatives, y = [], tg.tanh(x) * tg.exp(2 * x)
+    for _ in range(3):
+        (y,) = autograd.grad(y, x, create_graph=True)
+        derivatives.append(y.item())
+    t, e = np.tanh(0.7), np.exp(1.4)
+    t1 = 1 - t * t
+    t2 = -2 * t * t1
+    t3 = -2 * (t1 * t1 + t * t2)
+    expected = [
+        e * (t1 + 2 * t),
+        e * (t2 + 4 * t1 + 4 * t),
+        e * (t3 + 6 * t2 + 12 * t1 + 8 * t),
+    ]
+    np.testing.assert_allclose(derivatives, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "name", ["exp", "sqrt", "tanh", "sigmoid", "expm1", "norm", "divide", "softmax"]
+)
+def test_ops_that_keep_their_output_have_second_derivatives_on_single_numbers(name):
+    """NumPy turns 0-d results into scalars; that must not cut them off from the graph."""
+    f = {"divide": lambda x: 1 / x, "softmax": lambda x: tg.softmax(tg.stack([x, 2 * x]))[0]}.get(
+        name, getattr(tg, name)
+    )
+    single = tg.hessian(f)(np.array(0.6)).item()
+    row = tg.hessian(lambda x: f(x[0]) if name == "softmax" else f(x).sum())(np.array([0.6]))
+    assert single == pytest.approx(row.item(), rel=1e-13)
+    assert single != 0 or name == "norm"
+
+
+def test_first_order_backward_builds_no_graph(monkeypatch):
+    x = leaf(0.3, 0.4)
+    y = (tg.tanh(x) * tg.softmax(x) @ tg.tensor(np.ones((2, 1)))).sum()
+    entered = []
+    original = Node.enter_graph
+    monkeypatch.setattr(
+        Node, "enter_graph", lambda self, *a: entered.append(self) or original(self, *a)
+    )
+    (g,) = autograd.grad(y, x, retain_graph=True)
+    assert entered == []
+    assert not g.requires_grad
+    (g,) = autograd.grad(y, x, create_graph=True)
+    assert entered != []
+    assert g.requires_grad
+
+
+def test_a_gradient_reaches_a_cotangent_that_requires_one():
+    x, u = leaf(1.0, 2.0), leaf(3.0, 5.0)
+    (g,) = autograd.grad(x * x, x, u, create_graph=True)
+    (of_u,) = autograd.grad(g.sum(), u)
+    np.testing.assert_array_equal(of_u.numpy(), [2.0, 4.0])
+
+
+def test_gradient_penalty_as_in_wgan_gp():
+    rng = np.random.default_rng(0)
+    w, x = rng.normal(size=(4, 3)), rng.normal(size=(5, 3))
+    tw, tx = (tg.tensor(a, requires_grad=True) for a in (w, x))
+    (slope,) = autograd.grad((tx @ tw.T).tanh().sum(), tx, create_graph=True)
+    penalty = ((tg.norm(slope, axis=1) - 1) ** 2).mean()
+    (of_w,) = autograd.grad(penalty, tw)
+
+    def by_hand(w):
+        slopes = (1 - np.tanh(x @ w.T) ** 2) @ w
+        return np.mean((np.linalg.norm(slopes, axis=1) - 1) ** 2)
+
+    numeric = np.zeros_like(w)
+    for index in np.ndindex(w.shape):
+        step = np.zeros_like(w)
+        step[index] = 1e-5
+        numeric[index] = (by_hand(w + step) - by_hand(w - step)) / 2e-5
+    np.testing.assert_allclose(of_w.numpy(), numeric, rtol=1e-6, atol=1e-9)
+
+
+def test_a_detached_factor_is_constant_in_the_second_derivative_too():
+    x = leaf(3.0)
+    for y in (x * x.detach(), x.detach() * x):
+        (g,) = autograd.grad(y, x, create_graph=True)
+        assert g.item() == 3
+        assert not g.requires_grad  # d/dx (x stop(x)) = stop(x), a constant
+
+
+def test_a_fused_gradient_is_differentiated_without_walking_all_that_came_before(monkeypatch):
+    """Its rule is a walk of its own, over its formula: n of them in a chain must not visit n^2 nodes."""
+    visited = []
+    original = autograd.graph.ancestry
+
+    def counting(*args):
+        nodes, leaves = original(*args)
+        visited.append(len(nodes))
+        return nodes, leaves
+
+    monkeypatch.setattr(autograd.graph, "ancestry", counting)
+    x = leaf(0.1, 0.2)
+    y = x
+    for _ in range(100):
+        y = tg.softmax(y)
+    (g,) = autograd.grad(y, x, np.ones(2), create_graph=True)
+    del visited[:]
+    g.sum().backward()
+    whole, *inner = sorted(visited, reverse=True)
+    assert len(inner) == 100
+    assert max(inner) < 20 < whole

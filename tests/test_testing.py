@@ -1,0 +1,249 @@
+"""The gradient checker itself: it passes what is right, finds what is wrong, and says where."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygen as tg
+from tinygen.autograd import Op
+from tinygen.autograd.spec import Domain
+from tinygen.testing import GradientMismatch, check_grads, check_vjp, strategies
+
+X = np.array([[0.5, -1.5, 2.0], [1.0, 0.25, -0.75]])
+W = np.array([[1.0, 2.0, -1.0], [0.5, -2.0, 3.0]])
+
+
+# Right gradients pass ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_right_gradients_pass(order):
+    assert check_grads(lambda x: tg.tanh(x) * x, X, order=order) is None
+    check_grads(lambda x, w: (tg.matmul(x, w.T), tg.sum(x * w)), X, W, order=order)
+    check_grads(lambda x: x, np.array(0.5), order=order)
+    check_grads(tg.exp, np.ones((0, 3)), order=order)
+    check_grads(lambda x: tg.tensor(np.ones(2)), X, order=order)
+
+
+def test_what_is_not_a_float_is_handed_through():
+    def f(x, n, flag, index, scale):
+        assert (n, flag, index.dtype) == (3, True, np.int64)
+        assert isinstance(scale, tg.Tensor)
+        return x[index] ** n * scale
+
+    check_grads(f, tg.tensor(X.astype(np.float32)), 3, True, np.array([0, 0, 1]), 0.5)
+
+
+def test_right_numpy_gradients_pass():
+    assert check_vjp(np.sin, lambda g, x: g * np.cos(x), X) is None
+    check_vjp(np.matmul, lambda g, a, b: (g @ b.T, a.T @ g), X, W.T)
+    check_vjp(lambda x, axis: x.sum(axis), lambda g, x, axis: np.expand_dims(g, axis) + 0 * x, X, 1)
+    check_vjp(lambda x: float(x.sum()), lambda g, x: np.full(x.shape, g), X)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-6, 1.0, 1e6, 1e12])
+def test_any_scale_of_values_and_of_results(scale):
+    x = np.array([0.5, -1.5, 2.0])
+    check_grads(lambda t: tg.sin(t / scale), scale * x)
+    check_grads(lambda t: tg.sin(t) * scale, x)
+    check_vjp(lambda t: np.exp(t / scale) * scale, lambda g, t: g * np.exp(t / scale), scale * x)
+    check_grads(tg.log, np.array([scale, 1.0, 1 / scale]))
+    check_grads(tg.exp, np.array([scale, 1.0]) if scale < 1e3 else x)
+    wrong = lambda t: Planted.apply(t / scale, factor=1.0001)  # noqa: E731
+    with pytest.raises(GradientMismatch):
+        check_grads(wrong, scale * x)
+
+
+def test_cancellation_is_not_taken_for_a_mistake():
+    check_grads(tg.log_softmax, np.array([[0.3], [1.7]]))
+    check_grads(lambda x: (x + 1e3) - 1e3, X, order=1)
+    check_grads(lambda x: tg.sum(x) - tg.sum(x), X)
+
+
+def test_large_inputs_are_checked_along_drawn_directions():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(40, 30)), rng.normal(size=(30, 20))
+    calls = []
+
+    def product(x, y):
+        calls.append(1)
+        return tg.matmul(x, y)
+
+    check_grads(product, a, b)
+    assert len(calls) < 300
+    with pytest.raises(GradientMismatch, match="input 1, along a drawn direction"):
+        check_vjp(np.matmul, lambda g, x, y: (g @ y.T, 1.001 * x.T @ g), a, b)
+
+
+# Wrong ones do not -------------------------------------------------------------------------------------------
+
+
+class Planted(Op):
+    """sin x, with a gradient that is wrong by a factor."""
+
+    def forward(self, x, factor):
+        self.factor = factor
+        self.keep(x)
+        return np.sin(x)
+
+    def backward(self, g):
+        (x,) = self.kept
+        return g * tg.cos(x) * self.factor
+
+
+class WrongOnlyTwice(Op):
+    """sin x with the right gradient, which forgets that it depends on x."""
+
+    def forward(self, x):
+        self.keep(x)
+        return np.sin(x)
+
+    def backward(self, g):
+        (x,) = self.kept
+        return g * tg.cos(x.detach())
+
+
+class WrongInTheCotangent(Op):
+    """sin x with a gradient that is right for positive cotangents only."""
+
+    def forward(self, x):
+        self.keep(x)
+        return np.sin(x)
+
+    def backward(self, g):
+        (x,) = self.kept
+        return tg.abs(g) * tg.cos(x)
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0.0, 0.5, 1.01, 1.00001])
+def test_a_wrong_factor_is_found(factor):
+    with pytest.raises(GradientMismatch, match=r"^<lambda>, input 0, at index"):
+        check_grads(lambda x: Planted.apply(x, factor=factor), X, order=1)
+
+
+def test_a_wrong_second_derivative_is_found_at_order_2():
+    check_grads(WrongOnlyTwice.apply, X, order=1)
+    with pytest.raises(GradientMismatch, match="derivative 2, input 0"):
+        check_grads(WrongOnlyTwice.apply, X)
+
+
+def test_a_gradient_that_is_not_linear_in_the_cotangent_is_found():
+    with pytest.raises(GradientMismatch):
+        check_grads(WrongInTheCotangent.apply, X, order=1)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+MISTAKES = {
+    "sign": (np.cos, lambda g, x: g * np.sin(x)),
+    "factor": (lambda x: x**2, lambda g, x: g * x),
+    "transpose": (lambda x: x @ x.T, lambda g, x: g @ x + g @ x),
+    "missing term": (softmax, lambda g, x: g * softmax(x)),
+    "wrong axis": (lambda x: x[:2, :2].sum(0), lambda g, x: np.pad(np.repeat(g[:, None], 2, 1), ((0, 0), (0, 1)))),
+    "off by one": (lambda x: np.diff(x), lambda g, x: np.pad(g, ((0, 0), (0, 1))) - np.pad(g, ((0, 0), (1, 0))) * 0.9),
+    "detached branch": (lambda x: x * np.maximum(x, 0), lambda g, x: g * np.maximum(x, 0)),
+    "wrong end": (lambda x: x.max(axis=1), lambda g, x: g[:, None] * (x == x.min(axis=1, keepdims=True))),
+    "broadcast": (lambda x: x - x.mean(), lambda g, x: g - g.mean(axis=0)),
+    "dtype": (np.exp, lambda g, x: (g * np.exp(x)).astype(np.float16)),
+    "shape": (lambda x: x.sum(axis=0), lambda g, x: g),
+    "count": (lambda x: x * 2, lambda g, x: (g * 2, g)),
+    "nan": (lambda x: x * 2, lambda g, x: g * np.nan),
+    "overwrites its cotangent": (lambda x: x * 2, lambda g, x: np.multiply(g, 2, out=g)),
+    "overwrites its input": (lambda x: x * 2, lambda g, x: np.multiply(g, 2, out=x)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_planted_mistakes_in_numpy_gradients_are_found(mistake):
+    f, vjp = MISTAKES[mistake]
+    with pytest.raises(GradientMismatch):
+        check_vjp(f, vjp, X.copy())
+
+
+def test_a_mistake_in_one_element_is_located():
+    def vjp(g, x):
+        right = g * np.cos(x)
+        right[1, 2] *= 1.5
+        return right
+
+    with pytest.raises(GradientMismatch) as caught:
+        check_vjp(np.sin, vjp, X)
+    message = str(caught.value)
+    assert message.startswith("sin, input 0, at index [1, 2], with a drawn cotangent: analytic ")
+    analytic, numeric = (
+        float(part.split()[1].rstrip(",")) for part in message.split(": ")[1].split(", ")[:2]
+    )
+    assert analytic == pytest.approx(1.5 * numeric)
+    assert "error 5e+05 tolerances of " in message
+
+
+def test_a_tolerance_never_covers_the_gradient():
+    """A slope that rounding hides is called unproven, whether the claim is right or not."""
+    for claim in (1e-9, 1.02e-9):
+        with pytest.raises(GradientMismatch, match="unproven"):
+            check_vjp(lambda x: 1 + 1e-9 * x, lambda g, x, c=claim: c * g, np.array([1.0, 2.0]))
+    check_vjp(lambda x: 1 + 0 * x, lambda g, x: 0 * g, np.array([1.0, 2.0]))
+    with pytest.raises(GradientMismatch, match="analytic"):
+        check_vjp(lambda x: 1 + 0 * x, lambda g, x: 1e-9 * g, np.array([1.0, 2.0]))
+
+
+def test_a_kink_is_not_hidden():
+    with pytest.raises(GradientMismatch):
+        check_grads(tg.relu, np.array([1.0, 0.0]))
+    with pytest.raises(GradientMismatch, match="as at a kink"):
+        check_vjp(lambda x: np.abs(x - 1), lambda g, x: g * np.sign(x - 1), np.array([1 + 4e-4]))
+
+
+def test_values_that_are_not_finite_are_not_vouched_for():
+    with np.errstate(all="ignore"), pytest.raises(GradientMismatch, match="not finite"):
+        check_vjp(np.log, lambda g, x: g / x, np.array([0.0, 1.0]))
+
+
+# Strategies --------------------------------------------------------------------------------------------------
+
+
+@given(data=st.data())
+def test_arrays_keep_to_their_domain(data):
+    domain = Domain(-2.0, 3.0, avoid=(0.0, 1.0), gap=0.25)
+    x = data.draw(strategies.arrays(data.draw(strategies.shapes()), domain))
+    assert x.dtype == np.float64
+    assert ((x >= -2) & (x <= 3)).all()
+    assert (np.abs(x) >= 0.25).all()
+    assert (np.abs(x - 1) >= 0.25).all()
+
+
+@given(data=st.data())
+def test_distinct_arrays_have_no_ties(data):
+    x = data.draw(strategies.distinct_arrays(data.draw(strategies.shapes())))
+    assert (np.diff(np.sort(x, axis=None)) >= 0.1).all()
+
+
+@given(found=strategies.broadcastable_shapes(3))
+def test_shapes_broadcast_together(found):
+    assert len(found) == 3
+    assert np.broadcast_shapes(*found) is not None
+
+
+@given(data=st.data())
+def test_awkward_layouts_hold_the_same_numbers(data):
+    x = data.draw(strategies.arrays(data.draw(strategies.shapes())))
+    y = data.draw(strategies.awkward(x))
+    np.testing.assert_array_equal(y, x, strict=True)
+
+
+def test_layouts_are_what_they_say():
+    x = np.ones((2, 3))
+    laid = {name: make(x) for name, make in strategies.LAYOUTS.items()}
+    assert laid["plain"].flags.c_contiguous
+    assert laid["transposed"].flags.f_contiguous
+    assert not laid["strided"].flags.contiguous
+    assert min(laid["reversed"].strides) < 0
+    assert not laid["offset"].flags.aligned
+    assert not laid["read_only"].flags.writeable
+    assert laid["broadcast"].strides[0] == 0
