@@ -21,6 +21,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from tinygen import kernels
+from tinygen.kernels.cpu.matmul import linear, matmul
 from tinygen.kernels.cpu.microkernel import REGISTERS, VECTOR_BYTES, _Vectors
 
 try:
@@ -165,7 +166,7 @@ def measure(dtype: np.dtype, threads: int, rounds: int) -> None:
     rows = {}
     for what, m, k, n, *transposed in PRODUCTS:
         a, b = operands(m, k, n, *transposed, dtype)
-        sides = {"tinygen": lambda a=a, b=b: kernels.matmul(a, b), "NumPy": lambda a=a, b=b: a @ b}
+        sides = {"tinygen": lambda a=a, b=b: matmul(a, b), "NumPy": lambda a=a, b=b: a @ b}
         if torch:
             s, t = torch.from_numpy(a), torch.from_numpy(b)
             sides["PyTorch"] = lambda s=s, t=t: s @ t
@@ -184,7 +185,7 @@ def measure(dtype: np.dtype, threads: int, rounds: int) -> None:
             return np.maximum(z, 0, out=z)
 
         sides = {
-            "tinygen": lambda x=x, w=w, bias=bias: kernels.linear(x, w, bias, "relu"),
+            "tinygen": lambda x=x, w=w, bias=bias: linear(x, w, bias, "relu"),
             "NumPy": passes,
         }
         after[what, f"({m}, {k}) ({k}, {n})"] = (

@@ -26,19 +26,41 @@ WIDER = {np.float32: np.float64, np.float64: np.longdouble}
 # Around the widths of vectors and of unrolled loops, around a row's block, and where loops go parallel.
 SIDES = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 127, 129, 511, 512, 513, 1030]
 SIZES = [*SIDES, PARALLEL_FROM - 1, PARALLEL_FROM, PARALLEL_FROM + 1, 2 * PARALLEL_FROM + 37]
-SHAPES = st.one_of(
-    st.sampled_from(SIZES).map(lambda n: (n,)),
-    st.lists(st.integers(0, 5), max_size=4).map(tuple),
-    st.sampled_from([(PARALLEL_FROM // 64, 64), (3, 43, 67)]),
+
+
+class Shapes(NamedTuple):
+    """What decides the arguments' shapes: any, a small one, and one that makes loops go parallel."""
+
+    any: st.SearchStrategy
+    small: tuple[int, ...]
+    large: tuple[int, ...]
+
+
+ARRAYS = Shapes(
+    st.one_of(
+        st.sampled_from(SIZES).map(lambda n: (n,)),
+        st.lists(st.integers(0, 5), max_size=4).map(tuple),
+        st.sampled_from([(PARALLEL_FROM // 64, 64), (3, 43, 67)]),
+    ),
+    small=(37,),
+    large=(2 * PARALLEL_FROM + 37,),
 )
-MATRICES = st.one_of(
-    st.tuples(st.integers(0, 5), st.sampled_from(SIDES)),
-    st.sampled_from([(PARALLEL_FROM, 1), (1, PARALLEL_FROM), (17, 513), (65, 129)]),
+MATRICES = Shapes(
+    st.one_of(
+        st.tuples(st.integers(0, 5), st.sampled_from(SIDES)),
+        st.sampled_from([(PARALLEL_FROM, 1), (1, PARALLEL_FROM), (17, 513), (65, 129)]),
+    ),
+    small=(5, 19),
+    large=(18, 1030),
 )
-PRODUCTS = st.one_of(
-    st.tuples(*[st.integers(0, 20)] * 3),
-    st.tuples(*[st.sampled_from([1, 5, 31, 64, 97])] * 3),
-    st.just((130, 70, 150)),
+PRODUCTS = Shapes(  # (m, k, n)
+    st.one_of(
+        st.tuples(*[st.integers(0, 20)] * 3),
+        st.tuples(*[st.sampled_from([1, 5, 31, 64, 97])] * 3),
+        st.just((130, 70, 150)),
+    ),
+    small=(7, 5, 11),
+    large=(130, 300, 150),
 )
 
 NATURES = ["moderate", "ties", "special", "wild"]
@@ -86,13 +108,19 @@ class Numbers:
 
 
 class Case(NamedTuple):
-    shapes: st.SearchStrategy
+    shapes: Shapes
     draw: Callable[[Numbers, tuple[int, ...]], tuple]  # all the kernel's arguments
-    ulps: float = 6  # the error allowed, times eps * scale: that of both sides, and NumPy's is up to 4
+    ulps: float = (
+        6  # the error allowed, times eps * scale: that of both sides, and NumPy's is up to 4
+    )
     scale: Callable | None = None  # given the arguments in a wider type; None: |result|
     writes: tuple[int, ...] = ()  # which arguments are written to
-    sums: bool = False  # whether rows are summed, which adds an error of n / 64
-    signed_zero: bool = True  # whether the sign of a zero is specified; of a sum that is zero, it is not
+    sums: bool = (
+        False  # whether rows of n are summed: with 16 to 64 sums side by side, on both sides
+    )
+    signed_zero: bool = (
+        True  # whether the sign of a zero is specified; of a sum that is zero, it is not
+    )
 
 
 # The scales of sums ------------------------------------------------------------------------------------------
@@ -115,6 +143,11 @@ def _density_terms(x: Array, m: Array, v: Array) -> Array:
     return reference.LOG_2PI + np.abs(v) + (x - m) ** 2 * np.exp(-v)
 
 
+def _density_grad_scale(x: Array, m: Array, v: Array, g: Array) -> tuple[Array, Array]:
+    g, d, precision = _each(g), np.abs(x - m), np.exp(-v) + _tiny(v)
+    return (g * d + _tiny(v)) * precision, g * (1 + (d * d + _tiny(v)) * precision)
+
+
 def _tiny(x: Array) -> float:
     """What to add to a factor before it is multiplied: a subnormal one has few digits."""
     return np.finfo(np.float32 if x.dtype == np.float64 else np.float64).tiny
@@ -124,9 +157,14 @@ def _product(a: Array, b: Array) -> Array:
     return np.abs(a) @ np.abs(b)
 
 
+def _linear_scale(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
+    terms = _product(x, w.T) + (0 if b is None else np.abs(b))
+    return terms + np.abs(reference.linear(x, w, b, activation))
+
+
 def _sgd_scale(p, g, v, lr, momentum, nesterov, weight_decay):
     d = np.abs(g) + weight_decay * np.abs(p)
-    v = momentum * np.abs(v) + d
+    v = momentum * np.abs(v) + d if momentum else d
     return np.abs(p) + lr * (d + v), v
 
 
@@ -137,8 +175,8 @@ def _rmsprop_scale(p, g, s, lr, alpha, eps, weight_decay):
 
 
 def _adam_scale(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
-    decay = 0 if decoupled else weight_decay
-    d, size = g + decay * p, np.abs(g) + decay * np.abs(p)
+    decay = 0 if decoupled else weight_decay * p
+    d, size = g + decay, np.abs(g) + np.abs(decay)
     new = beta2 * v + (1 - beta2) * d * d
     m = beta1 * np.abs(m) + (1 - beta1) * size
     moved = lr * m / (1 - beta1**step) / (np.sqrt(new / (1 - beta2**step)) + eps)
@@ -150,7 +188,7 @@ def _adam_scale(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled
 
 
 def _elementwise(count: int, **rest: object) -> Case:
-    return Case(SHAPES, lambda of, shape: tuple(of.any(shape) for _ in range(count)), **rest)
+    return Case(ARRAYS, lambda of, shape: tuple(of.any(shape) for _ in range(count)), **rest)
 
 
 def _on_rows(matrices: int, vectors: int = 0, **rest: object) -> Case:
@@ -159,6 +197,14 @@ def _on_rows(matrices: int, vectors: int = 0, **rest: object) -> Case:
         return tuple(map(of.any, shapes))
 
     return Case(MATRICES, draw, **rest)
+
+
+def _softmax_grad(of: Numbers, shape: tuple[int, ...]) -> tuple:
+    return reference.softmax(of.any(shape)), of.any(shape, sane=True)
+
+
+def _log_softmax_grad(of: Numbers, shape: tuple[int, ...]) -> tuple:
+    return reference.log_softmax(of.any(shape)), of.any(shape, sane=True)
 
 
 def _labelled(vectors: int, **rest: object) -> Case:
@@ -207,15 +253,26 @@ CASES: dict[str, Case] = {
         3, scale=lambda m, v, noise: np.abs(m) + np.exp(v / 2) * np.abs(noise)
     ),
     "reparameterise_grad": _elementwise(
-        3, scale=lambda v, noise, g: (np.abs(g) * np.exp(v / 2) + _tiny(v)) * np.abs(noise)
+        3,
+        scale=lambda v, noise, g: (
+            (np.abs(g) * (np.exp(v / 2) + _tiny(v)) + _tiny(v)) * np.abs(noise)
+        ),
     ),
     "logsumexp": _on_rows(1, scale=lambda x: _top(x)[:, 0], **_SUM),
     "logsumexp_grad": _on_rows(1, 2),
     "softmax": _on_rows(1, scale=lambda x: reference.softmax(x) * _top(x), **_SUM),
-    "softmax_grad": _on_rows(2, scale=lambda y, g: np.abs(y) * (np.abs(g) + _sum(g * y)), **_SUM),
+    "softmax_grad": Case(
+        MATRICES,
+        _softmax_grad,
+        scale=lambda y, g: np.abs(y) * (np.abs(g) + _sum(g * y)),
+        **_SUM,
+    ),
     "log_softmax": _on_rows(1, scale=lambda x: np.abs(x) + _top(x), **_SUM),
-    "log_softmax_grad": _on_rows(
-        2, scale=lambda y, g: np.abs(g) + np.exp(y) * _sum(g), **_SUM
+    "log_softmax_grad": Case(
+        MATRICES,
+        _log_softmax_grad,
+        scale=lambda y, g: np.abs(g) + np.exp(y) * _sum(g),
+        **_SUM,
     ),
     "bce_with_logits": _on_rows(
         2, scale=lambda l, t: _sum(reference.softplus(l) + np.abs(t * l))[:, 0], **_SUM
@@ -232,9 +289,7 @@ CASES: dict[str, Case] = {
     "gaussian_log_density": _on_rows(
         3, scale=lambda x, m, v: _sum(_density_terms(x, m, v))[:, 0] / 2, **_SUM
     ),
-    "gaussian_log_density_grad": _on_rows(
-        3, 1, scale=lambda x, m, v, g: (None, _each(g) * (1 + (x - m) ** 2 * np.exp(-v)))
-    ),
+    "gaussian_log_density_grad": _on_rows(3, 1, scale=_density_grad_scale),
     "gaussian_kl": _on_rows(
         2, scale=lambda m, v: _sum(np.exp(v) + m * m + 1 + np.abs(v))[:, 0] / 2, **_SUM
     ),
@@ -242,26 +297,21 @@ CASES: dict[str, Case] = {
     "matmul": Case(
         PRODUCTS, lambda of, s: (of.any(s[:2], True), of.any(s[1:], True)), scale=_product, **_SUM
     ),
-    "linear": Case(
-        PRODUCTS,
-        _linear,
-        scale=lambda x, w, b, _: _product(x, w.T) + (0 if b is None else np.abs(b)),
-        **_SUM,
-    ),
+    "linear": Case(PRODUCTS, _linear, scale=_linear_scale, **_SUM),
     "sgd_step": Case(
-        SHAPES,
+        ARRAYS,
         _step("pgv", _RATES, (0.0, 0.9), (False, True), _DECAYS),
         scale=_sgd_scale,
         writes=(0, 2),
     ),
     "rmsprop_step": Case(
-        SHAPES,
+        ARRAYS,
         _step("pg^", _RATES, (0.99, 0.5), (1e-8,), _DECAYS),
         scale=_rmsprop_scale,
         writes=(0, 2),
     ),
     "adam_step": Case(
-        SHAPES,
+        ARRAYS,
         _step("pgm^", (1, 2, 1000), _RATES, (0.9,), (0.999,), (1e-8,), _DECAYS, (False, True)),
         scale=_adam_scale,
         writes=(0, 2, 3),
@@ -321,8 +371,9 @@ def agree(name: str, args: tuple, got: tuple, expected: tuple) -> None:
         # Where finite terms are almost too large, the order of the operations decides what overflows.
         sure = ~(size > info.max / 8)
         error = np.abs(y.astype(scale.dtype) - r)
-        terms = args[0].shape[-1] / 64 if case.sums else 0
-        bound = (case.ulps + terms) * (info.eps * scale + info.smallest_subnormal)
+        n = args[0].shape[-1] if case.sums else 0
+        ulps = case.ulps + min(n, 16) + n / 64
+        bound = ulps * (info.eps * scale + info.smallest_subnormal)
         close = np.isfinite(r) & np.isfinite(y) & (error <= bound)
         same = (y == r) | (np.isnan(y) & np.isnan(r))
         wrong = sure & ~(same | close)

@@ -106,7 +106,7 @@ def test_a_graph_dies_after_errors(alive):
         h + np.ones(4)
     with pytest.raises(ValueError, match="cotangent of shape"):
         h.backward(np.ones(2))
-    y = tg.log(h - np.e).sum()
+    y = tg.sqrt(h * 0.0).sum()
     with pytest.raises(FloatingPointError), tg.detect_anomaly():
         y.backward()
     del h, y

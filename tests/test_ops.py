@@ -72,8 +72,11 @@ def test_gradients_agree_with_the_complex_step(name, data):
     _, g, gradients = vjp(op_of(name, call), call.arrays, cotangent)
     pushed = np.imag(SPECS[name].reference(*moved, **call.parameters)) / 1e-30
     pairs = [np.vdot(d, v) for d, v in zip(gradients, directions, strict=True)]
-    scale = np.sum(np.abs(g * pushed)) + np.sum(np.abs(pairs))
-    assert abs(sum(pairs) - np.vdot(g, pushed)) <= 1e-13 * scale
+    # To the rounding of the terms, and of gradients that cancel to zero (the softmax of one element).
+    terms = np.sum(np.abs(g * pushed)) + sum(
+        np.sum(np.abs(d.numpy() * v)) for d, v in zip(gradients, directions, strict=True)
+    )
+    assert abs(sum(pairs) - np.vdot(g, pushed)) <= 1e-13 * terms + 1e-14 * np.sum(np.abs(g))
 
 
 @every_op

@@ -25,36 +25,28 @@ _DIGEST = hashlib.sha256(
 
 # Contraction alone of the fast-math licences: a fused multiply-add rounds once, all else is IEEE arithmetic.
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
+_OPTIONS |= {"no_cfunc_wrapper": True}
 
 # Starting the threads costs 2 microseconds, about as long as one core needs for this many elements.
 PARALLEL_FROM = 8192
-
-
-def bound(function: Callable, **names: object) -> Callable:
-    """`function` with other values for some of the global names that it uses.
-
-    This is how a general loop gets the formula that it is to apply: what a closure holds Numba would not cache.
-    """
-    name = "_".join([function.__name__, *(value.__name__ for value in names.values())])
-    copy = types.FunctionType(
-        function.__code__, function.__globals__ | names, name, function.__defaults__
-    )
-    copy.__doc__, copy.__module__, copy.__qualname__ = function.__doc__, function.__module__, name
-    return copy
 
 
 def compiled(function: Callable, suffix: str = "", **options: object) -> Callable:
     """`function` compiled by Numba, cached under its name, `suffix` and the digest of the sources."""
     if config.DISABLE_JIT:
         return quiet(function)  # NumPy scalars warn of an overflow, machine code does not
-    renamed = bound(function)
-    renamed.__qualname__ = f"{function.__name__}{suffix}_{_DIGEST}"
+    renamed = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__
+    )
+    renamed.__module__ = function.__module__
+    renamed.__doc__ = function.__doc__
+    renamed.__qualname__ = f"{function.__qualname__}{suffix}_{_DIGEST}"
     return numba.njit(renamed, **(_OPTIONS | options))
 
 
 def inner(function: Callable, **options: object) -> Callable:
-    """`function` compiled for loops to call: it is cached with each of them."""
-    return compiled(function, cache=False, **options)
+    """`function` compiled for loops to call, not for Python: it is cached as part of each of them."""
+    return compiled(function, cache=False, no_cpython_wrapper=True, **options)
 
 
 def melting(function: Callable) -> Callable:

@@ -10,92 +10,92 @@ from tinygen.kernels.cpu._entry import elementwise
 
 
 @Loop
-def _exp(x, out):
-    for i in prange(x.size):
+def _exp(out, x):
+    for i in prange(out.size):
         out[i] = scalar.exp(x[i])
 
 
 @Loop
-def _log(x, out):
-    for i in prange(x.size):
+def _log(out, x):
+    for i in prange(out.size):
         out[i] = scalar.log(x[i])
 
 
 @Loop
-def _log1p(x, out):
-    for i in prange(x.size):
+def _log1p(out, x):
+    for i in prange(out.size):
         out[i] = scalar.log1p(x[i])
 
 
 @Loop
-def _tanh(x, out):
-    for i in prange(x.size):
+def _tanh(out, x):
+    for i in prange(out.size):
         out[i] = scalar.tanh(x[i])
 
 
 @Loop
-def _tanh_grad(y, g, out):
+def _tanh_grad(out, y, g):
     one = y.dtype.type(1)
-    for i in prange(y.size):
+    for i in prange(out.size):
         out[i] = g[i] * (one - y[i] * y[i])
 
 
 @Loop
-def _sigmoid(x, out):
-    for i in prange(x.size):
+def _sigmoid(out, x):
+    for i in prange(out.size):
         out[i] = scalar.sigmoid(x[i])
 
 
 @Loop
-def _sigmoid_grad(y, g, out):
+def _sigmoid_grad(out, y, g):
     one = y.dtype.type(1)
-    for i in prange(y.size):
+    for i in prange(out.size):
         out[i] = g[i] * (y[i] * (one - y[i]))
 
 
 @Loop
-def _softplus(x, out):
-    for i in prange(x.size):
+def _softplus(out, x):
+    for i in prange(out.size):
         out[i] = scalar.softplus(x[i])
 
 
 @Loop
-def _softplus_grad(x, g, out):
-    for i in prange(x.size):
+def _softplus_grad(out, x, g):
+    for i in prange(out.size):
         out[i] = g[i] * scalar.sigmoid(x[i])
 
 
 @Loop
-def _erf(x, out):
-    for i in prange(x.size):
+def _erf(out, x):
+    for i in prange(out.size):
         out[i] = scalar.erf(x[i])
 
 
 @Loop
-def _relu(x, out):
+def _relu(out, x):
     zero = x.dtype.type(0)
-    for i in prange(x.size):
+    for i in prange(out.size):
         out[i] = zero if x[i] < zero else x[i]  # NaN stays
 
 
 @Loop
-def _relu_grad(y, g, out):
+def _relu_grad(out, y, g):
     zero = y.dtype.type(0)
-    for i in prange(y.size):
+    for i in prange(out.size):
         out[i] = g[i] if y[i] > zero else zero
 
 
 @Loop
-def _reparameterise(mean, log_var, noise, out):
+def _reparameterise(out, mean, log_var, noise):
     half = mean.dtype.type(0.5)
-    for i in prange(mean.size):
+    for i in prange(out.size):
         out[i] = mean[i] + scalar.exp(half * log_var[i]) * noise[i]
 
 
 @Loop
-def _reparameterise_grad(log_var, noise, g, out):
+def _reparameterise_grad(out, log_var, noise, g):
     half = g.dtype.type(0.5)
-    for i in prange(g.size):
+    for i in prange(out.size):
         out[i] = half * g[i] * scalar.exp(half * log_var[i]) * noise[i]
 
 

@@ -1,89 +1,129 @@
-"""Losses and densities, in one pass over their inputs: one formula each for a term of the sum, and for its gradient."""
+"""Losses and densities, in one pass over their inputs: no term of a sum is ever stored."""
 
 import numpy as np
+from numba import prange
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import scalar
-from tinygen.kernels.cpu._compile import compiled, inner
-from tinygen.kernels.cpu._entry import along_rows, check_rows, fit, flat
-from tinygen.kernels.cpu.bands import by_row, over_bands, spread, sums
-from tinygen.kernels.cpu.rows import exp_less, logsumexp_band
+from tinygen.kernels.cpu._compile import Loop, compiled, inner
+from tinygen.kernels.cpu._entry import along_rows, check_rows, fit, plain
+from tinygen.kernels.cpu.rows import PIECE, REORDER, logsumexp_row, piece
 
-# Terms of sums, and gradients. These find their row's g in the place of their result, and leave the result there. k is
-# the flat index of an element.
+# Sums over pieces of row i, as in `rows.py`.
 
 
-def _bce(k, logits, targets):
-    return scalar.softplus(logits[k]) - targets[k] * logits[k]
+def _bce_piece(logits, targets, i, start, stop):
+    sum = logits.dtype.type(0)
+    for j in range(start, stop):
+        sum += scalar.softplus(logits[i, j]) - targets[i, j] * logits[i, j]
+    return sum
 
 
-def _bce_grad(k, out, logits, targets):
-    out[k] *= scalar.sigmoid(logits[k]) - targets[k]
+def _density_piece(x, mean, log_var, i, start, stop):
+    constant, sum = x.dtype.type(reference.LOG_2PI), x.dtype.type(0)
+    for j in range(start, stop):
+        d = x[i, j] - mean[i, j]
+        sum += constant + log_var[i, j] + d * d * scalar.exp(-log_var[i, j])
+    return sum
 
 
-def _density(k, x, mean, log_var):
-    constant, half = x.dtype.type(reference.LOG_2PI), x.dtype.type(0.5)
-    d = x[k] - mean[k]
-    return -half * (constant + log_var[k] + d * d * scalar.exp(-log_var[k]))
+def _kl_piece(mean, log_var, i, start, stop):
+    one, sum = mean.dtype.type(1), mean.dtype.type(0)
+    for j in range(start, stop):
+        sum += scalar.exp(log_var[i, j]) + mean[i, j] * mean[i, j] - one - log_var[i, j]
+    return sum
 
 
-def _density_grad(k, d_mean, d_log_var, x, mean, log_var):
+_bce_piece, _kl_piece = inner(_bce_piece, fastmath=REORDER), inner(_kl_piece, fastmath=REORDER)
+_density_piece = inner(_density_piece, fastmath=REORDER)
+
+
+@Loop
+def _bce(out, logits, targets):
+    rows, n = logits.shape
+    for i in prange(rows):
+        total = 0.0
+        for begin in range(0, n, PIECE):
+            start, stop = piece(begin, n)
+            total += _bce_piece(logits, targets, i, start, stop)
+        out[i] = total
+
+
+@Loop
+def _bce_grad(out, logits, targets, g):
+    for i in prange(logits.shape[0]):
+        for j in range(logits.shape[1]):
+            out[i, j] = g[i] * (scalar.sigmoid(logits[i, j]) - targets[i, j])
+
+
+@Loop
+def _density(out, x, mean, log_var):
+    rows, n = x.shape
+    for i in prange(rows):
+        total = 0.0
+        for begin in range(0, n, PIECE):
+            start, stop = piece(begin, n)
+            total += _density_piece(x, mean, log_var, i, start, stop)
+        out[i] = -0.5 * total
+
+
+@Loop
+def _density_grad(d_mean, d_log_var, x, mean, log_var, g):
     one, half = x.dtype.type(1), x.dtype.type(0.5)
-    d, g, precision = x[k] - mean[k], d_mean[k], scalar.exp(-log_var[k])
-    d_mean[k] = g * d * precision
-    d_log_var[k] = half * g * (d * d * precision - one)
+    for i in prange(x.shape[0]):
+        for j in range(x.shape[1]):
+            d, precision = x[i, j] - mean[i, j], scalar.exp(-log_var[i, j])
+            d_mean[i, j] = g[i] * d * precision
+            d_log_var[i, j] = half * g[i] * (d * d * precision - one)
 
 
-def _kl(k, mean, log_var):
+@Loop
+def _kl(out, mean, log_var):
+    rows, n = mean.shape
+    for i in prange(rows):
+        total = 0.0
+        for begin in range(0, n, PIECE):
+            start, stop = piece(begin, n)
+            total += _kl_piece(mean, log_var, i, start, stop)
+        out[i] = 0.5 * total
+
+
+@Loop
+def _kl_grad(d_mean, d_log_var, mean, log_var, g):
     one, half = mean.dtype.type(1), mean.dtype.type(0.5)
-    return half * (scalar.exp(log_var[k]) + mean[k] * mean[k] - one - log_var[k])
+    for i in prange(mean.shape[0]):
+        for j in range(mean.shape[1]):
+            d_mean[i, j] = g[i] * mean[i, j]
+            d_log_var[i, j] = half * g[i] * (scalar.exp(log_var[i, j]) - one)
 
 
-def _kl_grad(k, d_mean, d_log_var, mean, log_var):
-    one, half = mean.dtype.type(1), mean.dtype.type(0.5)
-    g = d_mean[k]
-    d_mean[k] = g * mean[k]
-    d_log_var[k] = half * g * (scalar.exp(log_var[k]) - one)
-
-
-def _loss(band, specification, takes, gives):
-    return along_rows(over_bands(band), specification, takes, gives)
-
-
-bce_with_logits = _loss(sums(_bce), reference.bce_with_logits, "mm", "v")
-bce_with_logits_grad = _loss(spread(_bce_grad), reference.bce_with_logits_grad, "mmv", "m")
-gaussian_log_density = _loss(sums(_density), reference.gaussian_log_density, "mmm", "v")
-gaussian_log_density_grad = _loss(
-    spread(_density_grad), reference.gaussian_log_density_grad, "mmmv", "mm"
+bce_with_logits = along_rows(_bce, reference.bce_with_logits, "mm", "v")
+bce_with_logits_grad = along_rows(_bce_grad, reference.bce_with_logits_grad, "mmv", "m")
+gaussian_log_density = along_rows(_density, reference.gaussian_log_density, "mmm", "v")
+gaussian_log_density_grad = along_rows(
+    _density_grad, reference.gaussian_log_density_grad, "mmmv", "mm"
 )
-gaussian_kl = _loss(sums(_kl), reference.gaussian_kl, "mm", "v")
-gaussian_kl_grad = _loss(spread(_kl_grad), reference.gaussian_kl_grad, "mmv", "mm")
+gaussian_kl = along_rows(_kl, reference.gaussian_kl, "mm", "v")
+gaussian_kl_grad = along_rows(_kl_grad, reference.gaussian_kl_grad, "mmv", "mm")
 
 
-# Cross-entropy, which also takes integers -----------------------------------------------------------------------
+# Cross-entropy, which also takes integers: the loops index with them, unchecked -------------------------------------
 
 
-def _times(k, g, out):
-    out[k] *= g
+@Loop
+def _cross_entropy(out, logits, labels):
+    for i in prange(logits.shape[0]):
+        out[i] = logsumexp_row(logits, i) - logits[i, labels[i]]
 
 
-scaled = by_row(_times)
-
-
-@inner
-def cross_entropy_band(low, high, n, out, logits, labels):
-    logsumexp_band(low, high, n, out, logits)
-    for i in range(low, high):
-        out[i] -= logits[i * n + labels[i]]
-
-
-@inner
-def cross_entropy_grad_band(low, high, n, y, g, out, logits, labels):
-    logsumexp_band(low, high, n, y, logits)
-    exp_less(low, high, n, y, out, logits)
-    for i in range(low, high):
-        out[i * n + labels[i]] -= out.dtype.type(1)
-    scaled(low, high, n, g, out)
+@Loop
+def _cross_entropy_grad(out, logits, labels, g):
+    for i in prange(logits.shape[0]):
+        y = logits.dtype.type(logsumexp_row(logits, i))
+        for j in range(logits.shape[1]):
+            out[i, j] = g[i] * scalar.exp(logits[i, j] - y)
+        j = labels[i]
+        out[i, j] = g[i] * (scalar.exp(logits[i, j] - y) - g.dtype.type(1))
 
 
 @compiled
@@ -94,17 +134,13 @@ def _within(labels, n):
     return True
 
 
-_cross_entropy = over_bands(cross_entropy_band)
-_cross_entropy_grad = over_bands(cross_entropy_grad_band)
-
-
 def _checked(name, logits, labels):
-    """The labels as int64, each the number of a column: the loops index with them unchecked."""
+    """The labels as int64, each the number of a column."""
     if type(labels) is not np.ndarray or labels.dtype.kind not in "iu":
         got = getattr(labels, "dtype", type(labels).__name__)
         raise TypeError(f"{name}: labels must be an array of integers, not of {got}")
     check_rows(name, "mv", (logits, labels))
-    labels = flat(labels.astype(np.int64, copy=False))
+    labels = plain(labels.astype(np.int64, copy=False))
     if not _within(labels, logits.shape[1]):
         raise ValueError(f"{name}: labels must lie in [0, {logits.shape[1]})")
     return labels
@@ -114,10 +150,8 @@ def cross_entropy_with_logits(logits, labels):
     if not fit((logits,)):
         return reference.cross_entropy_with_logits(logits, labels)
     labels = _checked("cross_entropy_with_logits", logits, labels)
-    if not labels.size:
-        return reference.cross_entropy_with_logits(logits, labels)
-    out = np.empty(labels.size, logits.dtype)
-    _cross_entropy(logits.size, *logits.shape, out, flat(logits), labels)
+    out = np.empty(labels.shape, logits.dtype)
+    _cross_entropy(logits.size, out, plain(logits), labels)
     return out
 
 
@@ -126,14 +160,10 @@ def cross_entropy_with_logits_grad(logits, labels, g):
         return reference.cross_entropy_with_logits_grad(logits, labels, g)
     labels = _checked("cross_entropy_with_logits_grad", logits, labels)
     check_rows("cross_entropy_with_logits_grad", "mv", (logits, g))
-    if not labels.size:
-        return reference.cross_entropy_with_logits_grad(logits, labels, g)
-    out, scratch = np.empty(logits.shape, logits.dtype), np.empty(labels.size, logits.dtype)
-    _cross_entropy_grad(
-        *(logits.size, *logits.shape, scratch, flat(g), flat(out), flat(logits), labels)
-    )
+    out = np.empty(logits.shape, logits.dtype)
+    _cross_entropy_grad(logits.size, out, plain(logits), labels, plain(g))
     return out
 
 
-cross_entropy_with_logits.__doc__ = reference.cross_entropy_with_logits.__doc__
-cross_entropy_with_logits_grad.__doc__ = reference.cross_entropy_with_logits_grad.__doc__
+for _kernel in (cross_entropy_with_logits, cross_entropy_with_logits_grad):
+    _kernel.__doc__ = getattr(reference, _kernel.__name__).__doc__

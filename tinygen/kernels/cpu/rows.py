@@ -1,143 +1,154 @@
 """Log-sum-exp and softmax along the rows of a matrix.
 
 Written with whole arrays, log-sum-exp reads its input twice: for the greatest element, and for the sum of the
-exponentials of all elements relative to it. Here it is read once. Each piece of a row finds its own greatest element
-while it is in the first cache, and its sum relative to that; the sums of a long row's pieces are then made relative to
-the greatest of all. (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018, do so one by one.)
+exponentials of all elements relative to it, which cannot overflow. Here a row is read once, in pieces that stay in the
+first cache. A piece may raise the greatest element so far; the sum so far is then scaled down to it (Milakov and
+Gimelshein, "Online normalizer calculation for softmax", 2018).
 
 Where the greatest is infinite nothing is subtracted, which would make inf - inf: e^-inf = 0 and e^inf = inf are right
-as they stand. A NaN, greatest or not, ends up in the sum.
+as they stand. A NaN is greater than nothing, and ends up in the sum.
 """
 
 import numpy as np
+from numba import prange
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import scalar
-from tinygen.kernels.cpu._compile import inner, melting
+from tinygen.kernels.cpu._compile import Loop, inner, melting
 from tinygen.kernels.cpu._entry import along_rows
-from tinygen.kernels.cpu.bands import by_row, over_bands, shape_of_band, spread, sums, total
+
+# Sums are taken by pieces of this length in the arrays' own type, and over the pieces in float64.
+PIECE = 1024
+
+# Functions on pieces take their first and last column unsigned, or Numba would take care of negative indices at the
+# price of vectorisation; and the whole matrix, because slices are counted references.
 
 
 @inner
-def _greatest(x):
-    """The greatest element, compared as integers: what vectors do for floats takes no NaN."""
-    top = scalar.rank(x[0])
-    for i in range(1, x.size):
-        top = max(top, scalar.rank(x[i]))
-    return scalar.of_rank(top, x[0])
+def _greatest(x, i, start, stop):
+    """The greatest element, as integers compare: vectors do not compare floats in Python's order if there is a NaN."""
+    top = scalar.rank(x.dtype.type(-np.inf))
+    for j in range(start, stop):
+        top = max(top, scalar.rank(x[i, j]))
+    return scalar.of_rank(top, x.dtype.type(0))
+
+
+def _sum_exp(x, i, start, stop, shift):
+    sum = x.dtype.type(0)
+    for j in range(start, stop):
+        sum += scalar.exp(x[i, j] - shift)
+    return sum
+
+
+def _sum(x, i, start, stop):
+    sum = x.dtype.type(0)
+    for j in range(start, stop):
+        sum += x[i, j]
+    return sum
+
+
+def _dot(x, y, i, start, stop):
+    sum = x.dtype.type(0)
+    for j in range(start, stop):
+        sum += x[i, j] * y[i, j]
+    return sum
+
+
+# Leave to reorder: additions that need not wait for one another fill the lanes of several vectors.
+REORDER = {"contract", "reassoc"}
+_sum_exp, _sum = inner(_sum_exp, fastmath=REORDER), inner(_sum, fastmath=REORDER)
+_dot = inner(_dot, fastmath=REORDER)
 
 
 @melting
-def _finite(x):
-    return x if abs(x) < np.inf else 0.0
+def piece(start, n):
+    """The piece of a row of n that begins there: its first column, and the one after its last."""
+    return np.uintp(start), np.uintp(min(start + PIECE, n))
 
 
 @inner
-def logsumexp_band(low, high, n, out, x):
-    """out[i] = log sum_j e^x[i, j] for the rows from `low` to `high`."""
-    height, width = shape_of_band(n)
-    pieces = max(height, -(-n // width))
-    exps = np.empty(height * width, x.dtype)
-    tops, sums = np.empty(pieces), np.empty(pieces)
-    piece = 0
-    for start in range(low * n, high * n, height * width):
-        band = x[start : min(start + height * width, high * n)]
-        for k in range(0, band.size, width):
-            part, shifted = band[k : k + width], exps[k : k + width]
-            top = _greatest(part)
-            tops[piece + k // width] = top
-            shift = x.dtype.type(_finite(top))
-            for j in range(part.size):
-                shifted[j] = part[j] - shift
-        for k in range(band.size):
-            exps[k] = scalar.exp(exps[k])
-        for k in range(0, band.size, width):
-            sums[piece] = total(exps[k : min(k + width, band.size)])
-            piece += 1
-    if n > width:
-        top = tops[0]
-        for k in range(1, pieces):
-            top = max(top, tops[k])
-        for k in range(pieces):
-            sums[k] *= scalar.exp(tops[k] - _finite(top))
-        tops[0], sums[0] = top, total(sums)
-    for i in range(high - low):
-        out[low + i] = scalar.log(sums[i]) + _finite(tops[i])
+def logsumexp_row(x, i):
+    """log sum_j e^x[i, j], in float64."""
+    top, total = x.dtype.type(-np.inf), 0.0
+    for begin in range(0, x.shape[1], PIECE):
+        start, stop = piece(begin, x.shape[1])
+        greatest = _greatest(x, i, start, stop)
+        if greatest > top:
+            if total > 0:
+                total *= scalar.exp(top - greatest)
+            top = greatest
+        total += _sum_exp(x, i, start, stop, scalar.finite(top))
+    return scalar.log(total) + scalar.finite(top)
 
 
-def _exp_less(k, out, x):
-    out[k] = scalar.exp(x[k] - out[k])
+@inner
+def _sum_row(x, i):
+    total = 0.0
+    for begin in range(0, x.shape[1], PIECE):
+        start, stop = piece(begin, x.shape[1])
+        total += _sum(x, i, start, stop)
+    return x.dtype.type(total)
 
 
-def _less(k, y, out, x):
-    out[k] = x[k] - y
+@inner
+def _dot_row(x, y, i):
+    total = 0.0
+    for begin in range(0, x.shape[1], PIECE):
+        start, stop = piece(begin, x.shape[1])
+        total += _dot(x, y, i, start, stop)
+    return x.dtype.type(total)
 
 
-def _times_unless_lowest(k, g, out, x):
+@Loop
+def _logsumexp(out, x):
+    for i in prange(x.shape[0]):
+        out[i] = logsumexp_row(x, i)
+
+
+@Loop
+def _logsumexp_grad(out, x, y, g):
     low, zero = x.dtype.type(-np.inf), x.dtype.type(0)
-    out[k] = zero if x[k] == low else g * out[k]
+    for i in prange(x.shape[0]):
+        for j in range(x.shape[1]):
+            e = scalar.exp(x[i, j] - y[i])
+            out[i, j] = zero if x[i, j] == low else g[i] * e
 
 
-def _product(k, y, g):
-    return y[k] * g[k]
+@Loop
+def _softmax(out, x):
+    for i in prange(x.shape[0]):
+        y = x.dtype.type(logsumexp_row(x, i))
+        for j in range(x.shape[1]):
+            out[i, j] = scalar.exp(x[i, j] - y)
 
 
-def _softmax_grad(k, dot, out, y, g):
-    out[k] = y[k] * (g[k] - dot)
+@Loop
+def _softmax_grad(out, y, g):
+    for i in prange(y.shape[0]):
+        dot = _dot_row(y, g, i)
+        for j in range(y.shape[1]):
+            out[i, j] = y[i, j] * (g[i, j] - dot)
 
 
-def _itself(k, x):
-    return x[k]
+@Loop
+def _log_softmax(out, x):
+    for i in prange(x.shape[0]):
+        y = x.dtype.type(logsumexp_row(x, i))
+        for j in range(x.shape[1]):
+            out[i, j] = x[i, j] - y
 
 
-def _log_softmax_grad(k, out, y, g):
-    out[k] = g[k] - scalar.exp(y[k]) * out[k]
+@Loop
+def _log_softmax_grad(out, y, g):
+    for i in prange(y.shape[0]):
+        total = _sum_row(g, i)
+        for j in range(y.shape[1]):
+            out[i, j] = g[i, j] - scalar.exp(y[i, j]) * total
 
 
-exp_less, less, times_unless_lowest = spread(_exp_less), by_row(_less), by_row(_times_unless_lowest)
-dot, dot_grad = sums(_product), by_row(_softmax_grad)
-plain_sum, sum_grad = sums(_itself), spread(_log_softmax_grad)
-
-
-@inner
-def logsumexp_grad_band(low, high, n, y, g, out, x):
-    exp_less(low, high, n, y, out, x)
-    times_unless_lowest(low, high, n, g, out, x)
-
-
-@inner
-def softmax_band(low, high, n, y, out, x):
-    logsumexp_band(low, high, n, y, x)
-    exp_less(low, high, n, y, out, x)
-
-
-@inner
-def log_softmax_band(low, high, n, y, out, x):
-    logsumexp_band(low, high, n, y, x)
-    less(low, high, n, y, out, x)
-
-
-@inner
-def softmax_grad_band(low, high, n, dots, out, y, g):
-    dot(low, high, n, dots, y, g)
-    dot_grad(low, high, n, dots, out, y, g)
-
-
-@inner
-def log_softmax_grad_band(low, high, n, totals, out, y, g):
-    plain_sum(low, high, n, totals, g)
-    sum_grad(low, high, n, totals, out, y, g)
-
-
-logsumexp = along_rows(over_bands(logsumexp_band), reference.logsumexp, "m", "v")
-logsumexp_grad = along_rows(over_bands(logsumexp_grad_band), reference.logsumexp_grad, "mvv", "m")
-softmax = along_rows(over_bands(softmax_band), reference.softmax, "m", "m", scratch=True)
-softmax_grad = along_rows(
-    over_bands(softmax_grad_band), reference.softmax_grad, "mm", "m", scratch=True
-)
-log_softmax = along_rows(
-    over_bands(log_softmax_band), reference.log_softmax, "m", "m", scratch=True
-)
-log_softmax_grad = along_rows(
-    over_bands(log_softmax_grad_band), reference.log_softmax_grad, "mm", "m", scratch=True
-)
+logsumexp = along_rows(_logsumexp, reference.logsumexp, "m", "v")
+logsumexp_grad = along_rows(_logsumexp_grad, reference.logsumexp_grad, "mvv", "m")
+softmax = along_rows(_softmax, reference.softmax, "m", "m")
+softmax_grad = along_rows(_softmax_grad, reference.softmax_grad, "mm", "m")
+log_softmax = along_rows(_log_softmax, reference.log_softmax, "m", "m")
+log_softmax_grad = along_rows(_log_softmax_grad, reference.log_softmax_grad, "mm", "m")

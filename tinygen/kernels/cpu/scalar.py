@@ -315,6 +315,11 @@ def _erf(x, k):
 
 
 @melting
+def _finite(x, k):
+    return x if abs(x) < k.infinity else k.zero
+
+
+@melting
 def _rank(x, k):
     """The bits of a float are sign and size: an integer sorts likewise once those of negative size are turned round."""
     bits = _bits(x)
@@ -346,6 +351,7 @@ tanh = _either(_tanh, "tanh", "The hyperbolic tangent. At most 3 ulp.")
 sigmoid = _either(_sigmoid, "sigmoid", "1 / (1 + e^-x). At most 3 ulp.")
 softplus = _either(_softplus, "softplus", "log(1 + e^x). At most 3 ulp.")
 erf = _either(_erf, "erf", "The error function. At most 2 ulp.")
+finite = _either(_finite, "finite", "x, or 0 in place of an infinity or NaN.")
 rank = _either(
     _rank,
     "rank",

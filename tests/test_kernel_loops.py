@@ -1,0 +1,185 @@
+"""How kernels run: on one core or all, in two threads at once, after a fork, without compiling, and from the cache."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_cases import CASES, arguments, results
+from test_kernels import both_dtypes, every_kernel, same_bits
+
+from tinygen import kernels
+from tinygen.kernels import cpu
+from tinygen.kernels.cpu import _compile
+
+TESTS = Path(__file__).parent
+NEVER = 2**62
+
+
+def run(code: str, *, flags: tuple[str, ...] = (), **environment: str) -> str:
+    """What a new Python process prints that runs this code and can import the tests."""
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, *flags, "-c", code],
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@every_kernel
+@both_dtypes
+def test_one_core_and_all_give_the_same_bits(name, dtype, monkeypatch):
+    for nature in ("moderate", "special"):
+        for shape in (CASES[name].shapes.small, CASES[name].shapes.large):
+            args = arguments(name, dtype, shape, nature, seed=3)
+            found = []
+            for parallel_from in (0, NEVER):
+                monkeypatch.setattr(_compile, "PARALLEL_FROM", parallel_from)
+                found.append(results(getattr(cpu, name, kernels.KERNELS[name]), name, args))
+            assert all(map(same_bits, *found))
+
+
+def in_two_threads(names: list[str], repeats: int = 20) -> None:
+    """Two threads that call the same kernels at the same time get what each gets alone."""
+    calls, alone = [], []
+    for seed in (1, 2):
+        calls.append(
+            [(n, arguments(n, np.float32, CASES[n].shapes.large, seed=seed)) for n in names]
+        )
+        alone.append([results(getattr(kernels, n), n, args) for n, args in calls[-1]])
+    together: list[list] = [[], []]
+    barrier = threading.Barrier(2, timeout=60)
+
+    def work(thread: int) -> None:
+        for name, args in calls[thread]:
+            barrier.wait()
+            for _ in range(repeats):
+                together[thread].append((name, results(getattr(kernels, name), name, args)))
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for thread in range(2):
+        expected = dict(zip(names, alone[thread], strict=True))
+        assert len(together[thread]) == repeats * len(names)
+        for name, found in together[thread]:
+            assert all(map(same_bits, found, expected[name])), name
+
+
+def test_two_threads_at_once_get_what_each_gets_alone():
+    in_two_threads(sorted(CASES))
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+def test_two_threads_at_once_on_every_threading_layer(layer):
+    """Numba's own layer, workqueue, ends the process when two threads enter it at once."""
+    code = (
+        "import numba; from test_kernel_loops import in_two_threads;"
+        "in_two_threads(['exp', 'logsumexp', 'matmul', 'adam_step']); print(numba.threading_layer())"
+    )
+    assert run(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2") == layer
+
+
+def test_a_forked_process_can_go_on():
+    """GNU's OpenMP ends a forked child that starts threads after its parent did."""
+    code = """
+import os, numpy as np
+from tinygen import kernels
+x = np.linspace(-5, 5, 100_000)
+expected = kernels.exp(x)
+child = os.fork()
+if not child:
+    os._exit(0 if np.array_equal(kernels.exp(x), expected) else 1)
+print(os.waitpid(child, 0)[1], np.array_equal(kernels.exp(x), expected))
+"""
+    assert run(code, NUMBA_NUM_THREADS="2") == "0 True"
+
+
+def test_without_compiling_the_results_are_the_same_and_nothing_warns():
+    code = """
+import numpy as np
+from kernel_cases import CASES, NATURES, arguments, check
+from tinygen.kernels import cpu
+count = 0
+for name, case in CASES.items():
+    for dtype in (np.float32, np.float64):
+        for nature in NATURES:
+            for shape in (case.shapes.small, (0,) * len(case.shapes.small)):
+                check(name, getattr(cpu, name), arguments(name, dtype, shape, nature, seed=count))
+                count += 1
+print(count == 16 * len(CASES))
+"""
+    assert run(code, flags=("-W", "error"), NUMBA_DISABLE_JIT="1") == "True"
+
+
+# The cache ---------------------------------------------------------------------------------------------------
+
+CACHED = """
+import gc, json
+import numpy as np
+from numba.core.caching import NullCache
+from numba.core.dispatcher import Dispatcher
+from kernel_cases import CASES, arguments
+from tinygen import kernels
+for name in ("tanh", "softmax_grad", "gaussian_kl", "sgd_step", "linear"):
+    for shape in (CASES[name].shapes.small, CASES[name].shapes.large):
+        getattr(kernels, name)(*arguments(name, np.float32, shape))
+stats = [d.stats for d in gc.get_objects() if isinstance(d, Dispatcher) and type(d._cache) is not NullCache]
+print(json.dumps([sum(sum(s[i].values()) for s in stats) for i in (1, 2)]))
+"""
+
+
+def test_a_second_process_finds_everything_in_the_cache(tmp_path):
+    first, second = (json.loads(run(CACHED, NUMBA_CACHE_DIR=str(tmp_path))) for _ in range(2))
+    hits, misses = first
+    assert hits == 0
+    assert misses >= 10
+    hits, misses = second
+    assert hits >= 10
+    assert misses == 0
+
+
+def test_a_change_of_any_source_makes_the_cache_out_of_date(tmp_path):
+    """A kernel has what it calls from other files compiled into it."""
+    folder = tmp_path / "cpu"
+    shutil.copytree(Path(cpu.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def digest() -> str:
+        spec = importlib.util.spec_from_file_location("a_copy", folder / "_compile.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module._DIGEST
+
+    assert digest() == _compile._DIGEST
+    seen = {_compile._DIGEST}
+    sources = sorted(folder.glob("*.py"))
+    assert len(sources) >= 8
+    for source in sources:
+        source.write_text(source.read_text() + "# changed\n")
+        seen.add(digest())
+    assert len(seen) == 1 + len(sources)
+    assert all(_compile._DIGEST in d.__qualname__ for d in dispatchers())
+
+
+def dispatchers() -> list:
+    """The compiled functions that are kept on disk."""
+    loops = [
+        v for m in (cpu.elementwise, cpu.rows, cpu.losses, cpu.steps) for v in vars(m).values()
+    ]
+    return [
+        v for loop in loops if isinstance(loop, _compile.Loop) for v in (loop.serial, loop.parallel)
+    ]

@@ -1,0 +1,328 @@
+"""The Numba kernels agree with their specification, whatever array they are handed, and no array can harm them.
+
+`kernel_cases.py` says what is drawn and how close is close enough.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kernel_cases import CASES, LAYOUTS, NATURES, Numbers, agree, arguments, results
+
+from tinygen import kernels
+from tinygen.kernels import KERNELS, reference
+
+every_kernel = pytest.mark.parametrize("name", sorted(KERNELS))
+both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+STEPS = [name for name, case in CASES.items() if case.writes]
+
+
+@pytest.fixture(autouse=True)
+def numba_backend():
+    with kernels.backend("numba"):
+        yield
+
+
+def test_every_kernel_is_tested():
+    assert set(CASES) == set(KERNELS)
+
+
+@st.composite
+def calls(draw, name: str, dtype: type) -> tuple:
+    """Arguments of any nature; arrays that are only read lie in memory in any way."""
+    case = CASES[name]
+    numbers = Numbers(draw(st.integers(0, 2**32 - 1)), dtype, draw(st.sampled_from(NATURES)))
+    args = list(case.draw(numbers, draw(case.shapes.any)))
+    for i, a in enumerate(args):
+        if isinstance(a, np.ndarray) and i not in case.writes:
+            args[i] = LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))](a)
+    return tuple(args)
+
+
+def arrays_of(args: tuple) -> list[int]:
+    return [i for i, a in enumerate(args) if isinstance(a, np.ndarray)]
+
+
+@every_kernel
+@both_dtypes
+@given(data=st.data())
+def test_agrees_with_the_specification(name, dtype, data):
+    args = data.draw(calls(name, dtype))
+    before = [args[i].tobytes() for i in arrays_of(args)]
+    got = results(getattr(kernels, name), name, args)
+    assert [args[i].tobytes() for i in arrays_of(args)] == before
+    assert not any(np.may_share_memory(y, args[i]) for y in got for i in arrays_of(args))
+    agree(name, args, got, results(KERNELS[name], name, args))
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal bit by bit, but for which NaN it is."""
+    return np.array_equal(a, b, equal_nan=True) and np.array_equal(
+        np.signbit(a) & ~np.isnan(a), np.signbit(b) & ~np.isnan(b)
+    )
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(KERNELS) if n not in ("matmul", "linear")])
+@both_dtypes
+@given(data=st.data())
+def test_a_result_does_not_depend_on_its_neighbours(name, dtype, data):
+    """An element or a row gives the same bits wherever it stands: in a vector, in what is left over, alone."""
+    nature = data.draw(st.sampled_from(["moderate", "special"]))
+    shape = data.draw(CASES[name].shapes.any.filter(lambda s: s and s[0] > 1))
+    args = arguments(name, dtype, shape, nature, data.draw(st.integers(0, 1000)))
+    cut = data.draw(st.integers(1, shape[0] - 1))
+    whole = results(getattr(kernels, name), name, args)
+    for part in (slice(None, cut), slice(cut, None)):
+        pieces = tuple(a[part].copy() if isinstance(a, np.ndarray) else a for a in args)
+        found = results(getattr(kernels, name), name, pieces)
+        if name != "sum_of_squares":
+            for y, r in zip(found, whole, strict=True):
+                assert same_bits(y, r[part])
+
+
+# What is no array of floats ----------------------------------------------------------------------------------
+
+
+def with_floats(args: tuple, change) -> tuple:
+    """The arguments with all arrays of floats changed."""
+    return tuple(
+        change(a) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in args
+    )
+
+
+def held_to_the_reference(name: str, args: tuple) -> None:
+    """The kernel gives what the reference gives, or a TypeError or ValueError of its own that says whose it is."""
+    copies = [tuple(a.copy() if isinstance(a, np.ndarray) else a for a in args) for _ in range(2)]
+    try:
+        got = getattr(kernels, name)(*copies[0])
+    except (TypeError, ValueError) as error:
+        for a, b in zip(args, copies[0], strict=True):  # in time: before anything was written
+            assert not isinstance(a, np.ndarray) or a.tobytes() == b.tobytes()
+        if name in str(error):
+            return
+        with pytest.raises(type(error)):
+            KERNELS[name](*copies[1])
+        return
+    expected = KERNELS[name](*copies[1])
+    assert type(got) is type(expected)
+    for y, r in zip((got, *copies[0]), (expected, *copies[1]), strict=True):
+        for part, whole in zip(*[v if isinstance(v, tuple) else (v,) for v in (y, r)], strict=True):
+            part, whole = np.asarray(part), np.asarray(whole)
+            assert part.dtype == whole.dtype
+            np.testing.assert_array_equal(part, whole, strict=True)
+
+
+@every_kernel
+@pytest.mark.parametrize(
+    "dtype", ["O", "c16", "c8", "i8", "u1", "?", "f2", ">f4", ">f8", "g", "U5", "V8", "m8[s]"]
+)
+def test_other_dtypes_give_what_the_reference_gives_or_an_error(name, dtype):
+    args = arguments(name, np.float64, CASES[name].shapes.small)
+    held_to_the_reference(name, with_floats(args, lambda a: a.astype(dtype)))
+
+
+@every_kernel
+def test_a_mixture_of_dtypes_gives_what_the_reference_gives_or_an_error(name):
+    args = arguments(name, np.float64, CASES[name].shapes.small)
+    for i in arrays_of(args):
+        mixed = tuple(a.astype(np.float32) if i == j else a for j, a in enumerate(args))
+        held_to_the_reference(name, mixed)
+
+
+@every_kernel
+@pytest.mark.parametrize(
+    "value", [None, 1.0, "text", [1.0, 2.0], np.float32(2), object()], ids=repr
+)
+def test_what_is_no_array_gives_what_the_reference_gives_or_an_error(name, value):
+    args = arguments(name, np.float32, CASES[name].shapes.small)
+    for i in arrays_of(args):
+        held_to_the_reference(name, (*args[:i], value, *args[i + 1 :]))
+
+
+@every_kernel
+def test_a_wrong_number_of_arguments_is_an_error(name):
+    args = arguments(name, np.float32, CASES[name].shapes.small)
+    for wrong in ((), args[:-1], (*args, args[0])):
+        with pytest.raises(TypeError):
+            getattr(kernels, name)(*wrong)
+
+
+class Subclass(np.ndarray):
+    """Stands for masked arrays, matrices and memory maps."""
+
+
+@every_kernel
+def test_subclasses_of_arrays_have_the_same_values(name):
+    args = arguments(name, np.float32, CASES[name].shapes.small)
+    expected = results(KERNELS[name], name, args)
+    views = with_floats(args, lambda a: a.view(Subclass))
+    if CASES[name].writes:
+        with pytest.raises(TypeError, match=name):
+            getattr(kernels, name)(*views)
+    else:
+        got = results(getattr(kernels, name), name, views)
+        agree(name, args, tuple(np.asarray(y) for y in got), expected)
+
+
+# Shapes that do not fit --------------------------------------------------------------------------------------
+
+SHAPED = [
+    n for n, c in CASES.items() if len(arrays_of(arguments(n, np.float32, c.shapes.small))) > 1
+]
+ON_ROWS = [n for n, c in CASES.items() if len(c.shapes.small) == 2]
+
+
+@pytest.mark.parametrize("name", SHAPED)
+@both_dtypes
+def test_shapes_that_do_not_fit_are_an_error(name, dtype):
+    args = arguments(name, dtype, CASES[name].shapes.small)
+    changes = {
+        "a dimension more": lambda a: np.stack([a, a], axis=-1),
+        "empty": lambda a: a[:0],
+        "transposed": lambda a: a.T,
+        "one less": lambda a: a[..., :-1].copy(),
+        "one for all": lambda a: a[:1],
+        "a number": lambda a: a.reshape(-1)[0],
+        "no dimension": lambda a: a.reshape(-1)[:1].reshape(()),
+    }
+    for change in changes.values():
+        for i in arrays_of(args):
+            changed = change(args[i])
+            if np.shape(changed) == args[i].shape:
+                continue
+            wrong = (*args[:i], changed, *args[i + 1 :])
+            if name in ("matmul", "linear") and fits(name, wrong):
+                continue
+            with pytest.raises((ValueError, TypeError), match=name):
+                getattr(kernels, name)(*wrong)
+
+
+def fits(name: str, args: tuple) -> bool:
+    """Whether these shapes are right for a product after all."""
+    a, b, bias = args[0], args[1] if name == "matmul" else args[1].T, args[2:3]
+    return (
+        a.ndim == b.ndim == 2
+        and a.shape[1] == b.shape[0]
+        and all(v is None or v.shape == b.shape[1:] for v in bias)
+    )
+
+
+@pytest.mark.parametrize("name", ON_ROWS)
+def test_rows_take_matrices_only(name):
+    for shape in ((), (5,), (2, 3, 4)):
+        args = [
+            np.ones(shape, np.float32) if isinstance(a, np.ndarray) and a.ndim == 2 else a
+            for a in arguments(name, np.float32, CASES[name].shapes.small)
+        ]
+        with pytest.raises(ValueError, match=name):
+            getattr(kernels, name)(*args)
+
+
+# Labels ------------------------------------------------------------------------------------------------------
+
+LABELLED = ["cross_entropy_with_logits", "cross_entropy_with_logits_grad"]
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([0, -1]),
+        np.array([3, 0]),
+        np.array([2**63 - 1, 0]),
+        np.array([-(2**63), 0]),
+        np.array([2**64 - 1, 0], np.uint64),
+        np.array([-1, 0], np.int8),
+        np.array([0.0, 1.0]),
+        np.array([True, False]),
+        np.array([0, 1], object),
+        np.array(["0", "1"]),
+        np.array([0]),
+        np.array([[0, 1]]),
+        [0, 1],
+        (0, 1),
+        1,
+        None,
+    ],
+    ids=repr,
+)
+def test_labels_that_name_no_column_are_an_error(name, labels):
+    logits, _, *rest = arguments(name, np.float32, (2, 3))
+    with pytest.raises((TypeError, ValueError), match=name):
+        getattr(kernels, name)(logits, labels, *rest)
+
+
+@pytest.mark.parametrize("name", LABELLED)
+@pytest.mark.parametrize("dtype", ["i1", "u1", ">i2", "u4", "i8", ">u8"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_labels_of_any_integer_type(name, dtype, layout):
+    logits, labels, *rest = arguments(name, np.float64, (5, 19))
+    args = (logits, LAYOUTS[layout](labels.astype(dtype)), *rest)
+    agree(
+        name, args, results(getattr(kernels, name), name, args), results(KERNELS[name], name, args)
+    )
+
+
+@pytest.mark.parametrize("name", LABELLED)
+def test_without_a_column_there_is_no_label(name):
+    _, _, *rest = arguments(name, np.float32, (2, 3))
+    with pytest.raises(ValueError, match=name):
+        getattr(kernels, name)(np.ones((2, 0), np.float32), np.array([0, 0]), *rest)
+
+
+# Steps write to their arguments --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("layout", ["transposed", "strided", "reversed", "unaligned", "read-only"])
+def test_what_a_step_cannot_write_to_is_refused_and_nothing_written(name, layout):
+    args = arguments(name, np.float32, (3, 4), seed=1)
+    assert args[3 if name == "rmsprop_step" else 4] is not None
+    for i in CASES[name].writes:
+        if name == "sgd_step" and not args[4]:
+            args = (*args[:4], 0.9, *args[5:])  # with momentum
+        wrong = (*args[:i], LAYOUTS[layout](args[i]), *args[i + 1 :])
+        before = [wrong[j].tobytes() for j in arrays_of(wrong)]
+        with pytest.raises(ValueError, match=f"{name}: parameter and state must be C-contiguous"):
+            getattr(kernels, name)(*wrong)
+        assert [wrong[j].tobytes() for j in arrays_of(wrong)] == before
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_parameter_that_is_its_own_gradient_is_refused_or_updated(name):
+    """Minimising p^2 / 2, whose gradient is p itself."""
+    for layout in ("plain", "strided", "read-only"):
+        _, _, *rest = arguments(name, np.float64, (3, 4))
+        p = LAYOUTS[layout](np.arange(12.0).reshape(3, 4))
+        expected = np.arange(12.0).reshape(3, 4)
+        copies = [a.copy() if isinstance(a, np.ndarray) else a for a in rest]
+        KERNELS[name](expected, expected.copy(), *copies)
+        if layout == "plain":
+            getattr(kernels, name)(p, p, *rest)
+            np.testing.assert_allclose(p, expected, rtol=1e-14)
+        else:
+            with pytest.raises(ValueError, match=name):
+                getattr(kernels, name)(p, p, *rest)
+
+
+def test_an_empty_model_is_updated_without_complaint():
+    empty = np.zeros((0, 3), np.float32)
+    assert (
+        kernels.adam_step(empty, empty, empty, empty, 1, 1e-3, 0.9, 0.999, 1e-8, 0, False) is None
+    )
+    assert kernels.sum_of_squares(empty) == 0
+
+
+def test_log_sum_exp_meets_infinity_before_the_greatest_number():
+    """In a long row, which is taken piece by piece."""
+    for dtype in (np.float32, np.float64):
+        x = np.zeros((2, 3000), dtype)
+        x[:, 5], x[0, 2000], x[1, 2999] = np.inf, 1e4, np.finfo(dtype).max
+        assert kernels.logsumexp(x).tolist() == [np.inf, np.inf]
+        x[:, 7] = np.nan
+        assert np.isnan(kernels.logsumexp(x)).all()
+        with reference.quiet:
+            assert np.array_equal(kernels.softmax(x), reference.softmax(x), equal_nan=True)

@@ -1,0 +1,135 @@
+"""Learning-rate schedules and clipping: their formulas, resumption, what they leave alone, wrong input."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygen as tg
+from tinygen import optim
+
+
+def leaf(values, dtype=np.float64):
+    return tg.tensor(np.asarray(values, dtype), requires_grad=True)
+
+
+def numbers(seed, shape=(3, 2)):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+# Schedules ---------------------------------------------------------------------------------------
+
+SCHEDULES = [
+    (lambda o: optim.ConstantLR(o, 0.25, 3), lambda t: 0.25 if t < 3 else 1.0),
+    (lambda o: optim.LinearLR(o, 0.1, 0.9, 4), lambda t: 0.1 + 0.2 * t if t < 4 else 0.9),
+    (lambda o: optim.StepLR(o, 3, 0.5), lambda t: 0.5 ** (t // 3)),
+    (lambda o: optim.ExponentialLR(o, 0.9), lambda t: 0.9**t),
+    (
+        lambda o: optim.CosineAnnealingLR(o, 5, 0.2),
+        lambda t: 0.1 + 0.9 * math.cos(t * math.pi / 10) ** 2,
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "factor"), SCHEDULES)
+def test_schedules_are_their_formulas(make, factor):
+    optimiser = optim.SGD([leaf([1.0])], lr=2.0)
+    schedule = make(optimiser)
+    for t in range(12):
+        assert optimiser.lr == pytest.approx(2 * factor(t), rel=1e-12)
+        schedule.step()
+
+
+@pytest.mark.parametrize(("make", "factor"), SCHEDULES)
+def test_a_resumed_schedule_goes_on(make, factor):
+    first = optim.SGD([leaf([1.0])], lr=2.0)
+    schedule = make(first)
+    schedule.step()
+    schedule.step()
+    second = optim.SGD([leaf([1.0])], lr=7.0)
+    again = make(second)
+    again.load_state_dict(schedule.state_dict())
+    assert second.lr == first.lr
+    schedule.step()
+    again.step()
+    assert second.lr == first.lr == pytest.approx(2 * factor(3), rel=1e-12)
+    with pytest.raises(ValueError, match="a state has base and t"):
+        schedule.load_state_dict({"t": 1})
+
+
+def test_schedules_refuse():
+    optimiser = optim.SGD([leaf([1.0])], lr=2.0)
+    for make, name in (
+        (lambda: optim.StepLR(optimiser, 0), "step_size"),
+        (lambda: optim.LinearLR(optimiser, total_iters=0), "total_iters"),
+        (lambda: optim.CosineAnnealingLR(optimiser, 0), "T_max"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be at least 1"):
+            make()
+    assert optimiser.lr == 2
+
+
+# Clipping ----------------------------------------------------------------------------------------
+
+
+def with_grads(*gradients):
+    params = [leaf(np.zeros_like(g)) for g in gradients]
+    for p, g in zip(params, gradients, strict=True):
+        p.grad = tg.tensor(g)
+    return params
+
+
+@given(st.integers(0, 100), st.sampled_from([0.1, 1.0, 3.0, 100.0, math.inf]))
+def test_clip_grad_norm(seed, limit):
+    gradients = [numbers(seed, shape) for shape in [(2, 3), (), (4,)]]
+    params = [*with_grads(*gradients), leaf([1.0])]
+    total = optim.clip_grad_norm_(iter(params), limit)
+    assert total == pytest.approx(math.sqrt(sum((g**2).sum() for g in gradients)), rel=1e-12)
+    scale = min(1.0, limit / total)
+    for p, g in zip(params, gradients, strict=False):
+        np.testing.assert_allclose(p.grad.numpy(), g * scale, rtol=1e-12)
+        if scale == 1:
+            np.testing.assert_array_equal(p.grad.numpy(), g)
+            assert p.grad.version[0] == 0
+    assert params[-1].grad is None
+
+
+def test_clip_grad_norm_adds_up_in_double_precision():
+    (p,) = with_grads(np.full(4, 1e30, np.float32))
+    p.grad = tg.tensor(np.full(4, 1e30, np.float32))
+    assert optim.clip_grad_norm_([p], 2.0) == pytest.approx(2e30, rel=1e-6)
+    np.testing.assert_allclose(p.grad.numpy(), 1.0, rtol=1e-6)
+    assert p.grad.dtype == np.float32
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_clip_grad_norm_of_what_is_not_finite(bad):
+    params = with_grads(np.array([3.0]), np.array([bad]))
+    with pytest.raises(FloatingPointError, match=f"norm of the gradients is {bad}"):
+        optim.clip_grad_norm_(params, 1.0)
+    assert params[0].grad.item() == 3
+
+
+def test_clip_grad_norm_without_gradients_and_refusals():
+    assert optim.clip_grad_norm_([leaf([1.0])], 1.0) == 0
+    assert optim.clip_grad_norm_([], 1.0) == 0
+    for bad in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="max_norm must be above 0"):
+            optim.clip_grad_norm_([leaf([1.0])], bad)
+    with pytest.raises(TypeError, match="not a single tensor"):
+        optim.clip_grad_norm_(leaf([1.0]), 1.0)
+
+
+def test_clip_values():
+    p = leaf([-3.0, 0.005, 0.5])
+    loss = (p * p).sum()
+    optim.clip_values_([p], -0.01, 0.01)
+    assert p.tolist() == [-0.01, 0.005, 0.01]
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()
+    with pytest.raises(ValueError, match="low <= high"):
+        optim.clip_values_([p], 1.0, -1.0)
+    with pytest.raises(ValueError, match="parameter 0 is not a leaf"):
+        optim.clip_values_([p * 1], -1.0, 1.0)
