@@ -2,16 +2,13 @@
 
     python -m benchmarks.products [--dtype float32] [--threads 1 2] [--rounds 10]
 
-Libraries keep their idle threads spinning for a while, on the cores that the next library wants. So the sides take
-turns in bursts with a rest before each, and the first calls of a burst, which wake the threads, do not count. What
-sharing the cores costs is the last table: there each product is followed at once by a kernel on Numba's threads, as
-in a training step.
+The last table is what sharing the cores costs: there each product is followed at once by a kernel on Numba's threads,
+as in a training step.
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -20,6 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from benchmarks.timing import interleaved
 from tinygen import kernels
 from tinygen.kernels.cpu.matmul import linear, matmul
 from tinygen.kernels.cpu.microkernel import REGISTERS, VECTOR_BYTES, _Vectors
@@ -103,23 +101,6 @@ def peak(dtype: np.dtype, threads: int, repeats: int = 30) -> float:
     return 2e-9 * steps * sums * (VECTOR_BYTES // dtype.itemsize) * threads / best
 
 
-def in_bursts(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call, in `rounds` bursts of some milliseconds for each side, turn by turn."""
-    times = {name: [] for name in sides}
-    for call in sides.values():
-        call()
-    for _ in range(rounds):
-        for name, call in sides.items():
-            time.sleep(0.02)
-            burst = []
-            while sum(burst) < 0.004 or len(burst) < 6:
-                began = time.perf_counter()
-                call()
-                burst.append(time.perf_counter() - began)
-            times[name] += burst[len(burst) // 4 :]
-    return times
-
-
 def operands(m, k, n, left_transposed, right_transposed, dtype):
     rng = np.random.default_rng(0)
     a = rng.standard_normal((k, m) if left_transposed else (m, k)).astype(dtype)
@@ -170,7 +151,7 @@ def measure(dtype: np.dtype, threads: int, rounds: int) -> None:
         if torch:
             s, t = torch.from_numpy(a), torch.from_numpy(b)
             sides["PyTorch"] = lambda s=s, t=t: s @ t
-        rows[what, f"({m}, {k}) ({k}, {n})"] = in_bursts(sides, rounds), 2.0 * m * k * n
+        rows[what, f"({m}, {k}) ({k}, {n})"] = interleaved(sides, rounds), 2.0 * m * k * n
     table("Products", rows, unit)
 
     rows, after = {}, {}
@@ -189,7 +170,7 @@ def measure(dtype: np.dtype, threads: int, rounds: int) -> None:
             "NumPy": passes,
         }
         after[what, f"({m}, {k}) ({k}, {n})"] = (
-            in_bursts(
+            interleaved(
                 {
                     name: lambda call=call: (call(), kernels.tanh(hidden))
                     for name, call in sides.items()
@@ -203,7 +184,7 @@ def measure(dtype: np.dtype, threads: int, rounds: int) -> None:
             sides["PyTorch"] = lambda s=s, t=t, u=u: torch.relu_(
                 torch.nn.functional.linear(s, t, u)
             )
-        rows[what, f"({m}, {k}) ({k}, {n})"] = in_bursts(sides, rounds), 2.0 * m * k * n
+        rows[what, f"({m}, {k}) ({k}, {n})"] = interleaved(sides, rounds), 2.0 * m * k * n
     table("relu(x Wᵀ + b)", rows, unit)
     table(
         "The same, each followed by tanh of 128 x 400 numbers on Numba's threads (NumPy's side too)",

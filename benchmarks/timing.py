@@ -1,6 +1,8 @@
 """How everything here is timed: all sides take turns in one run, and the medians are compared.
 
-A machine's speed drifts with what else it runs; turn by turn, the drift falls on all sides alike.
+A machine's speed drifts with what else it runs; turn by turn, the drift falls on all sides alike. Libraries keep their
+idle threads spinning for a while, on the cores that the next one wants. So a turn is a burst of calls with a rest
+before it, and the first calls of a burst, which wake the threads, do not count.
 """
 
 from __future__ import annotations
@@ -11,16 +13,23 @@ from collections.abc import Callable
 
 Times = dict[str, list[float]]
 
+REST, BURST, CALLS = 0.02, 0.004, 6  # seconds before a burst; a burst's least seconds and calls
 
-def interleaved(sides: dict[str, Callable[[], object]], rounds: int, warm_up: int = 10) -> Times:
-    """Seconds of each call, `rounds` for each side, after `warm_up` calls that do not count."""
+
+def interleaved(sides: dict[str, Callable[[], object]], rounds: int) -> Times:
+    """Seconds of each call that counts, in `rounds` bursts for each side, after one call of each."""
     times: Times = {name: [] for name in sides}
-    for turn in range(-warm_up, rounds):
+    for call in sides.values():
+        call()
+    for _ in range(rounds):
         for name, call in sides.items():
-            began = time.perf_counter()
-            call()
-            if turn >= 0:
-                times[name].append(time.perf_counter() - began)
+            time.sleep(REST)
+            burst: list[float] = []
+            while sum(burst) < BURST or len(burst) < CALLS:
+                began = time.perf_counter()
+                call()
+                burst.append(time.perf_counter() - began)
+            times[name] += burst[len(burst) // 4 :]
     return times
 
 

@@ -1,6 +1,6 @@
 """The training step of `demos/vae.py` against PyTorch eager, both in one process, turn by turn.
 
-    python -m benchmarks.vae_step [--batch 128] [--threads 2] [--rounds 300]
+    python -m benchmarks.vae_step [--batch 128] [--threads 2] [--rounds 50]
 
 A step is everything that the demo's loop does for one batch of real or random digits: flip the
 pixels' coins, draw the noise, forward, backward, optimiser. Both sides start from the same weights.
@@ -16,7 +16,7 @@ parser = argparse.ArgumentParser(
 )
 parser.add_argument("--batch", type=int, default=128)
 parser.add_argument("--threads", type=int, default=2)
-parser.add_argument("--rounds", type=int, default=300)
+parser.add_argument("--rounds", type=int, default=50)
 
 
 def tinygen_step(batch: int):

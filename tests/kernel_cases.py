@@ -1,8 +1,5 @@
 """For each kernel: arguments to try it on, and how far from the specification rounding may take it.
 
-Floats are drawn by a seeded generator and not one by one, which would take minutes at the sizes where loops go
-parallel. Hypothesis draws the seed, the shapes, the layouts and the *nature* of the numbers (`NATURES`).
-
 An error is measured in units of eps times a *scale*. For most kernels that is the result itself. Where terms of
 opposite signs are added it is the sum of their sizes: rounding errs by a fraction of the terms, however little is left
 of their difference.
@@ -14,97 +11,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from hypothesis import strategies as st
+from kernel_numbers import ARRAYS, MATRICES, PRODUCTS, Array, Numbers, Shapes
 
 from tinygen.kernels import KERNELS, reference
-from tinygen.kernels.cpu._compile import PARALLEL_FROM
-
-Array = np.ndarray
 
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}
-
-# Around the widths of vectors and of unrolled loops, around a row's block, and where loops go parallel.
-SIDES = [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 127, 129, 511, 512, 513, 1030]
-SIZES = [*SIDES, PARALLEL_FROM - 1, PARALLEL_FROM, PARALLEL_FROM + 1, 2 * PARALLEL_FROM + 37]
-
-
-class Shapes(NamedTuple):
-    """What decides the arguments' shapes: any, a small one, and one that makes loops go parallel."""
-
-    any: st.SearchStrategy
-    small: tuple[int, ...]
-    large: tuple[int, ...]
-
-
-ARRAYS = Shapes(
-    st.one_of(
-        st.sampled_from(SIZES).map(lambda n: (n,)),
-        st.lists(st.integers(0, 5), max_size=4).map(tuple),
-        st.sampled_from([(PARALLEL_FROM // 64, 64), (3, 43, 67)]),
-    ),
-    small=(37,),
-    large=(2 * PARALLEL_FROM + 37,),
-)
-MATRICES = Shapes(
-    st.one_of(
-        st.tuples(st.integers(0, 5), st.sampled_from(SIDES)),
-        st.sampled_from([(PARALLEL_FROM, 1), (1, PARALLEL_FROM), (17, 513), (65, 129)]),
-    ),
-    small=(5, 19),
-    large=(18, 1030),
-)
-PRODUCTS = Shapes(  # (m, k, n)
-    st.one_of(
-        st.tuples(*[st.integers(0, 20)] * 3),
-        st.tuples(*[st.sampled_from([1, 5, 31, 64, 97])] * 3),
-        st.just((130, 70, 150)),
-    ),
-    small=(7, 5, 11),
-    large=(130, 300, 150),
-)
-
-NATURES = ["moderate", "ties", "special", "wild"]
-
-
-class Numbers:
-    """A source of arrays of one dtype and nature.
-
-    *moderate*: normal, at three scales; *ties*: small integers; *special*: with some zeros of both signs, subnormal
-    and very large numbers, infinities and NaN; *wild*: half of them of any bits at all.
-    """
-
-    def __init__(self, seed: int, dtype: type, nature: str):
-        self.rng = np.random.default_rng(seed)
-        self.dtype = dtype
-        self.nature = nature
-
-    def any(self, shape: tuple[int, ...], sane: bool = False) -> Array:
-        """Real numbers; `sane` ones have squares that neither overflow nor underflow, but for 0, inf and NaN."""
-        rng, info = self.rng, np.finfo(self.dtype)
-        x = np.asarray(rng.normal(size=shape) * rng.choice([0.1, 1, 30]), self.dtype)
-        if self.nature == "ties":
-            return np.asarray(np.round(x))
-        if self.nature == "moderate":
-            return x
-        if self.nature == "wild" and not sane:
-            bits = np.frombuffer(rng.bytes(x.nbytes), self.dtype).reshape(shape)
-            return np.asarray(np.where(rng.random(shape) < 0.5, bits, x))
-        values = [0.0, -0.0, np.inf, -np.inf, np.nan]
-        if not sane:
-            values += [info.max, -info.max, info.smallest_subnormal, -info.smallest_normal / 3]
-        values = rng.permutation(values)[: rng.integers(1, 4)]  # NaN in all rows would tell little
-        share = rng.choice([0.3, 3 / (1 + x.size)])
-        chosen = np.where(rng.random(shape) < share, rng.choice(values, shape), x)
-        return np.asarray(chosen, self.dtype)
-
-    def positive(self, shape: tuple[int, ...]) -> Array:
-        return np.asarray(np.abs(self.any(shape, sane=True)))
-
-    def labels(self, shape: tuple[int, int]) -> Array:
-        return self.rng.integers(0, shape[1], shape[0])
-
-    def pick(self, *options: object) -> object:
-        return options[self.rng.integers(len(options))]
 
 
 class Case(NamedTuple):
@@ -250,7 +161,7 @@ CASES: dict[str, Case] = {
     "relu": _elementwise(1, ulps=0, signed_zero=False),
     "relu_grad": _elementwise(2, ulps=0),
     "reparameterise": _elementwise(
-        3, scale=lambda m, v, noise: np.abs(m) + np.exp(v / 2) * np.abs(noise)
+        3, scale=lambda m, v, noise: np.abs(m) + np.exp(v / 2) * np.abs(noise), signed_zero=False
     ),
     "reparameterise_grad": _elementwise(
         3,
@@ -259,7 +170,9 @@ CASES: dict[str, Case] = {
         ),
     ),
     "logsumexp": _on_rows(1, scale=lambda x: _top(x)[:, 0], **_SUM),
-    "logsumexp_grad": _on_rows(1, 2),
+    "logsumexp_grad": _on_rows(
+        1, 2, scale=lambda x, y, g: _each(g) * (np.exp(x - y[:, None]) + _tiny(x))
+    ),
     "softmax": _on_rows(1, scale=lambda x: reference.softmax(x) * _top(x), **_SUM),
     "softmax_grad": Case(
         MATRICES,
@@ -389,39 +302,3 @@ def agree(name: str, args: tuple, got: tuple, expected: tuple) -> None:
 def check(name: str, kernel: Callable, args: tuple) -> None:
     """Hold a kernel to the specification on these arguments."""
     agree(name, args, results(kernel, name, args), results(KERNELS[name], name, args))
-
-
-# Ways to lie in memory; the numbers may change, but are the same for both sides ----------------------------------
-
-
-def _strided(x: Array) -> Array:
-    wide = np.full(tuple(2 * side for side in x.shape), x.dtype.type(7))
-    view = wide[(..., *(slice(None, None, 2),) * x.ndim)]
-    view[...] = x
-    return view
-
-
-def _unaligned(x: Array) -> Array:
-    view = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
-    view[...] = x
-    return view
-
-
-def _read_only(x: Array) -> Array:
-    frozen = x.copy()
-    frozen.flags.writeable = False
-    return frozen
-
-
-LAYOUTS: dict[str, Callable[[Array], Array]] = {
-    "plain": lambda x: x.copy(),
-    "transposed": lambda x: x.T.copy().T,
-    "strided": _strided,
-    "reversed": lambda x: np.flip(np.flip(x).copy()),
-    "broadcast down": lambda x: np.broadcast_to(x[:1] if x.size else x, x.shape) if x.ndim else x,
-    "broadcast across": lambda x: (
-        np.broadcast_to(x[..., :1] if x.size else x, x.shape) if x.ndim else x
-    ),
-    "unaligned": _unaligned,
-    "read-only": _read_only,
-}

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_cases import CASES, LAYOUTS, NATURES, Numbers, agree, arguments, results
+from kernel_cases import CASES, agree, arguments, results
+from kernel_numbers import LAYOUTS, NATURES, Numbers
 
 from tinygen import kernels
 from tinygen.kernels import KERNELS, reference
@@ -44,6 +45,11 @@ def calls(draw, name: str, dtype: type) -> tuple:
 
 def arrays_of(args: tuple) -> list[int]:
     return [i for i, a in enumerate(args) if isinstance(a, np.ndarray)]
+
+
+SHAPED = [
+    n for n, c in CASES.items() if len(arrays_of(arguments(n, np.float32, c.shapes.small))) > 1
+]
 
 
 @every_kernel
@@ -127,7 +133,8 @@ def test_other_dtypes_give_what_the_reference_gives_or_an_error(name, dtype):
 @every_kernel
 def test_a_mixture_of_dtypes_gives_what_the_reference_gives_or_an_error(name):
     args = arguments(name, np.float64, CASES[name].shapes.small)
-    for i in arrays_of(args):
+    floats = [i for i in arrays_of(args) if args[i].dtype == np.float64]
+    for i in floats if len(floats) > 1 else ():
         mixed = tuple(a.astype(np.float32) if i == j else a for j, a in enumerate(args))
         held_to_the_reference(name, mixed)
 
@@ -169,9 +176,6 @@ def test_subclasses_of_arrays_have_the_same_values(name):
 
 # Shapes that do not fit --------------------------------------------------------------------------------------
 
-SHAPED = [
-    n for n, c in CASES.items() if len(arrays_of(arguments(n, np.float32, c.shapes.small))) > 1
-]
 ON_ROWS = [n for n, c in CASES.items() if len(c.shapes.small) == 2]
 
 
@@ -179,13 +183,14 @@ ON_ROWS = [n for n, c in CASES.items() if len(c.shapes.small) == 2]
 @both_dtypes
 def test_shapes_that_do_not_fit_are_an_error(name, dtype):
     args = arguments(name, dtype, CASES[name].shapes.small)
+    if name == "sgd_step":
+        args = (*args[:4], 0.9, *args[5:])  # without momentum, v is not looked at
     changes = {
         "a dimension more": lambda a: np.stack([a, a], axis=-1),
         "empty": lambda a: a[:0],
         "transposed": lambda a: a.T,
-        "one less": lambda a: a[..., :-1].copy(),
+        "one less": lambda a: a[:-1].copy(),
         "one for all": lambda a: a[:1],
-        "a number": lambda a: a.reshape(-1)[0],
         "no dimension": lambda a: a.reshape(-1)[:1].reshape(()),
     }
     for change in changes.values():
@@ -324,5 +329,4 @@ def test_log_sum_exp_meets_infinity_before_the_greatest_number():
         assert kernels.logsumexp(x).tolist() == [np.inf, np.inf]
         x[:, 7] = np.nan
         assert np.isnan(kernels.logsumexp(x)).all()
-        with reference.quiet:
-            assert np.array_equal(kernels.softmax(x), reference.softmax(x), equal_nan=True)
+        assert np.array_equal(kernels.softmax(x), reference.softmax(x), equal_nan=True)

@@ -93,12 +93,13 @@ def test_float32_stays_float32_and_agrees_with_float64(name, data):
     for x, gradient, right in zip(singles, gradients, exact, strict=True):
         assert gradient.shape == x.shape
         assert gradient.dtype == np.float32
-        agree_in_float32(gradient, right)
+        agree_in_float32(gradient, right, np.abs(g).max(initial=0))
 
 
-def agree_in_float32(got, expected):
-    scale = float(np.abs(expected.numpy()).max(initial=0))
-    np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=2e-5, atol=4e-6 * scale)
+def agree_in_float32(got, expected, cotangent=0.0):
+    """To 2e-5 of each number, 4e-6 of the largest, or two roundings of the cotangent: g (1 - y^2) can cancel."""
+    atol = 4e-6 * np.abs(expected.numpy()).max(initial=0) + 2e-7 * cotangent
+    np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=2e-5, atol=atol)
 
 
 @every_op

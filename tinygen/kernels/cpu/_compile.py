@@ -9,6 +9,7 @@ Loops are compiled without bounds checks. They are private: each is reached thro
 """
 
 import hashlib
+import os
 import threading
 import types
 from collections.abc import Callable
@@ -27,8 +28,9 @@ _DIGEST = hashlib.sha256(
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 _OPTIONS |= {"no_cfunc_wrapper": True}
 
-# Starting the threads costs 2 microseconds, about as long as one core needs for this many elements.
-PARALLEL_FROM = 8192
+# Starting the threads costs 2 microseconds, and far more where other programs keep the cores busy. One core needs 4
+# microseconds (relu) to 20 (softplus) for this many elements.
+PARALLEL_FROM = 1 << 16
 
 
 def compiled(function: Callable, suffix: str = "", **options: object) -> Callable:
@@ -69,9 +71,14 @@ class Loop:
         self.parallel = compiled(function, "_parallel", parallel=True, **options)
 
     def __call__(self, work: int, *arguments: object) -> object:
-        if work >= PARALLEL_FROM and self._taken.acquire(blocking=False):
+        if work >= PARALLEL_FROM and Loop._taken.acquire(blocking=False):
             try:
                 return self.parallel(*arguments)
             finally:
-                self._taken.release()
+                Loop._taken.release()
         return self.serial(*arguments)
+
+
+# A forked child has none of its parent's threads, and GNU's OpenMP ends it when it asks for them: it stays on one core.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: Loop._taken.acquire(blocking=False))

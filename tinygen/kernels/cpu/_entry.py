@@ -6,6 +6,7 @@ only reads, because Numba would compile it anew for a read-only array.
 """
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 
 import numpy as np
 
@@ -14,8 +15,10 @@ Array = np.ndarray
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def fit(arrays: Sequence[object]) -> bool:
-    """Whether these are plain arrays of one type, float32 or float64 in the machine's byte order."""
+def fit(arrays: Sequence[object], count: int) -> bool:
+    """Whether these are so many plain arrays of one type, float32 or float64 in the machine's byte order."""
+    if len(arrays) != count:
+        return False
     dtype = getattr(arrays[0], "dtype", None)
     if dtype not in FLOATS:
         return False
@@ -30,6 +33,20 @@ def plain(x: Array) -> Array:
     return x if x.flags.carray else x.copy()
 
 
+def specified(specification: Callable, arrays: Sequence[object]) -> object:
+    """What the reference makes of arguments that do not fit; if it fails, a TypeError that says what would fit."""
+    try:
+        return specification(*arrays)
+    except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+        got = ", ".join(
+            f"{x.dtype} {x.shape}" if isinstance(x, Array) else type(x).__name__ for x in arrays
+        )
+        name = specification.__name__
+        raise TypeError(
+            f"{name}: needs arrays that are all float32 or all float64, not {got} ({error})"
+        ) from error
+
+
 def flat(x: Array) -> Array:
     x = plain(x)
     return x if x.ndim == 1 else x.reshape(-1)
@@ -41,11 +58,11 @@ def shapes(arrays: Sequence[Array]) -> str:
 
 def elementwise(loop: Callable, specification: Callable) -> Callable:
     """The entry of `loop(work, out, *inputs)`, for inputs of one shape."""
-    name = specification.__name__
+    name, count = specification.__name__, len(signature(specification).parameters)
 
     def kernel(*arrays):
-        if not fit(arrays):
-            return specification(*arrays)
+        if not fit(arrays, count):
+            return specified(specification, arrays)
         first = arrays[0]
         for x in arrays:
             if x.shape != first.shape:
@@ -62,11 +79,11 @@ def along_rows(loop: Callable, specification: Callable, takes: str, gives: str) 
 
     `takes` and `gives` list their kinds: "m" is a matrix (rows, n), "v" a vector (rows,). The first input is a matrix.
     """
-    name = specification.__name__
+    name, count = specification.__name__, len(signature(specification).parameters)
 
     def kernel(*arrays):
-        if not fit(arrays):
-            return specification(*arrays)
+        if not fit(arrays, count):
+            return specified(specification, arrays)
         check_rows(name, takes, arrays)
         first = arrays[0]
         shape = {"m": first.shape, "v": first.shape[:1]}

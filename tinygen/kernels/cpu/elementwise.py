@@ -1,6 +1,5 @@
 """Loops over single numbers: each element of the result needs one element of each input."""
 
-
 from numba import prange
 
 from tinygen.kernels import reference

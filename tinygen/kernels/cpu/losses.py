@@ -6,7 +6,7 @@ from numba import prange
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import scalar
 from tinygen.kernels.cpu._compile import Loop, compiled, inner
-from tinygen.kernels.cpu._entry import along_rows, check_rows, fit, plain
+from tinygen.kernels.cpu._entry import along_rows, check_rows, fit, plain, specified
 from tinygen.kernels.cpu.rows import PIECE, REORDER, logsumexp_row, piece
 
 # Sums over pieces of row i, as in `rows.py`.
@@ -52,8 +52,9 @@ def _bce(out, logits, targets):
 @Loop
 def _bce_grad(out, logits, targets, g):
     for i in prange(logits.shape[0]):
+        g_i = g[i]
         for j in range(logits.shape[1]):
-            out[i, j] = g[i] * (scalar.sigmoid(logits[i, j]) - targets[i, j])
+            out[i, j] = g_i * (scalar.sigmoid(logits[i, j]) - targets[i, j])
 
 
 @Loop
@@ -71,10 +72,11 @@ def _density(out, x, mean, log_var):
 def _density_grad(d_mean, d_log_var, x, mean, log_var, g):
     one, half = x.dtype.type(1), x.dtype.type(0.5)
     for i in prange(x.shape[0]):
+        g_i = g[i]
         for j in range(x.shape[1]):
             d, precision = x[i, j] - mean[i, j], scalar.exp(-log_var[i, j])
-            d_mean[i, j] = g[i] * d * precision
-            d_log_var[i, j] = half * g[i] * (d * d * precision - one)
+            d_mean[i, j] = g_i * d * precision
+            d_log_var[i, j] = half * g_i * (d * d * precision - one)
 
 
 @Loop
@@ -92,9 +94,10 @@ def _kl(out, mean, log_var):
 def _kl_grad(d_mean, d_log_var, mean, log_var, g):
     one, half = mean.dtype.type(1), mean.dtype.type(0.5)
     for i in prange(mean.shape[0]):
+        g_i = g[i]
         for j in range(mean.shape[1]):
-            d_mean[i, j] = g[i] * mean[i, j]
-            d_log_var[i, j] = half * g[i] * (scalar.exp(log_var[i, j]) - one)
+            d_mean[i, j] = g_i * mean[i, j]
+            d_log_var[i, j] = half * g_i * (scalar.exp(log_var[i, j]) - one)
 
 
 bce_with_logits = along_rows(_bce, reference.bce_with_logits, "mm", "v")
@@ -119,16 +122,16 @@ def _cross_entropy(out, logits, labels):
 @Loop
 def _cross_entropy_grad(out, logits, labels, g):
     for i in prange(logits.shape[0]):
-        y = logits.dtype.type(logsumexp_row(logits, i))
+        g_i, y = g[i], logits.dtype.type(logsumexp_row(logits, i))
         for j in range(logits.shape[1]):
-            out[i, j] = g[i] * scalar.exp(logits[i, j] - y)
+            out[i, j] = g_i * scalar.exp(logits[i, j] - y)
         j = labels[i]
-        out[i, j] = g[i] * (scalar.exp(logits[i, j] - y) - g.dtype.type(1))
+        out[i, j] = g_i * (scalar.exp(logits[i, j] - y) - g.dtype.type(1))
 
 
 @compiled
 def _within(labels, n):
-    for i in range(labels.size):
+    for i in range(labels.size):  # noqa: SIM110
         if labels[i] < 0 or labels[i] >= n:
             return False
     return True
@@ -147,8 +150,8 @@ def _checked(name, logits, labels):
 
 
 def cross_entropy_with_logits(logits, labels):
-    if not fit((logits,)):
-        return reference.cross_entropy_with_logits(logits, labels)
+    if not fit((logits,), 1):
+        return specified(reference.cross_entropy_with_logits, (logits, labels))
     labels = _checked("cross_entropy_with_logits", logits, labels)
     out = np.empty(labels.shape, logits.dtype)
     _cross_entropy(logits.size, out, plain(logits), labels)
@@ -156,8 +159,8 @@ def cross_entropy_with_logits(logits, labels):
 
 
 def cross_entropy_with_logits_grad(logits, labels, g):
-    if not fit((logits, g)):
-        return reference.cross_entropy_with_logits_grad(logits, labels, g)
+    if not fit((logits, g), 2):
+        return specified(reference.cross_entropy_with_logits_grad, (logits, labels, g))
     labels = _checked("cross_entropy_with_logits_grad", logits, labels)
     check_rows("cross_entropy_with_logits_grad", "mv", (logits, g))
     out = np.empty(logits.shape, logits.dtype)

@@ -109,9 +109,10 @@ def _logsumexp(out, x):
 def _logsumexp_grad(out, x, y, g):
     low, zero = x.dtype.type(-np.inf), x.dtype.type(0)
     for i in prange(x.shape[0]):
+        y_i, g_i = y[i], g[i]
         for j in range(x.shape[1]):
-            e = scalar.exp(x[i, j] - y[i])
-            out[i, j] = zero if x[i, j] == low else g[i] * e
+            e = g_i * scalar.exp(x[i, j] - y_i)
+            out[i, j] = zero if x[i, j] == low else e
 
 
 @Loop

@@ -11,7 +11,7 @@ from numba import prange
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu._compile import Loop, inner
-from tinygen.kernels.cpu._entry import FLOATS, Array, fit, flat
+from tinygen.kernels.cpu._entry import FLOATS, Array, fit, flat, specified
 
 CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the number of cores
 
@@ -67,7 +67,7 @@ def _sums_of_squares(x, out):
 
 def _checked(name: str, p: Array, g: Array, *state: Array) -> list[Array]:
     """The arrays as loops take them; g may be a copy, the others are written to and may not."""
-    for x in (p, g, *state):
+    for i, x in enumerate((p, g, *state)):
         if type(x) is not Array or x.dtype not in FLOATS:
             got = getattr(x, "dtype", type(x).__name__)
             raise TypeError(f"{name}: needs float32 or float64 arrays, not {got}")
@@ -75,7 +75,7 @@ def _checked(name: str, p: Array, g: Array, *state: Array) -> list[Array]:
             raise TypeError(f"{name}: the arrays must have one dtype, not {p.dtype} and {x.dtype}")
         if x.shape != p.shape:
             raise ValueError(f"{name}: the arrays must have one shape, not {p.shape} and {x.shape}")
-        if x is not g and not x.flags.carray:
+        if i != 1 and not x.flags.carray:
             raise ValueError(
                 f"{name}: parameter and state must be C-contiguous, aligned and writeable, "
                 f"which one of shape {x.shape} and strides {x.strides} is not"
@@ -109,8 +109,8 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
 
 
 def sum_of_squares(x):
-    if not fit((x,)):
-        return reference.sum_of_squares(x)
+    if not fit((x,), 1):
+        return specified(reference.sum_of_squares, (x,))
     out = np.empty(-(-x.size // CHUNK))
     _sums_of_squares(x.size, flat(x), out)
     return float(out.sum())

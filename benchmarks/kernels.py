@@ -1,0 +1,200 @@
+"""Every kernel against its NumPy specification, and against PyTorch where that is installed.
+
+    python -m benchmarks.kernels [NAME ...] [--sizes 100 10000 1000000] [--columns 200] [--dtype float32] [--threads 2]
+
+Sizes are numbers of elements of the first argument; kernels that work along rows get them in rows of `--columns`. Times
+are medians of calls that took turns, in microseconds. The column "one core" is the same kernel kept from starting
+threads: where it is the faster one, `PARALLEL_FROM` in `tinygen/kernels/cpu/_compile.py` is too low. "spread" is the
+greater middle half of the times of any side, as a share of their median.
+"""
+
+import argparse
+import inspect
+import math
+import os
+import platform
+import statistics
+from collections.abc import Callable
+
+import numpy as np
+
+Call = Callable[[], object]
+
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
+parser.add_argument("names", nargs="*", metavar="NAME")
+parser.add_argument("--sizes", type=int, nargs="+", default=[10**n for n in range(2, 8)])
+parser.add_argument("--columns", type=int, default=200)
+parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+parser.add_argument("--threads", type=int, default=os.cpu_count())
+parser.add_argument("--seconds", type=float, default=0.3, help="for one row of the table")
+
+# The shapes of the arguments: v a vector of one number for each row, l its labels, s of a square matrix; the others
+# are matrices, p of positive numbers.
+ARGUMENTS = {
+    "logsumexp_grad": "mvv",
+    "bce_with_logits_grad": "mmv",
+    "cross_entropy_with_logits": "ml",
+    "cross_entropy_with_logits_grad": "mlv",
+    "gaussian_log_density_grad": "mmmv",
+    "gaussian_kl_grad": "mmv",
+    "log": "p",
+    "log1p": "p",
+    "matmul": "ss",
+    "linear": "ssb",
+    "sgd_step": "mmm",
+    "rmsprop_step": "mmp",
+    "adam_step": "mmmp",
+}
+SETTINGS = {
+    "linear": ("relu",),
+    "sgd_step": (1e-3, 0.9, False, 0.0),
+    "rmsprop_step": (1e-3, 0.99, 1e-8, 0.0),
+    "adam_step": (10, 1e-3, 0.9, 0.999, 1e-8, 0.0, False),
+}
+
+
+def arguments(name: str, size: int, columns: int, dtype: str) -> list:
+    """Moderate random arguments of a kernel, about `size` elements in the first."""
+    from tinygen.kernels import KERNELS
+
+    rng = np.random.default_rng(0)
+    columns = min(columns, size)
+    rows, side = size // columns, max(1, round(math.sqrt(size)))
+    draw = {
+        "m": lambda: rng.standard_normal((rows, columns), dtype),
+        "p": lambda: rng.random((rows, columns), dtype) + dtype(0.1),
+        "v": lambda: rng.standard_normal(rows, dtype),
+        "l": lambda: rng.integers(0, columns, rows),
+        "s": lambda: rng.standard_normal((side, side), dtype),
+        "b": lambda: rng.standard_normal(side, dtype),
+    }
+    kinds = ARGUMENTS.get(name) or "m" * len(inspect.signature(KERNELS[name]).parameters)
+    return [draw[kind]() for kind in kinds]
+
+
+def peer(name: str, arrays: list) -> Call | None:
+    """The same in PyTorch: one of its functions, or the few that one would write."""
+    import torch
+    from torch.nn import functional as F
+
+    aten = torch.ops.aten
+    half_log_2pi = 0.5 * math.log(2 * math.pi)
+    calls = {
+        "exp": torch.exp,
+        "log": torch.log,
+        "log1p": torch.log1p,
+        "tanh": torch.tanh,
+        "tanh_grad": lambda y, g: aten.tanh_backward(g, y),
+        "sigmoid": torch.sigmoid,
+        "sigmoid_grad": lambda y, g: aten.sigmoid_backward(g, y),
+        "softplus": F.softplus,
+        "softplus_grad": lambda x, g: aten.softplus_backward(g, x, 1, 20),
+        "erf": torch.erf,
+        "relu": torch.relu,
+        "relu_grad": lambda y, g: aten.threshold_backward(g, y, 0),
+        "reparameterise": lambda m, v, noise: m + torch.exp(0.5 * v) * noise,
+        "logsumexp": lambda x: torch.logsumexp(x, 1),
+        "softmax": lambda x: torch.softmax(x, 1),
+        "softmax_grad": lambda y, g: aten._softmax_backward_data(g, y, 1, y.dtype),
+        "log_softmax": lambda x: torch.log_softmax(x, 1),
+        "log_softmax_grad": lambda y, g: aten._log_softmax_backward_data(g, y, 1, y.dtype),
+        "bce_with_logits": lambda l, t: F.binary_cross_entropy_with_logits(
+            l, t, reduction="none"
+        ).sum(1),
+        "bce_with_logits_grad": lambda l, t, g: g[:, None] * (torch.sigmoid(l) - t),
+        "cross_entropy_with_logits": lambda l, labels: F.cross_entropy(l, labels, reduction="none"),
+        "gaussian_log_density": lambda x, m, v: (
+            -(half_log_2pi + 0.5 * (v + (x - m).square() * torch.exp(-v))).sum(1)
+        ),
+        "gaussian_kl": lambda m, v: 0.5 * (v.exp() + m.square() - 1 - v).sum(1),
+        "matmul": torch.mm,
+        "linear": lambda x, w, b: torch.relu(F.linear(x, w, b)),
+        "sum_of_squares": lambda x: float(torch.linalg.vector_norm(x)) ** 2,
+    }
+    tensors = [torch.from_numpy(a.copy()) for a in arrays]
+    optimisers = {
+        "sgd_step": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, fused=True),
+        "rmsprop_step": lambda p: torch.optim.RMSprop(p, lr=1e-3),
+        "adam_step": lambda p: torch.optim.Adam(p, lr=1e-3, fused=True),
+    }
+    if name in optimisers:
+        parameter = torch.nn.Parameter(tensors[0])
+        parameter.grad = tensors[1]
+        return optimisers[name]([parameter]).step
+    if name in calls:
+        return lambda: calls[name](*tensors)
+    return None
+
+
+def on_one_core(call: Call) -> Call:
+    from tinygen.kernels.cpu import _compile
+
+    def alone() -> object:
+        usual, _compile.PARALLEL_FROM = _compile.PARALLEL_FROM, math.inf
+        try:
+            return call()
+        finally:
+            _compile.PARALLEL_FROM = usual
+
+    return alone
+
+
+def sides(name: str, size: int, columns: int, dtype: str) -> dict[str, Call]:
+    from tinygen.kernels import KERNELS, cpu
+
+    arrays = arguments(name, size, columns, np.dtype(dtype).type)
+    settings = SETTINGS.get(name, ())
+    call = lambda: getattr(cpu, name)(*arrays, *settings)  # noqa: E731
+    found = {"tinygen": call, "one core": on_one_core(call)}
+    found["NumPy"] = lambda: KERNELS[name](*arrays, *settings)
+    try:
+        other = peer(name, arrays)
+    except ImportError:
+        other = None
+    return found | ({"PyTorch": other} if other else {})
+
+
+def row(name: str, size: int, calls: dict[str, Call], seconds: float) -> str:
+    from benchmarks.timing import interleaved
+
+    once = sum(t[0] for t in interleaved(calls, 1, warm_up=2).values())
+    rounds = int(min(max(seconds / once, 5), 300))
+    times = interleaved(calls, rounds, warm_up=rounds // 10)
+    middle = {side: statistics.median(t) for side, t in times.items()}
+    spread = 0.0
+    for t in times.values():
+        low, median, high = statistics.quantiles(t, n=4)
+        spread = max(spread, (high - low) / median)
+    cells = [f"{middle[side] * 1e6:.3g}" if side in middle else "" for side in COLUMNS]
+    ratios = [
+        f"{middle[side] / middle['tinygen']:.2f}" if side in middle else ""
+        for side in ("NumPy", "PyTorch")
+    ]
+    return "| " + " | ".join([name, f"{size:,}", *cells, *ratios, f"{spread:.0%}"]) + " |"
+
+
+COLUMNS = ["tinygen", "one core", "NumPy", "PyTorch"]
+
+
+def main() -> None:
+    args = parser.parse_args()
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(args.threads)
+    from tinygen.kernels import KERNELS
+
+    for name in args.names:
+        if name not in KERNELS:
+            parser.error(f"no kernel {name!r}: choose among {', '.join(KERNELS)}")
+    print(f"{args.dtype}, {args.threads} threads, {platform.processor() or platform.machine()}\n")
+    heads = ["kernel", "elements", *COLUMNS, "NumPy / tinygen", "PyTorch / tinygen", "spread"]
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for name in args.names or KERNELS:
+        for size in args.sizes:
+            calls = sides(name, size, args.columns, args.dtype)
+            print(row(name, size, calls, args.seconds), flush=True)
+
+
+if __name__ == "__main__":
+    main()

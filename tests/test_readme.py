@@ -1,0 +1,34 @@
+"""The README's code runs as it stands, its commands are those that the project has, and its picture is there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_code_runs_and_does_what_is_said():
+    names: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert names["loss"].item() < 0.2 * np.var(names["y"].numpy())
+
+
+def test_every_path_that_is_named_exists():
+    paths = set(
+        re.findall(r"`((?:tinygen|demos|benchmarks|tests|docs|autograd|kernels)/[\w/.]*)`", README)
+    )
+    assert len(paths) > 10
+    for path in paths:
+        assert (ROOT / path).exists() or (ROOT / "tinygen" / path).exists(), path
+    assert (ROOT / re.search(r"!\[.*?\]\((.*?)\)", README)[1]).stat().st_size > 10_000
+
+
+def test_the_test_command_is_one_line_that_stands_alone():
+    lines = [line for line in README.splitlines() if "-m pytest" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("    python3 -m venv .venv && ")
