@@ -1,6 +1,7 @@
 """Every kernel against its NumPy specification, and against PyTorch where that is installed.
 
     python -m benchmarks.kernels [NAME ...] [--sizes 100 10000 1000000] [--columns 200] [--dtype float32] [--threads 2]
+                                [--rounds 5]
 
 Sizes are numbers of elements of the first argument; kernels that work along rows get them in rows of `--columns`. Times
 are medians of calls that took turns, in microseconds. The column "one core" is the same kernel kept from starting
@@ -28,7 +29,7 @@ parser.add_argument("--sizes", type=int, nargs="+", default=[10**n for n in rang
 parser.add_argument("--columns", type=int, default=200)
 parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
 parser.add_argument("--threads", type=int, default=os.cpu_count())
-parser.add_argument("--seconds", type=float, default=0.3, help="for one row of the table")
+parser.add_argument("--rounds", type=int, default=5)
 
 # The shapes of the arguments: v a vector of one number for each row, l its labels, s of a square matrix; the others
 # are matrices, p of positive numbers.
@@ -156,12 +157,10 @@ def sides(name: str, size: int, columns: int, dtype: str) -> dict[str, Call]:
     return found | ({"PyTorch": other} if other else {})
 
 
-def row(name: str, size: int, calls: dict[str, Call], seconds: float) -> str:
+def row(name: str, size: int, calls: dict[str, Call], rounds: int) -> str:
     from benchmarks.timing import interleaved
 
-    once = sum(t[0] for t in interleaved(calls, 1, warm_up=2).values())
-    rounds = int(min(max(seconds / once, 5), 300))
-    times = interleaved(calls, rounds, warm_up=rounds // 10)
+    times = interleaved(calls, rounds)
     middle = {side: statistics.median(t) for side, t in times.items()}
     spread = 0.0
     for t in times.values():
@@ -193,7 +192,7 @@ def main() -> None:
     for name in args.names or KERNELS:
         for size in args.sizes:
             calls = sides(name, size, args.columns, args.dtype)
-            print(row(name, size, calls, args.seconds), flush=True)
+            print(row(name, size, calls, args.rounds), flush=True)
 
 
 if __name__ == "__main__":

@@ -147,10 +147,9 @@ print(json.dumps({"hits": hits, "misses": misses}))
 
 def test_a_second_process_finds_everything_in_the_cache(tmp_path):
     first, second = (json.loads(run(CACHED, NUMBA_CACHE_DIR=str(tmp_path))) for _ in range(2))
-    compiled = first["misses"]
-    assert compiled >= 10
-    assert first == {"hits": 0, "misses": compiled}
-    assert second == {"hits": compiled, "misses": 0}
+    assert first["hits"] == 0
+    assert first["misses"] >= 10  # five kernels, for one core and for all, and what they call
+    assert second == {"hits": 10, "misses": 0}
 
 
 def test_a_change_of_any_source_makes_the_cache_out_of_date(tmp_path):
