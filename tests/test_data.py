@@ -117,6 +117,7 @@ def test_idx_cut_short_anywhere(tmp_path, pack):
         gzip.compress(idx_bytes(SMALL)) + b"garbage",
         gzip.compress(idx_bytes(SMALL)) + gzip.compress(b"more"),
     ],
+    ids=["raw", "inside gzip", "after gzip", "a second gzip"],
 )
 def test_idx_too_long(tmp_path, content):
     (tmp_path / "long.idx").write_bytes(content)
