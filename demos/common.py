@@ -159,6 +159,8 @@ class Run:
 
     def log(self, **figures: float) -> None:
         """Add a line to the history; it is shown beside the progress bar."""
+        # Plain numbers, whatever came: the history goes through a checkpoint and into JSON.
+        figures = {k: v if isinstance(v, int) else float(v) for k, v in figures.items()}
         self.history.append(figures)
         self.bar.set_postfix({k: f"{v:.2f}" for k, v in figures.items() if isinstance(v, float)})
 

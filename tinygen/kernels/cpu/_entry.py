@@ -23,7 +23,7 @@ def fit(arrays: Sequence[object], count: int) -> bool:
     if dtype not in FLOATS:
         return False
     for x in arrays:  # noqa: SIM110 (three times as fast as all(...))
-        if type(x) is not Array or x.dtype != dtype:
+        if type(x) is not Array or (x.dtype is not dtype and x.dtype != dtype):
             return False
     return True
 
@@ -48,8 +48,7 @@ def specified(specification: Callable, arrays: Sequence[object]) -> object:
 
 
 def flat(x: Array) -> Array:
-    x = plain(x)
-    return x if x.ndim == 1 else x.reshape(-1)
+    return x.ravel() if x.flags.carray else x.copy().ravel()
 
 
 def shapes(arrays: Sequence[Array]) -> str:
@@ -63,12 +62,12 @@ def elementwise(loop: Callable, specification: Callable) -> Callable:
     def kernel(*arrays):
         if not fit(arrays, count):
             return specified(specification, arrays)
-        first = arrays[0]
+        shape = arrays[0].shape
         for x in arrays:
-            if x.shape != first.shape:
+            if x.shape != shape:
                 raise ValueError(f"{name}: the arrays must have one shape, not {shapes(arrays)}")
-        out = np.empty(first.shape, first.dtype)
-        loop(out.size, flat(out), *map(flat, arrays))
+        out = np.empty(shape, arrays[0].dtype)
+        loop(out.size, out.ravel(), *[flat(x) for x in arrays])
         return out
 
     return _named(kernel, specification)

@@ -214,18 +214,21 @@ class _Product:
 _PRODUCTS = {np.dtype(dtype): _Product(dtype) for dtype in (np.float32, np.float64)}
 
 
-def _product_of(*arrays: Array | None) -> _Product | None:
+def _product_of(name: str, *arrays: Array) -> _Product | None:
     """The product for these arrays, or None if not all are plain float32 or plain float64 arrays."""
-    dtype = getattr(arrays[0], "dtype", None)
     for x in arrays:
-        if x is not None and not (type(x) is np.ndarray and x.dtype == dtype and x.flags.aligned):
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"{name}: needs arrays, got {type(x).__name__}")
+    dtype = arrays[0].dtype
+    for x in arrays:
+        if type(x) is not np.ndarray or x.dtype != dtype or not x.flags.aligned:
             return None
     return _PRODUCTS.get(dtype)
 
 
 def matmul(a: Array, b: Array) -> Array:
     """The product of (m, k) and (k, n), of one dtype and any strides. Raises ValueError on other shapes."""
-    product = _product_of(a, b)
+    product = _product_of("matmul", a, b)
     if product is None:
         return reference.matmul(a, b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
@@ -243,7 +246,7 @@ def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array
     code = CODES.get(activation)
     if code is None:
         raise ValueError(f"linear: no activation {activation!r}: choose one of {[*CODES]}")
-    product = _product_of(x, w, b)
+    product = _product_of("linear", x, w, *(() if b is None else (b,)))
     if product is None:
         return reference.linear(x, w, b, activation)
     if (
