@@ -53,7 +53,7 @@ def test_moments_and_dtypes(dtype):
     assert abs(normal.numpy().mean()) < error
     assert abs(normal.numpy().std() - 1) < error
     assert abs(uniform.numpy().mean() - 0.5) < error * 0.29
-    assert 0 <= uniform.numpy().min()
+    assert uniform.numpy().min() >= 0
     assert uniform.numpy().max() < 1
     assert set(np.unique(coins.numpy())) == {0, 1}
     assert abs(coins.numpy().mean() - 0.3) < error * 0.46

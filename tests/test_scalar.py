@@ -26,10 +26,12 @@ def erf(x: Array) -> Array:
     result = np.where(
         np.abs(x) < 1, 2 / np.sqrt(pi) * x, np.sign(x)
     )  # for the very small and large
-    between = (np.abs(x) > 1e-12) & (np.abs(x) < 7)
+    between = (np.abs(x) > np.sqrt(np.finfo(x.dtype).eps)) & (np.abs(x) < 6.5)
     x = x[between]
     term = total = x
-    for n in range(1, 180):
+    n = 0
+    while (np.abs(term) > np.finfo(x.dtype).eps / 8 * np.abs(total)).any():
+        n += 1
         term = term * (2 * x * x / (2 * n + 1))
         total = total + term
     result[between] = 2 / np.sqrt(pi) * np.exp(-x * x) * total

@@ -16,14 +16,21 @@ from tinygen.kernels.cpu._entry import FLOATS, Array, fit, flat, specified
 CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the number of cores
 
 
+# The settings arrive as Python's floats, which are in double precision; the arithmetic is that of the arrays.
+
+
 @Loop
 def _sgd(p, g, lr, weight_decay):
+    real = p.dtype.type
+    lr, weight_decay = real(lr), real(weight_decay)
     for i in prange(p.size):
         p[i] -= lr * (g[i] + weight_decay * p[i])
 
 
 @Loop
 def _sgd_momentum(p, g, v, lr, momentum, nesterov, weight_decay):
+    real = p.dtype.type
+    lr, momentum, weight_decay = real(lr), real(momentum), real(weight_decay)
     for i in prange(p.size):
         d = g[i] + weight_decay * p[i]
         speed = momentum * v[i] + d
@@ -32,7 +39,10 @@ def _sgd_momentum(p, g, v, lr, momentum, nesterov, weight_decay):
 
 
 @Loop
-def _rmsprop(p, g, s, lr, alpha, rest, eps, weight_decay):
+def _rmsprop(p, g, s, lr, alpha, eps, weight_decay):
+    real = p.dtype.type
+    lr, alpha, rest = real(lr), real(alpha), real(1 - alpha)
+    eps, weight_decay = real(eps), real(weight_decay)
     for i in prange(p.size):
         d = g[i] + weight_decay * p[i]
         s[i] = alpha * s[i] + rest * d * d
@@ -40,7 +50,11 @@ def _rmsprop(p, g, s, lr, alpha, rest, eps, weight_decay):
 
 
 @Loop
-def _adam(p, g, m, v, rate, beta1, rest1, beta2, rest2, scale, eps, weight_decay, keep, decoupled):
+def _adam(p, g, m, v, rate, beta1, beta2, scale, eps, weight_decay, keep, decoupled):
+    real = p.dtype.type
+    rate, scale, eps, keep = real(rate), real(scale), real(eps), real(keep)
+    rest1, rest2, beta1, beta2 = real(1 - beta1), real(1 - beta2), real(beta1), real(beta2)
+    weight_decay = real(weight_decay)
     for i in prange(p.size):
         d = g[i] if decoupled else g[i] + weight_decay * p[i]
         m[i] = beta1 * m[i] + rest1 * d
@@ -65,9 +79,10 @@ def _sums_of_squares(x, out):
         out[chunk] = _squares(x[chunk * CHUNK : (chunk + 1) * CHUNK])
 
 
-def _checked(name: str, p: Array, g: Array, *state: Array) -> list[Array]:
-    """The arrays as loops take them; g may be a copy, the others are written to and may not."""
-    for i, x in enumerate((p, g, *state)):
+def _checked(name: str, *arrays: Array) -> list[Array]:
+    """p, g and state as loops take them; g, the second, may be a copy, the others are written to and may not."""
+    p = arrays[0]
+    for x in arrays:
         if type(x) is not Array or x.dtype not in FLOATS:
             got = getattr(x, "dtype", type(x).__name__)
             raise TypeError(f"{name}: needs float32 or float64 arrays, not {got}")
@@ -75,37 +90,36 @@ def _checked(name: str, p: Array, g: Array, *state: Array) -> list[Array]:
             raise TypeError(f"{name}: the arrays must have one dtype, not {p.dtype} and {x.dtype}")
         if x.shape != p.shape:
             raise ValueError(f"{name}: the arrays must have one shape, not {p.shape} and {x.shape}")
-        if i != 1 and not x.flags.carray:
+    for x in (p, *arrays[2:]):
+        if not x.flags.carray:
             raise ValueError(
                 f"{name}: parameter and state must be C-contiguous, aligned and writeable, "
                 f"which one of shape {x.shape} and strides {x.strides} is not"
             )
-    return [flat(x) for x in (p, g, *state)]
+    return [flat(x) for x in arrays]
 
 
 def sgd_step(p, g, v, lr, momentum, nesterov, weight_decay):
     if momentum:
         p, g, v = _checked("sgd_step", p, g, v)
-        real = p.dtype.type
-        settings = real(lr), real(momentum), bool(nesterov), real(weight_decay)
+        settings = float(lr), float(momentum), bool(nesterov), float(weight_decay)
         _sgd_momentum(p.size, p, g, v, *settings)
     else:
         p, g = _checked("sgd_step", p, g)
-        real = p.dtype.type
-        _sgd(p.size, p, g, real(lr), real(weight_decay))
+        _sgd(p.size, p, g, float(lr), float(weight_decay))
 
 
 def rmsprop_step(p, g, s, lr, alpha, eps, weight_decay):
     p, g, s = _checked("rmsprop_step", p, g, s)
-    _rmsprop(p.size, p, g, s, *map(p.dtype.type, (lr, alpha, 1 - alpha, eps, weight_decay)))
+    _rmsprop(p.size, p, g, s, float(lr), float(alpha), float(eps), float(weight_decay))
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     p, g, m, v = _checked("adam_step", p, g, m, v)
     rate, scale = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
-    keep = 1 - lr * weight_decay if decoupled else 1.0
-    settings = rate, beta1, 1 - beta1, beta2, 1 - beta2, scale, eps, weight_decay, keep
-    _adam(p.size, p, g, m, v, *map(p.dtype.type, settings), bool(decoupled))
+    keep = 1 - lr * weight_decay if decoupled else 1
+    settings = map(float, (rate, beta1, beta2, scale, eps, weight_decay, keep))
+    _adam(p.size, p, g, m, v, *settings, bool(decoupled))
 
 
 def sum_of_squares(x):
