@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from kernel_numbers import ARRAYS, MATRICES, PRODUCTS, Array, Numbers, Shapes
+from tests.kernel_numbers import ARRAYS, MATRICES, PRODUCTS, Array, Numbers, Shapes
 
 from tinygen.kernels import KERNELS, reference
 

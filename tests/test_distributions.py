@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from distribution_cases import (
+from tests.distribution_cases import (
     close,
     covariance,
     each_pair,

@@ -4,7 +4,7 @@ import gzip
 import struct
 
 import pytest
-from data_files import (
+from tests.data_files import (
     SMALL,
     array_or_message,
     assert_same,

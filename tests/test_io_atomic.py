@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_io import same
+from tests.test_io import same
 
 import tinygen.io as tio
 

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from test_io import EXAMPLE, many, same
+from tests.test_io import EXAMPLE, many, same
 
 import tinygen.io as tio
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernel_cases import CASES, arguments, results
-from test_kernels import both_dtypes, every_kernel, same_bits
+from tests.kernel_cases import CASES, arguments, results
+from tests.test_kernels import both_dtypes, every_kernel, same_bits
 
 from tinygen import kernels
 from tinygen.kernels import cpu
@@ -26,7 +26,7 @@ TESTS = Path(__file__).parent
 
 def run(code: str, *, flags: tuple[str, ...] = (), **environment: str) -> str:
     """What a new Python process prints that runs this code and can import the tests."""
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, *flags, "-c", code],
         env=os.environ | {"PYTHONPATH": path} | environment,
@@ -89,7 +89,7 @@ def test_two_threads_at_once_get_what_each_gets_alone():
 def test_two_threads_at_once_on_every_threading_layer(layer):
     """Numba's own layer, workqueue, ends the process when two threads enter it at once."""
     code = (
-        "import numba; from test_kernel_loops import in_two_threads;"
+        "import numba; from tests.test_kernel_loops import in_two_threads;"
         "in_two_threads(['exp', 'logsumexp', 'matmul', 'adam_step']); print(numba.threading_layer())"
     )
     assert run(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2") == layer
@@ -114,8 +114,8 @@ print(os.waitpid(child, 0)[1], np.array_equal(kernels.exp(x), expected))
 def test_without_compiling_the_results_are_the_same_and_nothing_warns():
     code = """
 import numpy as np
-from kernel_cases import CASES, arguments, check
-from kernel_numbers import NATURES
+from tests.kernel_cases import CASES, arguments, check
+from tests.kernel_numbers import NATURES
 from tinygen.kernels import cpu
 count = 0
 for name, case in CASES.items():
@@ -136,7 +136,7 @@ import gc, json
 import numpy as np
 from numba.core.caching import NullCache
 from numba.core.dispatcher import Dispatcher
-from kernel_cases import CASES, arguments
+from tests.kernel_cases import CASES, arguments
 from tinygen import kernels
 for name in ("tanh", "softmax_grad", "gaussian_kl", "sgd_step", "linear"):
     for shape in (CASES[name].shapes.small, CASES[name].shapes.large):

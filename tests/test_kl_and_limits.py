@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from distribution_cases import (
+from tests.distribution_cases import (
     PAIRS,
     close,
     covariance,

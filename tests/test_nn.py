@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from layer_cases import ONE_TO_FOUR, draw, grads_of
+from tests.layer_cases import ONE_TO_FOUR, draw, grads_of
 
 import tinygen as tg
 from tinygen import nn

@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from data_files import (
+from tests.data_files import (
     CODES,
     SMALL,
     array_or_message,

@@ -10,7 +10,7 @@ from tinygen import kernels
 from tinygen.autograd.op import Op
 from tinygen.autograd.ops.elementwise import where
 from tinygen.autograd.ops.shapes import as_tensor
-from tinygen.autograd.ops.transcendental import erf, exp, expm1, sigmoid
+from tinygen.autograd.ops.transcendental import erf, erf_series, exp, expm1, sigmoid
 from tinygen.autograd.spec import KINK_AT_0, REALS, Call, Draw, elementwise, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor
 
@@ -82,10 +82,6 @@ def elu(x: ArrayLike, alpha: float = 1.0) -> Tensor:
     return where(positive, x, alpha * expm1(where(positive, 0.0, x)))
 
 
-def _gelu(x):
-    return x * 0.5 * (1 + np.vectorize(math.erf, otypes=[x.dtype])(x / math.sqrt(2)))
-
-
 class Gelu(Op):
     """y = x Phi(x), dy/dx = Phi(x) + x phi(x), with Phi and phi the standard normal's distribution and density."""
 
@@ -100,7 +96,7 @@ class Gelu(Op):
         return g * (distribution + x * density)
 
 
-@specified(_gelu, elementwise(REALS))
+@specified(lambda x: x * 0.5 * (1 + erf_series(x / math.sqrt(2))), elementwise(REALS))
 def gelu(x: ArrayLike) -> Tensor:
     """x Phi(x), Phi the standard normal distribution function (the exact form). Hendrycks and Gimpel (2016)."""
     return Gelu.apply(x)

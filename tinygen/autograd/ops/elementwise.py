@@ -197,7 +197,7 @@ class Abs(Op):
         return g * sign(x)
 
 
-@specified(np.abs, elementwise(KINK_AT_0), twice=False)
+@specified(lambda x: np.where(np.real(x) < 0, -x, x), elementwise(KINK_AT_0), twice=False)
 def abs(x: ArrayLike) -> Tensor:
     """|x|. The gradient at 0 is 0."""
     return Abs.apply(x)
@@ -213,7 +213,7 @@ class Sign(Op):
         return g * 0.0
 
 
-@specified(np.sign, elementwise(KINK_AT_0), twice=False)
+@specified(lambda x: np.sign(np.real(x)) + 0 * x, elementwise(KINK_AT_0), twice=False)
 def sign(x: ArrayLike) -> Tensor:
     """-1, 0 or 1. The gradient is 0 everywhere."""
     return Sign.apply(x)
@@ -332,7 +332,7 @@ def _astype_case(d: Draw) -> Call:
     return Call((d.array(d.shape()),), {"dtype": np.float64})
 
 
-@specified(lambda x, dtype: x.astype(dtype), _astype_case, twice=False)
+@specified(lambda x, dtype: x.astype(np.result_type(x, dtype)), _astype_case, twice=False)
 def astype(x: ArrayLike, dtype: np.typing.DTypeLike) -> Tensor:
     """x in another dtype; the gradient comes back in x's own."""
     if isinstance(x, Tensor) and x.dtype == dtype:

@@ -265,7 +265,17 @@ def _positive_definite(d: Draw) -> Call:
     return Call((a @ a.swapaxes(-1, -2) / 8,))
 
 
-@specified(lambda a: np.linalg.cholesky((a + a.swapaxes(-1, -2)) / 2), _positive_definite)
+def _cholesky_reference(a):
+    """Column by column, without conjugation, so that it is analytic."""
+    rest, columns = (a + a.swapaxes(-1, -2)) / 2, []
+    for j in range(a.shape[-1]):
+        column = rest[..., j] / np.sqrt(rest[..., j, j, None])
+        columns.append(column)
+        rest = rest - column[..., :, None] * column[..., None, :]
+    return np.tril(np.stack(columns, axis=-1))
+
+
+@specified(_cholesky_reference, _positive_definite)
 def cholesky(a: ArrayLike) -> Tensor:
     """The lower triangular L with L L^T = A, for positive definite A, of which the symmetric part is taken.
 
@@ -289,7 +299,8 @@ class LogAbsDet(Op):
 
 
 @specified(
-    lambda a: np.linalg.slogdet(a)[1], lambda d: Call((_well_conditioned(d, d.integer(1, 3)),))
+    lambda a: np.log(np.linalg.det(a) ** 2) / 2,
+    lambda d: Call((_well_conditioned(d, d.integer(1, 3)),)),
 )
 def _log_abs_det(a: ArrayLike) -> Tensor:
     return LogAbsDet.apply(a)

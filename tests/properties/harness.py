@@ -1,0 +1,85 @@
+"""Which op faces which property: a test says so with `@holds`, and an op that it leaves out needs a reason.
+
+The tests themselves stand in the files beside this one. A test gets the op's name; one that draws gets Hypothesis's
+`data`, too. None needs a pytest fixture, so that the mutation run (`tests/mutation.py`) can call it as a function.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+import tinygen as tg
+from tinygen.autograd import Tensor
+from tinygen.autograd.spec import SPECS, Call
+
+TITLES = {
+    1: "the vjp equals central differences, in float64",
+    2: "the vjp equals the complex step on an independent NumPy reference",
+    3: "<u, Jv> = <J'u, v>",
+    4: "the vjp is linear in the cotangent, and zero gives exactly zero",
+    5: "gradients of gradients, with respect to inputs and cotangents",
+    6: "Hessians are symmetric",
+    7: "broadcasting and its adjoint are a pair",
+    8: "f(x, x) gets both partial derivatives",
+    9: "layout in memory does not matter",
+    10: "reductions do not care for order",
+    11: "random graphs agree with a naive engine",
+    12: "repeated, retained and freed backward",
+    13: "no input or cotangent is changed; a changed saved array raises",
+    14: "dtypes and shapes of gradients",
+    15: "every backend agrees with the reference, forward and backward, with and without the JIT",
+    16: "the table of special points",
+    17: "deep and wide graphs",
+    18: "a dropped graph dies at once",
+    19: "two threads get what each gets alone",
+}
+
+TESTS: dict[int, dict[str, list[Callable]]] = {number: {} for number in TITLES}  # by property and op
+REASONS: dict[int, dict[str, str]] = {number: {} for number in TITLES}  # why a cell is empty
+
+
+def record(number: int, name: str, test: Callable) -> None:
+    """`test` holds the op to the property."""
+    TESTS[number].setdefault(name, []).append(test)
+
+
+def holds(*numbers: int, but: Mapping[str, str] | None = None) -> Callable:
+    """Run the test on every op (as the argument `name`) but those in `but`, which gives the reasons."""
+    but = but or {}
+    names = sorted(SPECS)
+    assert set(but) <= set(names), f"no such op: {set(but) - set(names)}"
+
+    def register(test: Callable) -> Callable:
+        for number in numbers:
+            REASONS[number].update(but)
+            for name in names:
+                if name not in but:
+                    record(number, name, test)
+        return pytest.mark.parametrize("name", [n for n in names if n not in but])(test)
+
+    return register
+
+
+# What most of the tests need ---------------------------------------------------------------------------------
+
+
+def op_of(name: str, call: Call) -> Callable:
+    """The op with its parameters filled in: a function of tensors alone, which a message can print."""
+    return functools.partial(SPECS[name].op, **call.parameters)
+
+
+def vjp(f: Callable, arrays: tuple, draw_cotangent: Callable) -> tuple:
+    """The value, the cotangent, and the gradients of all arrays, which are wrapped as they lie in memory."""
+    leaves = [Tensor(a, requires_grad=True) for a in arrays]
+    y = f(*leaves)
+    g = draw_cotangent(y.shape)
+    return y, g, tg.autograd.grad(y, leaves, g)
+
+
+def cotangent(shape: tuple[int, ...], dtype: type = np.float64, seed: int = 1) -> np.ndarray:
+    """Numbers of both signs, none of them 1."""
+    return np.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
