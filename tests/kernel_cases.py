@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from tests.kernel_numbers import ARRAYS, MATRICES, PRODUCTS, Array, Numbers, Shapes
 
+from tests.kernel_numbers import ARRAYS, MATRICES, PRODUCTS, Array, Numbers, Shapes
 from tinygen.kernels import KERNELS, reference
 
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.data_files import assert_same, idx_bytes, npz_bytes
 
+from tests.data_files import assert_same, idx_bytes, npz_bytes
 from tinygen.data import digits, frey_faces, load, mnist, read_npz, sets, sources
 
 REAL = Path(os.environ.get("TINYGEN_DATA", "/nonexistent"))

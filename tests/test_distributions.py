@@ -4,6 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygen as tg
 from tests.distribution_cases import (
     close,
     covariance,
@@ -14,10 +18,6 @@ from tests.distribution_cases import (
     shares,
     within_five_errors,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
-import tinygen as tg
 from tinygen.distributions import (
     Bernoulli,
     Categorical,

@@ -4,6 +4,9 @@ import gzip
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.data_files import (
     SMALL,
     array_or_message,
@@ -14,9 +17,6 @@ from tests.data_files import (
     peak_memory,
     same_folder,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tinygen.data import read_idx
 
 

@@ -8,9 +8,9 @@ import sys
 
 import numpy as np
 import pytest
-from tests.test_io import same
 
 import tinygen.io as tio
+from tests.test_io import same
 
 
 def test_write_atomically(tmp_path):

@@ -9,9 +9,9 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.test_io import EXAMPLE, many, same
 
 import tinygen.io as tio
+from tests.test_io import EXAMPLE, many, same
 
 
 def state_or_message(path):

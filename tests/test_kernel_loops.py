@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tests.kernel_cases import CASES, arguments, results
 from tests.test_kernels import both_dtypes, every_kernel, same_bits
-
 from tinygen import kernels
 from tinygen.kernels import cpu
 from tinygen.kernels.cpu import _compile

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tests.kernel_cases import CASES, agree, arguments, results
 from tests.kernel_numbers import LAYOUTS, NATURES, Numbers
-
 from tinygen import kernels
 from tinygen.kernels import KERNELS, reference
 

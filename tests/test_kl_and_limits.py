@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+
+import tinygen as tg
 from tests.distribution_cases import (
     PAIRS,
     close,
@@ -16,8 +18,6 @@ from tests.distribution_cases import (
     shares,
     within_five_errors,
 )
-
-import tinygen as tg
 from tinygen.distributions import (
     Bernoulli,
     Categorical,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.layer_cases import ONE_TO_FOUR, draw, grads_of
 
 import tinygen as tg
+from tests.layer_cases import ONE_TO_FOUR, draw, grads_of
 from tinygen import nn
 from tinygen.testing import check_grads
 from tinygen.testing.strategies import arrays

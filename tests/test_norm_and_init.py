@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.layer_cases import ONE_TO_FOUR, draw, grads_of
 
 import tinygen as tg
+from tests.layer_cases import ONE_TO_FOUR, draw, grads_of
 from tinygen import nn
 from tinygen.nn import init
 from tinygen.testing.strategies import arrays

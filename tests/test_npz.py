@@ -6,6 +6,9 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from tests.data_files import (
     CODES,
     SMALL,
@@ -17,9 +20,6 @@ from tests.data_files import (
     peak_memory,
     same_folder,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tinygen.data import read_npz
 
 

@@ -38,7 +38,9 @@ TITLES = {
     19: "two threads get what each gets alone",
 }
 
-TESTS: dict[int, dict[str, list[Callable]]] = {number: {} for number in TITLES}  # by property and op
+TESTS: dict[int, dict[str, list[Callable]]] = {
+    number: {} for number in TITLES
+}  # by property and op
 REASONS: dict[int, dict[str, str]] = {number: {} for number in TITLES}  # why a cell is empty
 
 
