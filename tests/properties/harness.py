@@ -79,7 +79,7 @@ def vjp(f: Callable, arrays: tuple, draw_cotangent: Callable) -> tuple:
     leaves = [Tensor(a, requires_grad=True) for a in arrays]
     y = f(*leaves)
     g = draw_cotangent(y.shape)
-    return y, g, tg.autograd.grad(y, leaves, g)
+    return y.numpy(), g, [d.numpy() for d in tg.autograd.grad(y, leaves, g)]
 
 
 def cotangent(shape: tuple[int, ...], dtype: type = np.float64, seed: int = 1) -> np.ndarray:

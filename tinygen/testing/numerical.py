@@ -1,10 +1,14 @@
-"""Central differences, and how far they can be trusted.
+"""Derivatives without differentiating: central differences, the complex step, and how far either can be trusted.
 
 Along a direction v, D(h) = (f(x + hv) - f(x - hv)) / 2h is off by O(h^2); Richardson's
 (4 D(h/2) - D(h)) / 3 is off by O(h^4), so that a step of a thousandth of x already leaves about
 ten correct digits. What then limits it is rounding: f is known to a few of its last bits, and the
 quotient divides that by h. Both estimates are returned: the derivative, and its floor, the part
-of it that may be only rounding.
+of it that may be only rounding. No such quotient means anything across a kink, so the same samples
+also tell whether f is smooth there.
+
+Where f is analytic, Im f(x + ihv) / h is the derivative with no difference taken, so h can be so
+small that nothing but the rounding of f itself is left. Squire and Trapp (1998), SIAM Review 40(1).
 """
 
 from __future__ import annotations
@@ -15,10 +19,13 @@ from typing import NamedTuple
 import numpy as np
 
 Arrays = tuple[np.ndarray, ...]
+Function = Callable[[Arrays], Arrays]
 
 STEP = 2.0**-10  # relative to the element that moves
 EPS = float(np.finfo(np.float64).eps)
 ROUNDING = 256 * EPS  # what f is trusted to, relative to its size
+IMAGINARY = 1e-100  # the complex step, relative to the element that moves
+BEND = 1e-3  # samples that miss a parabola by more of their own change are looked at more closely
 
 
 class Direction(NamedTuple):
@@ -29,7 +36,7 @@ class Direction(NamedTuple):
     along: np.ndarray
     steps: tuple[float, ...]  # to try
 
-    def moved(self, arrays: Arrays, distance: float) -> Arrays:
+    def moved(self, arrays: Arrays, distance: complex) -> Arrays:
         x = np.asarray(arrays[self.position] + distance * self.along)
         return (*arrays[: self.position], x, *arrays[self.position + 1 :])
 
@@ -66,40 +73,91 @@ class Slope(NamedTuple):
 
     value: Arrays
     floor: Arrays  # what may be only rounding
-    spread: Arrays  # |D(h) - D(h/2)|: large beside the value where f has a kink
     step: float
+    kink: str = ""  # why there may be no derivative here; "" where f looks smooth
 
-    def error(self) -> tuple[float, float]:
-        """To compare by: the relative error, then the absolute."""
-        total = sum(float(np.sum(a)) for a in (*self.floor, *self.spread))
+    def error(self) -> tuple[bool, float, float]:
+        """To compare by: smooth or not, the relative floor, the absolute."""
+        total = sum(float(np.sum(a)) for a in self.floor)
         size = sum(float(np.sum(np.abs(a))) for a in self.value)
-        return (total / (size + total or 1.0), total) if np.isfinite(total) else (np.inf, np.inf)
+        return bool(self.kink), total / (size + total or 1.0), total
 
 
-def slope(f: Callable[[Arrays], Arrays], arrays: Arrays, d: Direction) -> Slope:
-    """The derivative of f at `arrays` along d.along: of the steps to try, by the one of the smallest error."""
-    found = [_slope(f, arrays, d, step) for step in d.steps]
-    return min(found, key=Slope.error)
+def central(f: Function, arrays: Arrays, centre: Arrays, d: Direction) -> Slope:
+    """The derivative of f at `arrays`, where its value is `centre`, along d.along: of the steps to try, by the best."""
+    return min((_central(f, arrays, centre, d, step) for step in d.steps), key=Slope.error)
 
 
-def _slope(f: Callable[[Arrays], Arrays], arrays: Arrays, d: Direction, step: float) -> Slope:
+def _central(f: Function, arrays: Arrays, centre: Arrays, d: Direction, step: float) -> Slope:
     with np.errstate(all="ignore"):
-        samples = [f(d.moved(arrays, s * step)) for s in (1.0, -1.0, 0.5, -0.5)]
+        samples = [f(d.moved(arrays, s * step)) for s in (-1.0, -0.5, 0.5, 1.0)]
+        if not all(np.isfinite(a).all() for sample in samples for a in sample):
+            nothing = tuple(np.zeros(y.shape) for y in centre)
+            return Slope(nothing, nothing, step, f"f is not finite {step:.1e} away")
         largest = max(float(np.abs(a).max(initial=0)) for a in (*arrays, *samples[0]))
-        value, floor, spread = [], [], []
-        for far, far_back, near, near_back in zip(*samples, strict=True):
+        kink = _kink(f, arrays, [*samples[:2], centre, *samples[2:]], d, step, ROUNDING * largest)
+        value, floor = [], []
+        for far_back, near_back, near, far in zip(*samples, strict=True):
             coarse = (far - far_back) / (2 * step)
             fine = (near - near_back) / step
-            apart = np.abs(coarse - fine)
             size = np.maximum(np.abs(far), np.abs(far_back))
             rounding = np.maximum(ROUNDING * size, 8 * EPS * size.max(initial=0)) / step
             # Where f cancels larger numbers (the log-softmax of one element is x - x), what the two
             # steps disagree by is rounding, too: up to that of the largest number around.
-            cancelled = np.minimum(apart, ROUNDING * largest / step)
+            cancelled = np.minimum(np.abs(coarse - fine), ROUNDING * largest / step)
             value.append((4 * fine - coarse) / 3)
             floor.append(np.maximum(rounding, cancelled))
-            spread.append(apart)
-    return Slope(tuple(value), tuple(floor), tuple(spread), step)
+    return Slope(tuple(value), tuple(floor), step, kink)
+
+
+def _kink(
+    f: Function, arrays: Arrays, samples: list[Arrays], d: Direction, step: float, rounding: float
+) -> str:
+    """What is wrong with f within `step`, given its values at -1, -1/2, 0, 1/2 and 1 of it; "" if it is smooth.
+
+    What is left of five samples when a parabola is taken out is the bend. With half the step a smooth function's falls
+    to an eighth or less (it is of third order), that of a kink to a half (of first order), that of a jump not at all,
+    and that of a kink which the smaller samples no longer straddle to nothing.
+    """
+    bends = _bends(samples)
+    change = np.concatenate(
+        [np.abs(b - a).ravel() for a, b in zip(samples[0], samples[4], strict=True)]
+    )
+    suspects = bends > BEND * change + 64 * rounding
+    for _ in range(2):
+        if not suspects.any():
+            return ""
+        step /= 2
+        near = [f(d.moved(arrays, s * step)) for s in (-0.5, 0.5)]
+        samples = [samples[1], near[0], samples[2], near[1], samples[3]]
+        halved = _bends(samples)
+        smooth = (halved <= bends / 4) & (halved >= bends / 64) | (bends <= 64 * rounding)
+        if (suspects & ~smooth).any():
+            return f"f has a kink or jump within {2 * step:.1e}"
+        bends = halved
+    return ""
+
+
+def _bends(samples: list[Arrays]) -> np.ndarray:
+    """What a parabola through five samples misses, one number for each element of the outputs."""
+    found = []
+    for a, b, c, d, e in zip(*samples, strict=True):
+        odd, even = (e - a) - 2 * (d - b), (a + e) - 4 * (b + d) + 6 * c
+        found.append((np.abs(odd) + np.abs(even)).ravel())
+    return np.concatenate(found)
+
+
+def complex_step(f: Function, arrays: Arrays, d: Direction) -> Slope:
+    """The derivative along d.along of an analytic f, which is called with one of the arrays complex."""
+    step = IMAGINARY * d.steps[0] / STEP
+    with np.errstate(all="ignore"):
+        outputs = f(d.moved(arrays, 1j * step))
+    largest = max(float(np.abs(a).max(initial=0)) for a in (*arrays, *outputs))
+    value = tuple(np.imag(y) / step for y in outputs)
+    # The rounding of what may have cancelled: a quotient of the sizes of f and x, whichever is larger.
+    rounding = 64 * EPS * largest * STEP / d.steps[0]
+    floor = tuple(np.maximum(64 * EPS * np.abs(v), rounding) for v in value)
+    return Slope(value, floor, step)
 
 
 def natural_step(x: np.ndarray) -> float:

@@ -178,6 +178,11 @@ def _diagonals(x: Tensor, labels: str) -> tuple[Tensor, str]:
     return x, labels
 
 
+def _outer_case(d: Draw) -> Call:
+    return Call((d.array(d.shape(1, 1)), d.array(d.shape(1, 1))))
+
+
+@specified(np.outer, _outer_case)
 def outer(a: ArrayLike, b: ArrayLike) -> Tensor:
     """a_i b_j, for vectors a and b."""
     a, b = as_tensor(a), as_tensor(b)

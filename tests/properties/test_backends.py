@@ -1,0 +1,108 @@
+"""Both backends compute what the reference says, forward and backward, compiled or not."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+import tinygen as tg
+from tests.properties.harness import cotangent, holds, op_of, vjp
+from tinygen.autograd.spec import SPECS
+from tinygen.testing.strategies import calls
+
+
+@holds(15)
+@given(data=st.data())
+def test_both_backends_agree_with_the_reference_and_with_each_other(name, data):
+    call = data.draw(calls(SPECS[name].case))
+    expected = SPECS[name].reference(*call.arrays, **call.parameters)
+    found = []
+    for backend in ("numpy", "numba"):
+        with tg.backend(backend):
+            y, g, gradients = vjp(op_of(name, call), call.arrays, cotangent)
+        assert y.dtype == np.float64
+        np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-13, strict=True)
+        found.append(gradients)
+    for a, b in zip(*found, strict=True):
+        atol = 1e-14 * np.abs(g).sum()
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=atol, strict=True)
+
+
+# Runs every op once, forward and backward, and prints its name and the digits of the results.
+UNCOMPILED = """
+import numpy as np
+from tests.properties.test_backends import examples
+for name, numbers in examples().items():
+    print(name, *(float(v).hex() for v in numbers))
+"""
+
+
+def examples() -> dict[str, np.ndarray]:
+    """For each op, the numbers of one call and of its gradients."""
+    return {name: _example(name) for name in sorted(SPECS)}
+
+
+def _example(name):
+    rng = np.random.default_rng(5)
+    call = SPECS[name].case(PlainDraw(rng))
+    y, _, gradients = vjp(op_of(name, call), tuple(map(np.asarray, call.arrays)), cotangent)
+    return np.concatenate([np.ravel(a) for a in (y, *gradients)])
+
+
+class PlainDraw:
+    """A `Draw` by NumPy's generator: the same numbers in any process."""
+
+    def __init__(self, rng):
+        self.rng = rng
+
+    def integer(self, low, high):
+        return int(self.rng.integers(low, high + 1))
+
+    def choice(self, options):
+        return options[self.integer(0, len(options) - 1)]
+
+    def shape(self, min_dims=0, max_dims=3, min_side=0, max_side=4):
+        return tuple(
+            self.integer(max(min_side, 1), max_side)
+            for _ in range(self.integer(max(min_dims, 1), max_dims))
+        )
+
+    def broadcastable(self, count):
+        full = self.shape(1, 3)
+        return [tuple(self.choice([side, 1]) for side in full) for _ in range(count)]
+
+    def array(self, shape, domain=None):
+        low, high, avoid, gap = domain or (-3.0, 3.0, (), 0.05)
+        grid = np.arange(low, high, 1 / 16)
+        grid = grid[[all(abs(v - point) >= gap for point in avoid) for v in grid]]
+        return np.asarray(self.rng.choice(grid, shape))
+
+    def distinct(self, shape):
+        return np.asarray(self.rng.permutation(int(np.prod(shape))).reshape(shape) / 8.0)
+
+
+@functools.cache
+def uncompiled() -> dict[str, np.ndarray]:
+    done = subprocess.run(
+        [sys.executable, "-c", UNCOMPILED],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1", "TINYGEN_BACKEND": "numba"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    return {name: np.array([float.fromhex(n) for n in numbers]) for name, *numbers in lines}
+
+
+@holds(15)
+def test_without_the_jit_the_results_are_the_same(name):
+    with tg.backend("numba"):
+        compiled = _example(name)
+    np.testing.assert_allclose(uncompiled()[name], compiled, rtol=1e-13, atol=1e-14, strict=True)

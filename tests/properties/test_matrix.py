@@ -1,0 +1,66 @@
+"""No op escapes: each has a specification, faces every property or says why not, and is run backward by some test."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygen as tg
+from tests.properties.__main__ import empty_cells, load, matrix
+from tests.properties.harness import REASONS, cotangent, op_of
+from tinygen.autograd import Fused, Op, Tensor, ops
+from tinygen.autograd.spec import SPECS
+from tinygen.testing.strategies import calls
+
+# Public names that are not ops of one array result; tests/test_ops.py has a test for each.
+BY_HAND = {"as_tensor", "slogdet", "split"}
+
+
+def test_every_public_op_has_a_specification():
+    specified = {name.lstrip("_") for name in SPECS}
+    assert set(ops.__all__) - specified == BY_HAND
+
+
+def test_every_op_faces_every_property_or_says_why_not():
+    load()
+    assert empty_cells() == []
+    assert all(len(reason) > 8 for reasons in REASONS.values() for reason in reasons.values())
+    assert matrix().endswith(" 0 empty")
+
+
+def op_classes(base: type[Op] = Op) -> set[type[Op]]:
+    found = {c for child in base.__subclasses__() for c in {child, *op_classes(child)}}
+    return {
+        c for c in found if c.__module__.startswith(ops.__name__) and c.forward is not Op.forward
+    }
+
+
+@settings(max_examples=15)
+@given(data=st.data())
+def differentiate_twice(name, data):
+    call = data.draw(calls(SPECS[name].case, max_side=2))
+    # In float32, so that astype to float64 is not a matter of course.
+    leaves = [Tensor(x.astype(np.float32), requires_grad=True) for x in call.arrays]
+    y = op_of(name, call)(*leaves)
+    u = Tensor(cotangent(y.shape), requires_grad=True)
+    gradients = tg.autograd.grad(y, leaves, u, create_graph=True)
+    connected = [g for g in gradients if g.requires_grad]
+    if connected:
+        seeds = [cotangent(g.shape) for g in connected]
+        tg.autograd.grad(connected, [*leaves, u], seeds, allow_unused=True)
+
+
+def test_every_op_is_run_backward_by_some_specification(monkeypatch):
+    ran = set()
+    original = Op.cotangents
+
+    def recording(self, g):
+        ran.add(type(self))
+        return original(self, g)
+
+    monkeypatch.setattr(Op, "cotangents", recording)
+    for name in SPECS:
+        differentiate_twice(name)
+    assert Fused not in op_classes()
+    assert op_classes() - ran == set()

@@ -1,0 +1,212 @@
+"""What a user calls: `check_grads` for functions of tensors, `check_vjp` and `check_grad` for plain NumPy.
+
+Each turns what it is given into a `check.Claim` about float64 arrays. A gradient of a gradient is
+the same claim again, about the function (x, u) -> vjp(u) at x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tinygen.autograd import Tensor, grad, grad_enabled, set_grad_enabled
+from tinygen.testing.check import Claim, GradientMismatch, verify
+from tinygen.testing.numerical import Arrays
+from tinygen.testing.report import name_of, reproduction
+
+
+def check_grads(
+    f: Callable, *args: object, order: int = 2, analytic: Callable | None = None
+) -> None:
+    """Prove the gradients of `f`, a function of tensors, at `args`.
+
+    Every array, tensor or Python float among `args` that holds floats is converted to float64 and
+    differentiated; anything else is handed to `f` as it is. `f` returns a tensor or a tuple of them.
+
+    What is compared is <u, J v>, for drawn cotangents u and for v one element after the other (32
+    elements or fewer in all, else 8 drawn directions per input); a Jacobian of 64 entries or fewer
+    is compared entry by entry too. The numerical side uses steps of 2^-10 and 2^-11 of the element
+    moved (or of the largest, or of 1, where that is more exact), extrapolated. The tolerance is
+    1e-6 of the derivative itself plus a floor of 256 roundings of f, divided by the step. It must
+    not exceed a hundredth of the gradient of that input, unless the derivative is zero to within
+    the floor of a step of 2^-10 max(1, |x|): else it is raised as unproven.
+
+    Args:
+        f: the function; it may be called a few hundred times.
+        args: where to check. Stay clear of kinks: by a thousandth of each value, at least.
+        order: 1 checks the gradient, 2 also its own gradient with respect to inputs and cotangents, and so on.
+        analytic: the same function in NumPy, if it is analytic and takes complex arrays: the gradient is then also held
+            against its complex step, to 1e-12.
+
+    Raises:
+        GradientMismatch: a wrong gradient, or one that changed its arguments. The message says which input and
+            element, both values, and how to run the check again.
+        NearKink: the function is not smooth or not finite around `args`, so that nothing can be proved there.
+    """
+    values = [x.numpy() if isinstance(x, Tensor) else x for x in args]
+    positions, arrays, filled = _floats_of(values)
+
+    def function(*tensors: Tensor) -> tuple[Tensor, ...]:
+        result = f(*filled(tensors))
+        return result if isinstance(result, tuple) else (result,)
+
+    twin = None if analytic is None else _on_complex(analytic, filled)
+    labels = [f"input {i}" for i in positions]
+    options = {} if order == 2 else {"order": order}
+    with _reproducible("check_grads", [f], args, **options):
+        for level in range(1, order + 1):
+            title = name_of(f) if level == 1 else f"{name_of(f)}, derivative {level}"
+            cotangents = verify(Claim(title, labels, *_on_arrays(function), twin), arrays)
+            twin = None
+            function = _pulled(function, len(arrays))
+            arrays = (*arrays, *cotangents)
+            labels = [*labels, *(f"cotangent {i} (level {level})" for i in range(len(cotangents)))]
+
+
+def check_vjp(f: Callable, vjp: Callable, *args: object, analytic: bool = False) -> None:
+    """Prove a hand-written gradient of a plain NumPy function, at `args`.
+
+    Every float or array of floats among `args` is converted to float64 and differentiated. `f`
+    returns an array (or number). Steps and tolerances are those of `check_grads`.
+
+    Args:
+        f: f(*args), a NumPy function.
+        vjp: vjp(g, *args), with g of the shape of f's result: the gradient of sum(g * f(*args)) with respect to the
+            arguments that hold floats: an array, or a tuple with one for each.
+        args: where to check.
+        analytic: f is analytic and takes complex arrays, so use its complex step as well, to 1e-12.
+
+    Raises:
+        GradientMismatch: a wrong gradient, or one that changed its arguments; the message says where.
+        NearKink: the function is not smooth or not finite around `args`.
+    """
+    with _reproducible("check_vjp", [f, vjp], args, **({"analytic": True} if analytic else {})):
+        _check_numpy(f, vjp, args, analytic)
+
+
+def check_grad(f: Callable, gradient: Callable, x: object, *, analytic: bool = False) -> None:
+    """Prove a hand-written gradient of a NumPy function with a single number as result, such as a loss, at `x`.
+
+    Args:
+        f: f(x), one number.
+        gradient: gradient(x), df/dx, of the shape of x.
+        x: an array of floats, or a float.
+        analytic: see `check_vjp`.
+
+    Raises:
+        ValueError: f(x) is not one number.
+        GradientMismatch, NearKink: as `check_vjp`.
+    """
+    if np.size(f(x)) != 1:
+        raise ValueError(
+            f"check_grad: f must return one number, not shape {np.shape(f(x))}; see check_vjp"
+        )
+
+    def vjp(g: np.ndarray, x: np.ndarray) -> np.ndarray:
+        found = _array(gradient(x))
+        return (found * g.reshape(())).astype(found.dtype)
+
+    with _reproducible(
+        "check_grad", [f, gradient], [x], **({"analytic": True} if analytic else {})
+    ):
+        _check_numpy(f, vjp, [x], analytic)
+
+
+def _check_numpy(f: Callable, vjp: Callable, args: Sequence, analytic: bool) -> None:
+    positions, arrays, filled = _floats_of(args)
+
+    def function(xs: Arrays) -> Arrays:
+        return (np.asarray(f(*filled(xs)), np.float64),)
+
+    def pull(xs: Arrays, us: Arrays) -> Arrays:
+        found = vjp(us[0], *filled(xs))
+        return tuple(map(_array, found if isinstance(found, tuple | list) else (found,)))
+
+    labels = [f"input {i}" for i in positions]
+    twin = _on_complex(f, filled) if analytic else None
+    verify(Claim(name_of(f), labels, function, pull, twin), arrays)
+
+
+class _reproducible:
+    """Adds to a GradientMismatch how to call the check again."""
+
+    def __init__(
+        self, checker: str, functions: Sequence[Callable], args: Sequence, **options: object
+    ):
+        self.call, self.options = (checker, functions, args), options
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, GradientMismatch):
+            error.arguments = tuple(self.call[2])
+            error.args = (
+                f"{error}\n  to run it again:\n{reproduction(*self.call, **self.options)}",
+            )
+
+
+def _floats_of(args: Sequence) -> tuple[list[int], Arrays, Callable[[Sequence], list]]:
+    """Where `args` hold floats, those as float64 arrays, and a function that puts others in their places."""
+    positions = [i for i, x in enumerate(args) if _is_float(x)]
+
+    def filled(xs: Sequence) -> list:
+        replaced = list(args)
+        for i, x in zip(positions, xs, strict=True):
+            replaced[i] = x
+        return replaced
+
+    return positions, tuple(np.asarray(args[i], np.float64) for i in positions), filled
+
+
+def _is_float(x: object) -> bool:
+    if not isinstance(x, float | np.generic | np.ndarray):
+        return False
+    return np.asarray(x).dtype.kind == "f"
+
+
+def _array(g: object) -> np.ndarray:
+    """A gradient as an array of its own dtype; Python numbers have none."""
+    return np.asarray(g, np.float64 if isinstance(g, int | float) else None)
+
+
+def _on_complex(f: Callable, filled: Callable) -> Callable[[Arrays], Arrays]:
+    def function(xs: Arrays) -> Arrays:
+        result = f(*filled(xs))
+        return tuple(map(np.asarray, result if isinstance(result, tuple) else (result,)))
+
+    return function
+
+
+def _on_arrays(function: Callable) -> tuple[Callable, Callable]:
+    """A function on tensors as two on arrays: itself, and its vector-Jacobian product."""
+
+    def value(xs: Arrays) -> Arrays:
+        return tuple(y.numpy() for y in function(*map(Tensor, xs)))
+
+    def pull(xs: Arrays, us: Arrays) -> Arrays:
+        gradients = _pulled(function, len(xs))(*map(Tensor, (*xs, *us)))
+        return tuple(g.numpy() for g in gradients)
+
+    return value, pull
+
+
+def _pulled(function: Callable, count: int) -> Callable[..., tuple[Tensor, ...]]:
+    """The function (x_1 .. x_count, u_1 ..) -> the vector-Jacobian product of u at x, itself differentiable."""
+
+    def pulled(*tensors: Tensor) -> tuple[Tensor, ...]:
+        xs, us = tensors[:count], tensors[count:]
+        connected = grad_enabled() and any(t.requires_grad for t in tensors)
+        with set_grad_enabled(True):
+            leaves = [x if x.requires_grad else Tensor(x.numpy(), requires_grad=True) for x in xs]
+            ys = function(*leaves)
+        reached = [(y, u) for y, u in zip(ys, us, strict=True) if y.requires_grad]
+        found: Sequence[Tensor | None] = [None] * count
+        if reached:
+            outputs, cotangents = zip(*reached, strict=True)
+            found = grad(outputs, leaves, cotangents, create_graph=connected, allow_unused=True)
+        return tuple(
+            Tensor(np.zeros(x.shape)) if g is None else g for x, g in zip(xs, found, strict=True)
+        )
+
+    return pulled
