@@ -1,7 +1,13 @@
-"""How thoroughly Hypothesis draws: the same quick examples every time by default, twenty times as many by
-`pytest --hypothesis-profile=nightly`, other ones each time.
+"""How thoroughly Hypothesis draws, and the rule that no tolerance may hide what it compares.
+
+By default the same quick examples are drawn every time; `pytest --hypothesis-profile=nightly` draws
+twenty times as many, other ones each time.
 """
 
+from __future__ import annotations
+
+import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 
 EXAMPLES = 20
@@ -17,3 +23,24 @@ settings.register_profile(
     "nightly", parent=settings.get_profile("default"), max_examples=20 * EXAMPLES, derandomize=False
 )
 settings.load_profile("default")
+
+_assert_allclose = np.testing.assert_allclose
+
+
+def _audited(actual, desired, rtol=1e-7, atol=0, **options):
+    """NumPy's comparison, if its tolerance is at most a hundredth of the largest number compared with.
+
+    A number that is only rounding (all terms cancelled) is told from zero by no tolerance: then it must be tiny.
+    """
+    numbers = np.abs(np.asarray(desired, np.float64))
+    size = float(numbers[np.isfinite(numbers)].max(initial=0))
+    single = np.float32 in (np.asarray(actual).dtype, np.asarray(desired).dtype)
+    rounding = 1e-5 if single else 1e-11
+    assert np.max(rtol, initial=0) <= 1 / 100, f"a tolerance of {rtol} proves nothing"
+    assert np.max(atol, initial=0) <= max(size / 100, rounding), f"a tolerance of {atol} beside numbers of {size}"
+    _assert_allclose(actual, desired, rtol=rtol, atol=atol, **options)
+
+
+@pytest.fixture(autouse=True)
+def no_tolerance_hides_what_it_compares(monkeypatch):
+    monkeypatch.setattr(np.testing, "assert_allclose", _audited)

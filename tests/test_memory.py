@@ -8,14 +8,10 @@ import weakref
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import tinygen as tg
 from tinygen import autograd
-from tinygen.autograd import Op, Tensor
-from tinygen.autograd.spec import SPECS
-from tinygen.testing.strategies import calls
+from tinygen.autograd import Op
 
 
 @pytest.fixture(autouse=True)
@@ -38,53 +34,6 @@ def alive(monkeypatch):
 
     monkeypatch.setattr(Op, "enter_graph", recording)
     return lambda: [type(ref()).__name__ for ref in made if ref() is not None]
-
-
-@pytest.fixture(scope="module")
-def drawn_calls():
-    """One call for each op, of some size."""
-    found = {}
-
-    @settings(max_examples=10)
-    @given(data=st.data())
-    def draw(name, data):
-        call = data.draw(calls(SPECS[name].case))
-        found.setdefault(name, call)
-        if sum(x.size for x in call.arrays) > sum(x.size for x in found[name].arrays):
-            found[name] = call
-
-    for name in SPECS:
-        draw(name)
-    return found
-
-
-def run(name, call):
-    leaves = [Tensor(x, requires_grad=True) for x in call.arrays]
-    return leaves, SPECS[name].op(*leaves, **call.parameters)
-
-
-@pytest.mark.parametrize("name", sorted(SPECS))
-def test_a_dropped_graph_dies_at_once(name, drawn_calls, alive):
-    leaves, y = run(name, drawn_calls[name])
-    dead = weakref.ref(y), *map(weakref.ref, leaves)
-    assert alive() or name == "astype"
-    del leaves, y
-    assert alive() == []
-    assert [ref() for ref in dead] == [None] * len(dead)
-
-
-@pytest.mark.parametrize("name", sorted(SPECS))
-def test_a_differentiated_graph_dies_at_once(name, drawn_calls, alive):
-    leaves, y = run(name, drawn_calls[name])
-    seed = np.ones(y.shape)
-    first = autograd.grad(y, leaves, Tensor(seed, requires_grad=True), create_graph=True)
-    connected = [g for g in first if g.requires_grad]
-    if connected:
-        seeds = [np.ones(g.shape) for g in connected]
-        second = autograd.grad(connected, leaves, seeds, create_graph=True, allow_unused=True)
-        del second
-    del first, connected, leaves, y
-    assert alive() == []
 
 
 def test_backward_frees_what_was_saved(alive):

@@ -74,11 +74,12 @@ class Slope(NamedTuple):
     value: Arrays
     floor: Arrays  # what may be only rounding
     step: float
+    spread: float = 0.0  # how far two steps disagree
     kink: str = ""  # why there may be no derivative here; "" where f looks smooth
 
     def error(self) -> tuple[bool, float, float]:
-        """To compare by: smooth or not, the relative floor, the absolute."""
-        total = sum(float(np.sum(a)) for a in self.floor)
+        """To compare by: smooth or not, then the relative error, then the absolute."""
+        total = self.spread + sum(float(np.sum(a)) for a in self.floor)
         size = sum(float(np.sum(np.abs(a))) for a in self.value)
         return bool(self.kink), total / (size + total or 1.0), total
 
@@ -93,10 +94,10 @@ def _central(f: Function, arrays: Arrays, centre: Arrays, d: Direction, step: fl
         samples = [f(d.moved(arrays, s * step)) for s in (-1.0, -0.5, 0.5, 1.0)]
         if not all(np.isfinite(a).all() for sample in samples for a in sample):
             nothing = tuple(np.zeros(y.shape) for y in centre)
-            return Slope(nothing, nothing, step, f"f is not finite {step:.1e} away")
+            return Slope(nothing, nothing, step, kink=f"f is not finite {step:.1e} away")
         largest = max(float(np.abs(a).max(initial=0)) for a in (*arrays, *samples[0]))
         kink = _kink(f, arrays, [*samples[:2], centre, *samples[2:]], d, step, ROUNDING * largest)
-        value, floor = [], []
+        value, floor, spread = [], [], 0.0
         for far_back, near_back, near, far in zip(*samples, strict=True):
             coarse = (far - far_back) / (2 * step)
             fine = (near - near_back) / step
@@ -104,10 +105,12 @@ def _central(f: Function, arrays: Arrays, centre: Arrays, d: Direction, step: fl
             rounding = np.maximum(ROUNDING * size, 8 * EPS * size.max(initial=0)) / step
             # Where f cancels larger numbers (the log-softmax of one element is x - x), what the two
             # steps disagree by is rounding, too: up to that of the largest number around.
-            cancelled = np.minimum(np.abs(coarse - fine), ROUNDING * largest / step)
+            apart = np.abs(coarse - fine)
+            cancelled = np.minimum(apart, ROUNDING * largest / step)
             value.append((4 * fine - coarse) / 3)
             floor.append(np.maximum(rounding, cancelled))
-    return Slope(tuple(value), tuple(floor), step, kink)
+            spread += float(np.sum(apart))
+    return Slope(tuple(value), tuple(floor), step, spread, kink)
 
 
 def _kink(

@@ -28,7 +28,7 @@ class Relu(Op):
 
 @specified(lambda x: np.maximum(x, 0), elementwise(KINK_AT_0), twice=False)
 def relu(x: ArrayLike) -> Tensor:
-    """max(x, 0). The gradient at 0 is 0."""
+    """max(x, 0). The gradient at 0 is 0, and at NaN."""
     return Relu.apply(x)
 
 
@@ -75,7 +75,7 @@ def _alpha_case(d: Draw) -> Call:
 
 @specified(lambda x, alpha: np.where(x > 0, x, alpha * (np.exp(x) - 1)), _alpha_case)
 def elu(x: ArrayLike, alpha: float = 1.0) -> Tensor:
-    """x for x > 0, else alpha (e^x - 1). Clevert et al. (2016)."""
+    """x for x > 0, else alpha (e^x - 1). The gradient at 0 is alpha. Clevert et al. (2016)."""
     x = as_tensor(x)
     positive = x > 0
     # The double where: e^x of a large positive x would overflow, and 0 * inf is NaN.
@@ -98,7 +98,10 @@ class Gelu(Op):
 
 @specified(lambda x: x * 0.5 * (1 + erf_series(x / math.sqrt(2))), elementwise(REALS))
 def gelu(x: ArrayLike) -> Tensor:
-    """x Phi(x), Phi the standard normal distribution function (the exact form). Hendrycks and Gimpel (2016)."""
+    """x Phi(x), Phi the standard normal distribution function (the exact form). Hendrycks and Gimpel (2016).
+
+    The formulas make 0 * inf at infinities: the value at -inf is NaN, and so is the gradient at both.
+    """
     return Gelu.apply(x)
 
 
@@ -117,5 +120,8 @@ class Silu(Op):
 
 @specified(lambda x: x / (1 + np.exp(-x)), elementwise(REALS))
 def silu(x: ArrayLike) -> Tensor:
-    """x sigmoid(x), also called swish. Elfwing et al. (2018)."""
+    """x sigmoid(x), also called swish. Elfwing et al. (2018).
+
+    The formulas make 0 * inf at infinities: the value at -inf is NaN, and so is the gradient at both.
+    """
     return Silu.apply(x)

@@ -95,7 +95,7 @@ class Power(Op):
     """y = a^b, dy/da = b a^(b-1), dy/db = y log a.
 
     At b = 0 dy/da is 0 for every a, 0 included; at a = 0 dy/db is 0 for b >= 0 (the limit from the
-    right), at b = 0 too.
+    right), at b = 0 too, and -inf for b < 0. For a < 0 dy/db is NaN: no power near b is a number.
     """
 
     floating = False
@@ -111,12 +111,12 @@ class Power(Op):
             if isinstance(b, Tensor):
                 exponent = where((a._data == 0) & (b._data == 0), 1.0, b - 1.0)
             else:
-                exponent = b - 1 if b else 1
+                exponent = b - 1 if b else 0
             da = g * b * power(a, exponent)
         if self.needs[1]:
             base = a if isinstance(a, Tensor) else Tensor(np.asarray(a, y.dtype))
-            at_zero = base == 0
-            db = where(at_zero, 0.0, g * y * log(where(at_zero, 1.0, base)))
+            flat = (base._data == 0) & (b._data >= 0)
+            db = where(flat, 0.0, g * y * log(where(flat, 1.0, base)))
         return da, db
 
 
@@ -167,7 +167,7 @@ def square(x: ArrayLike) -> Tensor:
 
 
 class Sqrt(Op):
-    """y = sqrt x, dy/dx = 1 / (2y): infinite at 0, as the function is vertical there."""
+    """y = sqrt x, dy/dx = 1 / (2y): infinite at 0, as the function is vertical there, with the sign of the zero."""
 
     def forward(self, x):
         return self.keep(np.sqrt(x))
@@ -220,7 +220,7 @@ def sign(x: ArrayLike) -> Tensor:
 
 
 class Maximum(Op):
-    """The cotangent goes to the larger input; a tie shares it evenly."""
+    """The cotangent goes to the larger input; a tie shares it evenly, and so does a result that is NaN."""
 
     floating = False
     choose = staticmethod(np.maximum)

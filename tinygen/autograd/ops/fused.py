@@ -154,7 +154,10 @@ class BceWithLogitsGrad(Fused):
     lambda d: _rows(d, REALS, Domain(0.0, 1.0)),
 )
 def binary_cross_entropy_with_logits(logits: ArrayLike, targets: ArrayLike) -> Tensor:
-    """-log Bernoulli(t; sigmoid(l)) in nats, summed over the last axis: (..., n) and (..., n) to (...)."""
+    """-log Bernoulli(t; sigmoid(l)) in nats, summed over the last axis: (..., n) and (..., n) to (...).
+
+    Finite logits of any size are fine; an infinite one may give NaN.
+    """
     return _per_row(BceWithLogits, "binary_cross_entropy_with_logits", logits, targets)
 
 
@@ -203,7 +206,10 @@ def _cross_entropy_reference(logits, labels):
 
 @specified(_cross_entropy_reference, _labels_case)
 def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
-    """-log softmax(logits)[label] in nats: logits (..., n), integer labels (...) in [0, n), to (...)."""
+    """-log softmax(logits)[label] in nats: logits (..., n), integer labels (...) in [0, n), to (...).
+
+    A logit of -inf is a class that cannot be: +inf where it is the label's, NaN where all are.
+    """
     logits = as_tensor(logits)
     labels = np.array(labels._data if isinstance(labels, Tensor) else labels)
     if labels.dtype.kind not in "iu":
@@ -252,7 +258,10 @@ def _gaussian_reference(x, mean, log_var):
 
 @specified(_gaussian_reference, lambda d: _rows(d, REALS, REALS, Domain(-1.5, 1.5)))
 def gaussian_log_density(x: ArrayLike, mean: ArrayLike, log_var: ArrayLike) -> Tensor:
-    """log N(x; mean, diag e^log_var) in nats, summed over the last axis; the arguments broadcast, (..., n) to (...)."""
+    """log N(x; mean, diag e^log_var) in nats, summed over the last axis; the arguments broadcast, (..., n) to (...).
+
+    NaN for a log_var of -inf: no variance, no density.
+    """
     return _per_row(GaussianLogDensity, "gaussian_log_density", x, mean, log_var)
 
 

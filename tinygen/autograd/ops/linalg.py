@@ -312,7 +312,10 @@ def _log_abs_det(a: ArrayLike) -> Tensor:
 
 
 def slogdet(a: ArrayLike) -> tuple[Tensor, Tensor]:
-    """(sign, log |det A|) of square matrices; the sign has no gradient, and (0, -inf) stands for a singular A."""
+    """(sign, log |det A|) of square matrices; the sign has no gradient, and (0, -inf) stands for a singular A.
+
+    There is no gradient at a singular A: backward raises ValueError.
+    """
     a = as_tensor(a)
     _check_square("slogdet", a)
     logarithm = _log_abs_det(a)

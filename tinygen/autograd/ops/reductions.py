@@ -101,7 +101,7 @@ def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: flo
 
 @specified(lambda *a, **k: np.sqrt(_var_reference(*a, **k)), _spread_case)
 def std(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
-    """The square root of `var`; its gradient is not finite where all elements are equal."""
+    """The square root of `var`; its gradient is NaN where all elements are equal."""
     return sqrt(var(x, axis, keepdims, correction))
 
 

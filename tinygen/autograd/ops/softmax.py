@@ -100,7 +100,10 @@ def _logsumexp_reference(x, axis, keepdims):
 
 @specified(_logsumexp_reference, reduction(min_side=1))
 def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """log sum e^x over `axis`, in one pass: -inf (with gradient zero) where all are -inf, +inf where one is."""
+    """log sum e^x over `axis`, in one pass: -inf (with gradient zero) where all are -inf, +inf where one is.
+
+    The gradient is NaN for what is +inf itself, and 0 for the finite ones beside it.
+    """
     x = as_tensor(x)
     axes = axes_tuple(axis, x.ndim, "logsumexp")
     result = _along_rows(LogSumExpRows.apply, x, axes)
@@ -115,7 +118,7 @@ def _softmax_reference(x, axis):
 
 @specified(_softmax_reference, along_axis())
 def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
-    """e^x / sum e^x along `axis`: positive numbers that sum to 1."""
+    """e^x / sum e^x along `axis`: positive numbers that sum to 1. NaN where all are -inf or one is +inf."""
     x = as_tensor(x)
     return _along_rows(SoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "softmax"))
 

@@ -60,7 +60,7 @@ class Log(Op):
 
 @specified(np.log, elementwise(POSITIVE))
 def log(x: ArrayLike) -> Tensor:
-    """The natural logarithm: -inf at 0, NaN below."""
+    """The natural logarithm: -inf at 0, NaN below. The gradient is 1/x there, too."""
     return Log.apply(x)
 
 
@@ -76,7 +76,7 @@ class Log1p(Op):
 
 @specified(np.log1p, elementwise(ABOVE_MINUS_ONE))
 def log1p(x: ArrayLike) -> Tensor:
-    """log(1 + x), accurate near 0."""
+    """log(1 + x), accurate near 0: -inf at -1, NaN below. The gradient is 1/(1 + x) there, too."""
     return Log1p.apply(x)
 
 
