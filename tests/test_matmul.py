@@ -146,9 +146,8 @@ def test_nan_and_infinity_spread_as_in_plain_sums(dtype, shape, seed, transposed
     for y in (matmul(a, right), _PRODUCTS[np.dtype(dtype)](a, right, None, 0)):
         odd = ~np.isfinite(expected)
         np.testing.assert_array_equal(y[odd], expected[odd])
-        np.testing.assert_allclose(
-            y[~odd], expected[~odd], rtol=0, atol=k * np.finfo(dtype).eps * 64
-        )
+        error = np.abs(y[~odd] - expected[~odd])
+        assert error.max(initial=0) <= k * np.finfo(dtype).eps * 64  # of terms that may cancel
     for activation in ACTIVATIONS:
         y = linear(a, right.T, None, activation)
         with np.errstate(all="ignore"):

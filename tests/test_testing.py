@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import textwrap
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import find, given
 from hypothesis import strategies as st
 
 import tinygen as tg
 from tinygen.autograd import Op
 from tinygen.autograd.spec import Domain
-from tinygen.testing import GradientMismatch, check_grads, check_vjp, strategies
+from tinygen.testing import (
+    GradientMismatch,
+    NearKink,
+    check_grad,
+    check_grads,
+    check_vjp,
+    strategies,
+)
 
 X = np.array([[0.5, -1.5, 2.0], [1.0, 0.25, -0.75]])
 W = np.array([[1.0, 2.0, -1.0], [0.5, -2.0, 3.0]])
@@ -176,9 +186,7 @@ def test_a_mistake_in_one_element_is_located():
         check_vjp(np.sin, vjp, X)
     message = str(caught.value)
     assert message.startswith("sin, input 0, at index [1, 2], with a drawn cotangent: analytic ")
-    analytic, numeric = (
-        float(part.split()[1].rstrip(",")) for part in message.split(": ")[1].split(", ")[:2]
-    )
+    analytic, numeric = (float(part.split()[1]) for part in message.split(": ")[1].split(", ")[:2])
     assert analytic == pytest.approx(1.5 * numeric)
     assert "error 5e+05 tolerances of " in message
 
@@ -193,16 +201,171 @@ def test_a_tolerance_never_covers_the_gradient():
         check_vjp(lambda x: 1 + 0 * x, lambda g, x: 1e-9 * g, np.array([1.0, 2.0]))
 
 
-def test_a_kink_is_not_hidden():
-    with pytest.raises(GradientMismatch):
-        check_grads(tg.relu, np.array([1.0, 0.0]))
-    with pytest.raises(GradientMismatch, match="as at a kink"):
-        check_vjp(lambda x: np.abs(x - 1), lambda g, x: g * np.sign(x - 1), np.array([1 + 4e-4]))
+# Where there is no derivative ----------------------------------------------------------------------------------
+
+AWAY = [
+    0.0,
+    1e-12,
+    1e-6,
+    1e-4,
+    2e-4,
+    3e-4,
+    4e-4,
+    4.5e-4,
+    4.8e-4,
+    6e-4,
+    8e-4,
+    9e-4,
+]  # in steps of 9.8e-4
+
+
+@pytest.mark.parametrize("away", [*AWAY, *(-a for a in AWAY[1:])])
+@pytest.mark.parametrize(
+    ("f", "vjp"),
+    [
+        (lambda x: np.abs(x - 1), lambda g, x: g * np.sign(x - 1)),
+        (lambda x: np.maximum(x, 1), lambda g, x: g * (x > 1)),
+        (lambda x: np.where(x > 1, x**2, 3 * x), lambda g, x: g * np.where(x > 1, 2 * x, 3)),
+        (lambda x: np.round(x + 0.5), lambda g, x: 0 * g),
+        (
+            lambda x: np.exp(x) + 0.01 * np.abs(x - 1),
+            lambda g, x: g * (np.exp(x) + 0.01 * np.sign(x - 1)),
+        ),
+    ],
+)
+def test_a_kink_or_jump_within_a_step_is_called_one(f, vjp, away):
+    """Whatever the gradient claims, right on one side or wrong on both."""
+    for claim in (vjp, lambda g, x: 2 * vjp(g, x)):
+        with pytest.raises(NearKink, match=r"input 0, at index \[0\].*kink or jump within"):
+            check_vjp(f, claim, np.array([1 + away]))
+
+
+@pytest.mark.parametrize("away", [0.002, 0.1])
+def test_a_kink_further_away_does_not_matter(away):
+    for x in (1 + away, 1 - away):
+        check_vjp(lambda x: np.abs(x - 1), lambda g, x: g * np.sign(x - 1), np.array([x]))
+
+
+def test_a_gradient_by_convention_is_not_vouched_for():
+    for op in (tg.relu, tg.abs, tg.sign, lambda x: tg.maximum(x, 0.0)):
+        with pytest.raises(NearKink):
+            check_grads(op, np.array([1.0, 0.0]))
+    with pytest.raises(NearKink):
+        check_grads(tg.max, np.array([2.0, 1.0, 2.0]))
+
+
+def test_a_kink_of_the_gradient_is_found_at_order_2():
+    with pytest.raises(NearKink, match="<lambda>, input 0"):  # its slope has a kink
+        check_grads(lambda x: x * tg.relu(x), np.array([0.0, 1.0]), order=1)
+    check_grads(lambda x: x * x * tg.relu(x), np.array([0.0, 1.0]), order=1)
+    with pytest.raises(NearKink, match="derivative 2, input 0"):
+        check_grads(lambda x: x * x * tg.relu(x), np.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("f", "slope"),
+    [
+        (lambda x: x**3, lambda x: 3 * x**2),
+        (lambda x: x**5, lambda x: 5 * x**4),
+        (np.cos, lambda x: -np.sin(x)),
+        (lambda x: np.sin(20 * x), lambda x: 20 * np.cos(20 * x)),
+        (lambda x: np.exp(-50 * x**2), lambda x: -100 * x * np.exp(-50 * x**2)),
+        (lambda x: np.log1p(np.exp(100 * x)) / 100, lambda x: 1 / (1 + np.exp(-100 * x))),
+        (lambda x: 1e3 + 1e-3 * x**3, lambda x: 3e-3 * x**2),
+    ],
+)
+@pytest.mark.parametrize("x", [0.0, 1e-3, 0.3, -1.0, 2.0])
+def test_a_smooth_function_is_not_taken_for_kinked(f, slope, x):
+    if (
+        abs(slope(x)) > 1e-6 or x == 0
+    ):  # else the derivative is lost in the rounding of its quotient
+        check_vjp(f, lambda g, x: g * slope(x), np.array([x]))
 
 
 def test_values_that_are_not_finite_are_not_vouched_for():
-    with np.errstate(all="ignore"), pytest.raises(GradientMismatch, match="not finite"):
-        check_vjp(np.log, lambda g, x: g / x, np.array([0.0, 1.0]))
+    with np.errstate(all="ignore"):
+        with pytest.raises(NearKink, match="the value at this point is not finite"):
+            check_vjp(np.log, lambda g, x: g / x, np.array([0.0, 1.0]))
+        with pytest.raises(NearKink, match=r"input 0, at index \[1\].*is not finite 9.8e-04 away"):
+            check_vjp(np.arcsin, lambda g, x: g / np.sqrt(1 - x * x), np.array([0.5, 0.9995]))
+
+
+# The complex step ------------------------------------------------------------------------------------------------
+
+
+def test_the_complex_step_sees_what_central_differences_cannot():
+    """A relative error of 1e-9 is within the tolerance of a difference quotient."""
+
+    def slightly_wrong(g, x):
+        return g * np.cos(x) * (1 + 1e-9)
+
+    check_vjp(np.sin, slightly_wrong, X)
+    with pytest.raises(GradientMismatch, match="by the complex step"):
+        check_vjp(np.sin, slightly_wrong, X, analytic=True)
+    check_vjp(np.sin, lambda g, x: g * np.cos(x), X, analytic=True)
+    check_vjp(np.matmul, lambda g, a, b: (g @ b.T, a.T @ g), X, W.T, analytic=True)
+    check_grads(tg.tanh, X, analytic=np.tanh)
+    with pytest.raises(GradientMismatch, match="by the complex step"):
+        check_grads(lambda x: Planted.apply(x, factor=1 + 1e-9), X, analytic=np.sin)
+
+
+def test_a_function_that_is_not_analytic_is_not_taken_for_one():
+    with pytest.raises(GradientMismatch, match="is the function analytic"):
+        check_vjp(np.abs, lambda g, x: g * np.sign(x), X, analytic=True)
+    with pytest.raises(GradientMismatch, match="its analytic twin has another value"):
+        check_grads(tg.tanh, X, analytic=np.sinh)
+
+
+# A gradient of one number ----------------------------------------------------------------------------------------
+
+
+def test_a_gradient_of_one_number():
+    assert check_grad(lambda x: np.sum(x**2), lambda x: 2 * x, X, analytic=True) is None
+    check_grad(lambda x: x * x, lambda x: 2 * x, 0.5)
+    check_grad(lambda x: np.sum(x**2, keepdims=True), lambda x: 2 * x, X)
+    for wrong in (
+        lambda x: x,
+        lambda x: (2 * x).astype(np.float32),
+        lambda x: (2 * x).sum(0),
+        lambda x: -2 * x,
+    ):
+        with pytest.raises(GradientMismatch):
+            check_grad(lambda x: np.sum(x**2), wrong, X)
+    with pytest.raises(ValueError, match="one number"):
+        check_grad(np.sin, np.cos, X)
+
+
+# How to run it again ---------------------------------------------------------------------------------------------
+
+
+def half_wrong(g, x, axis):
+    return np.expand_dims(g, axis) * (0.5 + 0 * x)
+
+
+def total(x, axis):
+    return x.sum(axis)
+
+
+@pytest.mark.parametrize("layout", ["plain", "transposed", "reversed"])
+def test_a_failure_can_be_pasted(layout):
+    """The last lines of the message are a program that fails in the same way."""
+    x = strategies.LAYOUTS[layout](X)
+    with pytest.raises(GradientMismatch) as caught:
+        check_vjp(total, half_wrong, x, 1)
+    assert caught.value.arguments[0] is x
+    first, program = str(caught.value).split("\n  to run it again:\n")
+    with pytest.raises(GradientMismatch) as again:
+        exec(textwrap.dedent(program), {"total": total, "half_wrong": half_wrong})
+    assert str(again.value).split("\n")[0] == first
+
+
+def test_an_op_with_parameters_can_be_pasted():
+    with pytest.raises(NearKink) as caught:
+        check_grads(functools.partial(tg.max, axis=(0, 1), keepdims=True), np.ones((1, 2)), order=1)
+    program = str(caught.value).split("to run it again:\n")[1]
+    assert "tinygen.max, axis=(0, 1), keepdims=True), np.array([[1.0, 1.0]]), order=1)" in program
+    with pytest.raises(NearKink):
+        exec(textwrap.dedent(program), {})
 
 
 # Strategies --------------------------------------------------------------------------------------------------
@@ -216,6 +379,23 @@ def test_arrays_keep_to_their_domain(data):
     assert ((x >= -2) & (x <= 3)).all()
     assert (np.abs(x) >= 0.25).all()
     assert (np.abs(x - 1) >= 0.25).all()
+
+
+@given(x=strategies.special_arrays(strategies.shapes(min_dims=1, min_side=3), np.float32))
+def test_special_arrays_keep_their_dtype(x):
+    assert x.dtype == np.float32
+
+
+def test_special_arrays_hold_every_kind_of_number():
+    holds = {
+        "negative zero": lambda x: np.any((x == 0) & np.signbit(x)),
+        "subnormal": lambda x: np.any((x != 0) & (np.abs(x) < np.finfo(x.dtype).tiny)),
+        "infinity": lambda x: np.any(np.isinf(x)),
+        "nan": lambda x: np.any(np.isnan(x)),
+        "tie": lambda x: np.any(np.diff(np.sort(x)) == 0),
+    }
+    for wanted in holds.values():
+        assert wanted(find(strategies.special_arrays((3,)), wanted))
 
 
 @given(data=st.data())

@@ -98,7 +98,7 @@ def tying(m):
 known("max", tying)(lambda x, **p: extreme(np.max, x, **p))
 known("min", tying)(lambda x, **p: extreme(np.min, x, **p))
 known("var", spread_case)(var)
-known("std", spread_case, "y")(lambda x, **p: sqrt(var(x, **p)))
+known("std", spread_case)(lambda x, **p: sqrt(var(x, **p)))
 known("norm", norm_case, "0y")(lambda x, **p: sqrt(total(multiply(x, x), **p)))
 known("logsumexp", logsumexp_case, "y")(logsumexp)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen as tg
-from tests.properties.harness import cotangent, holds, op_of
+from tests.properties.harness import cotangent, holds, op_of, vjp
 from tinygen.autograd import Tensor
 from tinygen.autograd.spec import SPECS
+from tinygen.testing import check_grads
 from tinygen.testing.strategies import calls
 
 
@@ -49,3 +53,84 @@ def test_the_third_derivative_of_a_composition_is_the_slope_of_the_second(name, 
     assert abs(sum(map(np.sum, products)) - difference) <= 1e-8 + rounding + 1e-4 * sum(
         np.abs(p).sum() for p in products
     )
+
+
+@holds(1)
+@given(data=st.data())
+def test_the_gradient_of_one_input_does_not_depend_on_which_others_have_one(name, data):
+    """A rule is told which cotangents are needed: each alone must be what it is among all, and its gradient, too."""
+    call = data.draw(calls(SPECS[name].case))
+    f = op_of(name, call)
+    _, g, together = vjp(f, call.arrays, cotangent)
+    for i, x in enumerate(call.arrays):
+        t = Tensor(np.array(x), requires_grad=True)
+        u = Tensor(g, requires_grad=True)
+        y = f(*call.arrays[:i], t, *call.arrays[i + 1 :])
+        (alone,) = tg.autograd.grad(y, t, u, create_graph=True)
+        np.testing.assert_array_equal(alone, together[i])
+        if alone.requires_grad:
+            v = cotangent(x.shape, seed=3)
+            asked = [
+                tg.autograd.grad(alone, s, v, retain_graph=True, allow_unused=True) for s in (t, u)
+            ]
+            both = tg.autograd.grad(alone, (t, u), v, allow_unused=True)
+            for (a,), b in zip(asked, both, strict=True):
+                assert (a is None) == (b is None)
+                assert a is None or np.array_equal(a, b)
+
+
+# Broadcasting --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["add", "subtract", "multiply", "divide", "power", "reparameterise", "_where"]
+)
+@pytest.mark.parametrize(
+    "shapes", [[(3, 2), (3, 2)], [(3, 1), (1, 2)], [(3, 2), (2,)], [(1, 1), (2, 3, 2)]]
+)
+def test_ops_of_several_arrays_along_each_axis(name, shapes):
+    """Drawn shapes seldom have two long axes, along which an element could be taken for its neighbour."""
+    rng = np.random.default_rng(6)
+    shapes = [*shapes, (3, 2)][: 3 if name == "reparameterise" else 2]
+    xs = [rng.uniform(0.5, 2.0, size=shape) for shape in shapes]
+    options = {"condition": rng.normal(size=(3, 2)) > 0} if name == "_where" else {}
+    check_grads(functools.partial(SPECS[name].op, **options), *xs, order=1)
+
+
+def test_take_along_axis_of_one_row_by_many():
+    x, indices = np.array([[1.0, 2, 4]]), np.array([[2, 0], [1, 1], [0, 0]])
+    np.testing.assert_array_equal(
+        tg.take_along_axis(x, indices, 1), np.take_along_axis(x, indices, 1)
+    )
+    check_grads(lambda t: tg.take_along_axis(t, indices, 1), x, order=1)
+
+
+def test_einsum_of_operands_with_different_batches():
+    rng = np.random.default_rng(7)
+    for shapes in ([(2, 4, 3), (4, 3)], [(3,), (2, 4, 3)]):
+        xs = [rng.normal(size=shape) for shape in shapes]
+        f = functools.partial(tg.einsum, "...i,...i->...")
+        np.testing.assert_allclose(f(*xs), np.einsum("...i,...i->...", *xs), rtol=1e-13)
+        check_grads(f, *xs, order=1)
+
+
+# Dtypes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sum", "prod", "cumsum"])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.bool_, np.int64, np.float32, np.float64])
+def test_sums_and_products_have_numpys_dtype(name, dtype):
+    """Small integers are added up in larger ones."""
+    x = np.array([100, 100, 100]).astype(dtype)
+    got, expected = getattr(tg, name)(x, axis=0).numpy(), getattr(np, name)(x, axis=0)
+    np.testing.assert_array_equal(got, expected)
+    assert got.dtype == expected.dtype
+
+
+def test_a_number_beside_integers_and_floats_takes_the_dtype_of_the_floats():
+    z = tg.reparameterise(np.zeros(2, np.int64), 0.5, np.ones(2, np.float32))
+    assert z.dtype == np.float32
+
+
+def test_astype_of_an_array_is_a_tensor_even_if_nothing_changes():
+    assert isinstance(tg.astype(np.ones(2), np.float64), Tensor)

@@ -3,8 +3,8 @@
 Along a direction v, D(h) = (f(x + hv) - f(x - hv)) / 2h is off by O(h^2); Richardson's
 (4 D(h/2) - D(h)) / 3 is off by O(h^4), so that a step of a thousandth of x already leaves about
 ten correct digits. What then limits it is rounding: f is known to a few of its last bits, and the
-quotient divides that by h. Both estimates are returned: the derivative, and its floor, the part
-of it that may be only rounding. No such quotient means anything across a kink, so the same samples
+quotient divides that by h. Both are returned: the derivative, and its floor, the part of it that
+may be only rounding or what the extrapolation left. No such quotient means anything across a kink, so the same samples
 also tell whether f is smooth there.
 
 Where f is analytic, Im f(x + ihv) / h is the derivative with no difference taken, so h can be so
@@ -25,7 +25,7 @@ STEP = 2.0**-10  # relative to the element that moves
 EPS = float(np.finfo(np.float64).eps)
 ROUNDING = 256 * EPS  # what f is trusted to, relative to its size
 IMAGINARY = 1e-100  # the complex step, relative to the element that moves
-BEND = 1e-3  # samples that miss a parabola by more of their own change are looked at more closely
+BEND = 1e-5  # samples that miss a parabola by more of their own change are looked at more closely
 
 
 class Direction(NamedTuple):
@@ -72,7 +72,7 @@ class Slope(NamedTuple):
     """The derivative of each output along a direction, and how it was found."""
 
     value: Arrays
-    floor: Arrays  # what may be only rounding
+    floor: Arrays  # what may be only rounding or truncation
     step: float
     spread: float = 0.0  # how far two steps disagree
     kink: str = ""  # why there may be no derivative here; "" where f looks smooth
@@ -108,7 +108,8 @@ def _central(f: Function, arrays: Arrays, centre: Arrays, d: Direction, step: fl
             apart = np.abs(coarse - fine)
             cancelled = np.minimum(apart, ROUNDING * largest / step)
             value.append((4 * fine - coarse) / 3)
-            floor.append(np.maximum(rounding, cancelled))
+            # A term of fifth order in f (x^5 at 0) leaves 4/15 of what they disagree by.
+            floor.append(np.maximum.reduce([rounding, cancelled, apart / 3]))
             spread += float(np.sum(apart))
     return Slope(tuple(value), tuple(floor), step, spread, kink)
 
@@ -119,8 +120,8 @@ def _kink(
     """What is wrong with f within `step`, given its values at -1, -1/2, 0, 1/2 and 1 of it; "" if it is smooth.
 
     What is left of five samples when a parabola is taken out is the bend. With half the step a smooth function's falls
-    to an eighth or less (it is of third order), that of a kink to a half (of first order), that of a jump not at all,
-    and that of a kink which the smaller samples no longer straddle to nothing.
+    to an eighth or less (it is of third order), that of a kink to a half (of first order; a quarter, where only the
+    slope has a kink), that of a jump not at all, and that of a kink which the smaller samples miss to nothing.
     """
     bends = _bends(samples)
     change = np.concatenate(
@@ -134,7 +135,7 @@ def _kink(
         near = [f(d.moved(arrays, s * step)) for s in (-0.5, 0.5)]
         samples = [samples[1], near[0], samples[2], near[1], samples[3]]
         halved = _bends(samples)
-        smooth = (halved <= bends / 4) & (halved >= bends / 64) | (bends <= 64 * rounding)
+        smooth = (halved <= bends / 6) & (halved >= bends / 64) | (bends <= 64 * rounding)
         if (suspects & ~smooth).any():
             return f"f has a kink or jump within {2 * step:.1e}"
         bends = halved

@@ -1,4 +1,9 @@
-"""Hypothesis strategies: arguments for an op's specification, and arrays that are laid out awkwardly in memory.
+"""Hypothesis strategies: arrays to check a gradient at, special values, awkward layouts, arguments for an op.
+
+from hypothesis import given
+from tinygen.testing import check_vjp, strategies
+@given(x=strategies.arrays(strategies.shapes()))
+def test_my_gradient(x): check_vjp(my_function, my_vjp, x)
 
 `HypothesisDraw` gives the cases of `tinygen.autograd.spec` their numbers, so that a failing example
 shrinks: towards small shapes, and values near zero. Numbers lie on a grid of sixteenths. It holds
@@ -80,8 +85,17 @@ def broadcastable_shapes(
     ).map(lambda found: found.input_shapes)
 
 
-def arrays(shape: tuple[int, ...], domain: Domain = REALS) -> st.SearchStrategy[np.ndarray]:
-    """float64 arrays with elements in `domain`, on a grid of sixteenths."""
+def arrays(
+    shape: tuple[int, ...] | st.SearchStrategy, domain: Domain = REALS
+) -> st.SearchStrategy[np.ndarray]:
+    """float64 arrays with elements in `domain`, on a grid of sixteenths.
+
+    Args:
+        shape: a shape, or a strategy of shapes.
+        domain: `Domain(low, high, avoid, gap)`, which keeps `gap` away from the points `avoid`: kinks and poles.
+    """
+    if isinstance(shape, st.SearchStrategy):
+        return shape.flatmap(lambda drawn: arrays(drawn, domain))
     grid = np.arange(np.ceil(domain.low * GRID), np.floor(domain.high * GRID) + 1) / GRID
     for point in domain.avoid:
         grid = grid[np.abs(grid - point) >= domain.gap]
@@ -97,6 +111,21 @@ def distinct_arrays(shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
     size = int(np.prod(shape))
     values = (np.arange(size) - size // 2 + 0.3) / 8
     return st.permutations(range(size)).map(lambda order: values[list(order)].reshape(shape))
+
+
+_SPECIAL = (0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan)
+
+
+def special_arrays(
+    shape: tuple[int, ...] | st.SearchStrategy, dtype: np.typing.DTypeLike = np.float64
+) -> st.SearchStrategy[np.ndarray]:
+    """Arrays of signed zeros, subnormal and huge numbers, infinities, NaN, and many ties among them."""
+    info = np.finfo(dtype)
+    small = (info.smallest_subnormal, info.tiny, info.eps)
+    values = np.array([*_SPECIAL, *small, *(-v for v in small), info.max, info.min], dtype)
+    return hnp.arrays(np.intp, shape, elements=st.integers(0, len(values) - 1)).map(
+        lambda indices: np.asarray(values[indices])
+    )
 
 
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {}

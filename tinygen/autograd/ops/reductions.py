@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from tinygen.autograd.op import Op
-from tinygen.autograd.ops.elementwise import sqrt, square, where
+from tinygen.autograd.ops.elementwise import square, where
 from tinygen.autograd.ops.indexing import take_along_axis
 from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, flip, pad, reshape
 from tinygen.autograd.spec import (
@@ -92,17 +92,24 @@ def _var_reference(x, axis, keepdims, correction):
 @specified(_var_reference, _spread_case)
 def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """sum (x - mean)^2 / (n - correction) over `axis`: correction 0 for the population, 1 for a sample."""
+    centred, count = _centred("var", x, axis, correction)
+    return sum(square(centred), axis, keepdims) * (1 / count)
+
+
+def _centred(name: str, x: ArrayLike, axis: Axis, correction: float) -> tuple[Tensor, float]:
+    """x - mean, and n - correction."""
     x = as_tensor(x)
-    count = _count("var", x, axis) - correction
+    count = _count(name, x, axis) - correction
     if count <= 0:
-        raise ValueError(f"var: too few elements along axis {axis} of shape {x.shape}")
-    return sum(square(x - mean(x, axis, keepdims=True)), axis, keepdims) * (1 / count)
+        raise ValueError(f"{name}: too few elements along axis {axis} of shape {x.shape}")
+    return x - mean(x, axis, keepdims=True), count
 
 
 @specified(lambda *a, **k: np.sqrt(_var_reference(*a, **k)), _spread_case)
 def std(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
-    """The square root of `var`; its gradient is NaN where all elements are equal."""
-    return sqrt(var(x, axis, keepdims, correction))
+    """The square root of `var`; as that of a length, its gradient is 0 where all elements are equal."""
+    centred, count = _centred("std", x, axis, correction)
+    return norm(centred, axis, keepdims) * (1 / math.sqrt(count))
 
 
 class Prod(Reduction):
