@@ -145,22 +145,7 @@ def test_a_gradient_that_is_not_linear_in_the_cotangent_is_found():
         check_grads(WrongInTheCotangent.apply, X, order=1)
 
 
-def softmax(x):
-    e = np.exp(x - x.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
-
-
 MISTAKES = {
-    "sign": (np.cos, lambda g, x: g * np.sin(x)),
-    "factor": (lambda x: x**2, lambda g, x: g * x),
-    "transpose": (lambda x: x @ x.T, lambda g, x: g @ x + g @ x),
-    "missing term": (softmax, lambda g, x: g * softmax(x)),
-    "wrong axis": (lambda x: x[:2, :2].sum(0), lambda g, x: np.pad(np.repeat(g[:, None], 2, 1), ((0, 0), (0, 1)))),
-    "off by one": (lambda x: np.diff(x), lambda g, x: np.pad(g, ((0, 0), (0, 1))) - np.pad(g, ((0, 0), (1, 0))) * 0.9),
-    "detached branch": (lambda x: x * np.maximum(x, 0), lambda g, x: g * np.maximum(x, 0)),
-    "wrong end": (lambda x: x.max(axis=1), lambda g, x: g[:, None] * (x == x.min(axis=1, keepdims=True))),
-    "broadcast": (lambda x: x - x.mean(), lambda g, x: g - g.mean(axis=0)),
-    "dtype": (np.exp, lambda g, x: (g * np.exp(x)).astype(np.float16)),
     "shape": (lambda x: x.sum(axis=0), lambda g, x: g),
     "count": (lambda x: x * 2, lambda g, x: (g * 2, g)),
     "nan": (lambda x: x * 2, lambda g, x: g * np.nan),
@@ -170,7 +155,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_planted_mistakes_in_numpy_gradients_are_found(mistake):
+def test_a_gradient_of_the_wrong_form_is_found(mistake):
+    """tests/test_planted_mistakes.py has those of the wrong value."""
     f, vjp = MISTAKES[mistake]
     with pytest.raises(GradientMismatch):
         check_vjp(f, vjp, X.copy())
@@ -188,7 +174,7 @@ def test_a_mistake_in_one_element_is_located():
     assert message.startswith("sin, input 0, at index [1, 2], with a drawn cotangent: analytic ")
     analytic, numeric = (float(part.split()[1]) for part in message.split(": ")[1].split(", ")[:2])
     assert analytic == pytest.approx(1.5 * numeric)
-    assert "error 5e+05 tolerances of " in message
+    assert float(message.split("error ")[1].split()[0]) > 1e5  # tolerances
 
 
 def test_a_tolerance_never_covers_the_gradient():

@@ -29,8 +29,9 @@ def check_grads(
     is compared entry by entry too. The numerical side uses steps of 2^-10 and 2^-11 of the element
     moved (or of the largest, or of 1, where that is more exact), extrapolated. The tolerance is
     1e-6 of the derivative itself plus a floor: 256 roundings of f, divided by the step, or a third
-    of what the two steps disagree by. It must not exceed a hundredth of the gradient of that input, unless the derivative is zero to within
-    the floor of a step of 2^-10 max(1, |x|): else it is raised as unproven.
+    of what the two steps disagree by. It must not exceed a hundredth of the gradient of that input,
+    unless the derivative is zero to within the floor of a step of 2^-10 max(1, |x|): else it is
+    raised as unproven.
 
     Args:
         f: the function; it may be called a few hundred times.

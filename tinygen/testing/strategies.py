@@ -88,7 +88,7 @@ def broadcastable_shapes(
 def arrays(
     shape: tuple[int, ...] | st.SearchStrategy, domain: Domain = REALS
 ) -> st.SearchStrategy[np.ndarray]:
-    """float64 arrays with elements in `domain`, on a grid of sixteenths.
+    """float64 arrays with elements in `domain`, on a grid of sixteenths; every other one has many ties.
 
     Args:
         shape: a shape, or a strategy of shapes.
@@ -99,11 +99,16 @@ def arrays(
     grid = np.arange(np.ceil(domain.low * GRID), np.floor(domain.high * GRID) + 1) / GRID
     for point in domain.avoid:
         grid = grid[np.abs(grid - point) >= domain.gap]
-    simplest = grid[np.argsort(np.abs(grid), stable=True)]  # an example shrinks to what comes first
+    # An example shrinks to what comes first: whole numbers, then halves, ..., small ones, positive ones.
+    halvings = sum((grid * 2**k % 1 != 0).astype(int) for k in range(4))
+    simplest = grid[np.lexsort((grid < 0, np.abs(grid), halvings))]
     picks = st.integers(0, len(simplest) - 1)
-    return hnp.arrays(np.intp, shape, elements=picks, fill=st.nothing()).map(
-        lambda indices: np.asarray(simplest[indices])
-    )
+
+    def of(elements: st.SearchStrategy[int]) -> st.SearchStrategy[np.ndarray]:
+        return hnp.arrays(np.intp, shape, elements=elements, fill=st.nothing())
+
+    tied = st.lists(picks, min_size=1, max_size=2).flatmap(lambda few: of(st.sampled_from(few)))
+    return (of(picks) | tied).map(lambda indices: np.asarray(simplest[indices]))
 
 
 def distinct_arrays(shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:

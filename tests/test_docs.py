@@ -1,0 +1,59 @@
+"""The pages of docs/ are true: their Python blocks run one after the other, and print what the page says."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+BLOCK = re.compile(r"```(python|text)\n(.*?)```", re.DOTALL)
+
+# Runs the Python blocks of the page that is its argument in one namespace, and prints what each printed.
+RUN = """
+import contextlib, io, json, re, sys
+names, printed = {}, []
+for kind, text in re.findall(r"```(python|text)\\n(.*?)```", open(sys.argv[1]).read(), re.DOTALL):
+    if kind == "python":
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(text, sys.argv[1], "exec"), names)
+        printed.append(out.getvalue())
+print(json.dumps(printed))
+"""
+
+
+def but_for_digits(text: str) -> str:
+    """The text with numbers and lists of numbers masked: their last digits differ between machines."""
+    masked = re.sub(r"-?\d+\.?\d*(e[-+]\d+)?", "#", text)
+    return re.sub(r"\[[#, \n]*\]", "[#]", masked)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_every_block_runs_and_prints_what_the_page_says(page, tmp_path):
+    path = os.pathsep.join([str(DOCS.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(page)],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    printed = iter(json.loads(done.stdout))
+    found = ""
+    for kind, text in BLOCK.findall(page.read_text()):
+        if kind == "python":
+            assert not found, f"the page does not show {found}"
+            found = next(printed)
+        else:
+            assert but_for_digits(found) == but_for_digits(text)
+            found = ""
+    assert not found
+
+
+def test_paths_that_are_named_exist():
+    for page in DOCS.glob("*.md"):
+        for path in re.findall(
+            r"`((?:tinygen|tests|docs|demos|benchmarks)/[\w/.]*)`", page.read_text()
+        ):
+            assert (DOCS.parent / path).exists(), path
