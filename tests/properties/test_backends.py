@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import tinygen as tg
 from tests.properties.harness import cotangent, holds, op_of, vjp
 from tinygen.autograd.spec import SPECS
-from tinygen.testing.strategies import calls
+from tinygen.testing.strategies import calls, special_arrays
 
 
 @holds(15)
@@ -32,6 +32,26 @@ def test_both_backends_agree_with_the_reference_and_with_each_other(name, data):
     for a, b in zip(*found, strict=True):
         atol = 1e-14 * np.abs(g).sum()
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=atol, strict=True)
+
+
+NO_SUCH_MATRICES = dict.fromkeys(
+    ["inv", "solve", "cholesky", "_log_abs_det"], "has no kernel of its own"
+)
+
+
+@holds(15, but=NO_SUCH_MATRICES)
+@given(data=st.data())
+def test_both_backends_agree_at_special_values(name, data):
+    """Signed zeros, subnormal and huge numbers, infinities, NaN; what is added up may cancel, to the rounding of 1."""
+    call = data.draw(calls(SPECS[name].case))
+    arrays = tuple(data.draw(special_arrays(x.shape)) for x in call.arrays)
+    found = []
+    for backend in ("numpy", "numba"):
+        with tg.backend(backend), np.errstate(all="ignore"):
+            y, _, gradients = vjp(op_of(name, call), arrays, cotangent)
+        found.append((y, *gradients))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15, strict=True)
 
 
 # Runs every op once, forward and backward, and prints its name and the digits of the results.

@@ -11,10 +11,49 @@ from hypothesis import strategies as st
 
 import tinygen as tg
 from tests.properties.harness import cotangent, holds, op_of, vjp
+from tests.properties.test_backends import PlainDraw
 from tinygen.autograd import Tensor
 from tinygen.autograd.spec import SPECS
 from tinygen.testing import check_grads
 from tinygen.testing.strategies import calls
+
+
+class Ample(PlainDraw):
+    """Two elements or three along each axis: drawn shapes are mostly of one element or of none."""
+
+    def shape(self, min_dims=0, max_dims=3, min_side=0, max_side=4):
+        dims = self.integer(max(min_dims, 1), max_dims)
+        return tuple(self.integer(2, 3) for _ in range(dims))
+
+    def broadcastable(self, count):
+        full = self.shape()
+        sides = [tuple(self.choice([side, side, 1]) for side in full) for _ in range(count)]
+        return [shape[self.integer(0, len(full) - 1) // 2 :] for shape in sides]
+
+
+def ample_calls(name, count):
+    return [SPECS[name].case(Ample(np.random.default_rng(seed))) for seed in range(count)]
+
+
+@holds(2)
+def test_gradients_agree_with_the_complex_step_where_there_are_neighbours(name):
+    """Along every axis there is an element that could be taken for the next one; and for each input by itself."""
+    rng = np.random.default_rng(2)
+    for call in ample_calls(name, 12):
+        _, g, gradients = vjp(op_of(name, call), call.arrays, cotangent)
+        for i, (x, d) in enumerate(zip(call.arrays, gradients, strict=True)):
+            v = rng.normal(size=x.shape)
+            moved = (*call.arrays[:i], x + 1e-30j * v, *call.arrays[i + 1 :])
+            pushed = np.imag(SPECS[name].reference(*moved, **call.parameters)) / 1e-30
+            terms = np.sum(np.abs(g * pushed)) + np.sum(np.abs(d.numpy() * v))
+            rounding = 1e-13 * terms + 1e-14 * np.sum(np.abs(g))
+            assert abs(np.vdot(d, v) - np.vdot(g, pushed)) <= rounding
+
+
+@holds(5)
+def test_third_derivatives_are_right_where_there_are_neighbours(name):
+    for call in ample_calls(name, 4):
+        third_derivative_is_right(name, call)
 
 
 @holds(5)
@@ -25,7 +64,10 @@ def test_the_third_derivative_of_a_composition_is_the_slope_of_the_second(name, 
     The rule of a gradient op has a gradient itself. It shows only where its own cotangent is no constant: so each input
     is a function, x + (x - x0)^2 / 2, of what is differentiated by, and stays at x0, where the op is smooth.
     """
-    call = data.draw(calls(SPECS[name].case, max_side=2))
+    third_derivative_is_right(name, data.draw(calls(SPECS[name].case, max_side=2)))
+
+
+def third_derivative_is_right(name, call):
     f = op_of(name, call)
     point = (*call.arrays, cotangent(f(*call.arrays).shape))
     v, w, along = (
@@ -105,13 +147,24 @@ def test_take_along_axis_of_one_row_by_many():
     check_grads(lambda t: tg.take_along_axis(t, indices, 1), x, order=1)
 
 
-def test_einsum_of_operands_with_different_batches():
+@pytest.mark.parametrize(
+    ("subscripts", "shapes"),
+    [
+        ("...i,...i->...", [(2, 4, 3), (4, 3)]),  # batches of different length
+        ("...i,...i->...", [(3,), (2, 4, 3)]),
+        (
+            "...A,...A->...",
+            [(2, 3), (2, 3)],
+        ),  # a label that could be taken for an axis of the batch
+        ("...i,ij", [(2, 3), (3, 2)]),  # implicit output, a batch of one operand alone
+    ],
+)
+def test_einsum_of_batches(subscripts, shapes):
     rng = np.random.default_rng(7)
-    for shapes in ([(2, 4, 3), (4, 3)], [(3,), (2, 4, 3)]):
-        xs = [rng.normal(size=shape) for shape in shapes]
-        f = functools.partial(tg.einsum, "...i,...i->...")
-        np.testing.assert_allclose(f(*xs), np.einsum("...i,...i->...", *xs), rtol=1e-13)
-        check_grads(f, *xs, order=1)
+    xs = [rng.normal(size=shape) for shape in shapes]
+    f = functools.partial(tg.einsum, subscripts)
+    np.testing.assert_allclose(f(*xs), np.einsum(subscripts, *xs), rtol=1e-13, strict=True)
+    check_grads(f, *xs, order=1)
 
 
 # Dtypes --------------------------------------------------------------------------------------------------------
@@ -134,3 +187,31 @@ def test_a_number_beside_integers_and_floats_takes_the_dtype_of_the_floats():
 
 def test_astype_of_an_array_is_a_tensor_even_if_nothing_changes():
     assert isinstance(tg.astype(np.ones(2), np.float64), Tensor)
+
+
+def test_decompositions_of_a_batch_with_two_axes():
+    rng = np.random.default_rng(8)
+    a = rng.normal(size=(2, 3, 2, 2)) + 8 * np.eye(2)
+    positive = a @ a.swapaxes(-1, -2)
+    np.testing.assert_allclose(tg.cholesky(positive), np.linalg.cholesky(positive), rtol=1e-13)
+    check_grads(tg.cholesky, positive, order=1)
+    check_grads(tg.inv, a, order=1)
+    check_grads(lambda x: tg.slogdet(x)[1], a, order=1)
+    check_grads(tg.solve, a, rng.normal(size=(3, 2, 1)), order=1)
+
+
+# Values --------------------------------------------------------------------------------------------------------
+
+
+def test_a_norm_of_large_negative_numbers_does_not_overflow():
+    np.testing.assert_allclose(tg.norm(np.array([-3e300, -4e300])).item(), 5e300, rtol=1e-15)
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_of_many_equal_elements_the_earlier_comes_first(descending):
+    """NumPy's own sort keeps the order of a few elements by chance."""
+    x = Tensor(np.arange(200.0) % 3, requires_grad=True)
+    g = np.arange(200.0)
+    (gradient,) = tg.autograd.grad(tg.sort(x, descending=descending), x, g)
+    order = sorted(range(200), key=lambda i: -(i % 3) if descending else i % 3)
+    np.testing.assert_array_equal(gradient.numpy()[order], g)

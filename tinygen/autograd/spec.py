@@ -2,9 +2,10 @@
 
 `@specified(reference, case)` on a public op files its specification in `SPECS`, and every test that
 holds for all ops runs over that table. The reference is independent of the op: it uses nothing of
-tinygen, and where the function is analytic it also accepts complex arrays. A case is a function of
-a `Draw`, which tells where the op is defined and where it is smooth without saying how numbers are
-drawn (the testing floor draws them with Hypothesis, so that a failure shrinks).
+tinygen. It is the rule for values, shapes (that of its result) and dtypes, and accepts complex
+arrays, so that its complex step is the rule for gradients, too. A case is a function of a `Draw`: it
+tells where the op is defined, and with `Domain.avoid` where it has kinks and poles, without saying
+how numbers are drawn (the testing floor draws them with Hypothesis, so that a failure shrinks).
 """
 
 from __future__ import annotations
