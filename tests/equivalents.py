@@ -1,5 +1,105 @@
-"""The mutants that no test can kill, because they change nothing that can be seen: each with the reason."""
+"""The mutants that no test can kill, because they change nothing that can be seen: each with the reason.
+
+One in the source is named by its function and by the line as it reads when broken.
+"""
 
 from __future__ import annotations
 
-EQUIVALENT: dict[str, str] = {}
+_STEP = "only its sign is looked at, which has no gradient"
+_SHARES = "the shares that it keeps are constants in any case"
+_DISCARDED = "the outer `where` discards what this one puts in"
+_ZERO = "the gradient of sign is zero: so is any multiple of it, wherever it lies"
+_ORDER = "it chooses the order of the contraction, hence the time, not the result"
+_UNKNOWN = "NumPy takes any negative side for the unknown one"
+_EXACT = "0, 1/2 and 1 are exact in every type, and the cotangent is brought to its input's"
+
+_PUT = "ops.indexing.PutAlongAxis.forward: where"
+_EINSUM = (
+    "ops.linalg.Einsum.forward: return np.einsum(f\"{','.join(labels)}->{result}\", *operands, "
+)
+_FORMULA = "ops.softmax.LogSumExpGrad.formula: return where(dead, "
+
+EQUIVALENT: dict[str, str] = {
+    "Sign 0: negated": _ZERO,
+    "Sign 0: scaled by 1.01": _ZERO,
+    "Sign 0: zero": _ZERO,
+    "Sign 0: rolled along the last axis": _ZERO,
+    "Sign 0: rolled along the first axis": _ZERO,
+    "Sign: its cotangent detached": _ZERO,
+    "Add 0, 1: swapped": "both are the cotangent",
+    "Abs: what it kept detached": _STEP,
+    "LeakyRelu: what it kept detached": _STEP,
+    "Relu: what it kept detached": _STEP,
+    "ReluGrad: what it kept detached": _STEP,
+    "Max: what it kept detached": _SHARES,
+    "Min: what it kept detached": _SHARES,
+    "Maximum: what it kept detached": _SHARES,
+    "Minimum: what it kept detached": _SHARES,
+    "ops.activations.LeakyRelu.forward: return np.where(x >= 0, x, x * slope)": "at 0 both are 0, of the same sign",
+    "ops.activations.elu: return where(positive, x, alpha * expm1(where(positive, 0.01, x)))": _DISCARDED,
+    "ops.elementwise.Power.backward: db = where(flat, 0.0, g * y * log(where(flat, 1.01, base)))": _DISCARDED,
+    "ops.elementwise.Power.backward: exponent = where((a._data == 0) & (b._data == 0), 1.01, b - 1.0)": (
+        "0 to any positive power is 0, and the factor b = 0 stands before it; 0^0 has no higher derivatives"
+    ),
+    "ops.elementwise.Maximum.forward: dtype = np.float32 if y.dtype in FLOATS else y.dtype": _EXACT,
+    "ops.elementwise.Maximum.forward: dtype = y.dtype if y.dtype not in FLOATS else np.float32": _EXACT,
+    "ops.fused.Linear.backward: return (dx, dw, dz if self.needs[2] else None)": (
+        "the engine sums it over the rows, as it does for any input that was broadcast"
+    ),
+    "ops.fused._per_row: shape = tensors[1].shape": "they have one shape",
+    "ops.fused.cross_entropy_with_logits: flat = labels.astype(np.int64).reshape(-2)": _UNKNOWN,
+    "ops.shapes.concat: xs, axis = ([reshape(x, (-2,)) for x in xs], 0)": _UNKNOWN,
+    f"{_PUT} = list(np.indices(full, sparse=False))": "sparse indices broadcast to the dense ones, in less memory",
+    f"{_PUT}[axis] = indices": "`np.add.at` broadcasts them",
+    f"{_PUT} = [np.zeros_like(i) if side == 1 else i for k, (i, side) in enumerate(zip(where, shape, strict=True))]": (
+        "along an axis of length 1 every index is 0 or -1, which is the same"
+    ),
+    f"{_EINSUM}optimize=len(operands) <= 2)": _ORDER,
+    f"{_EINSUM}optimize=len(operands) >= 2)": _ORDER,
+    f"{_EINSUM}optimize=len(operands) > 3)": _ORDER,
+    "ops.linalg.einsum: own = x.ndim - len(s) + 3 if '...' in s else 1": "without an ellipsis nothing is replaced",
+    "ops.linalg.einsum: labels[i] = s.replace('...', batch[len(batch) - own:] if own >= 0 else '')": (
+        "the last 0 letters are none"
+    ),
+    "ops.linalg._diagonals: along = np.arange(x.shape[axes[1]])": "it was checked that these sides are equal",
+    "ops.linalg._diagonals: if len(axes) >= 1:": (
+        "the diagonal over a label that stands once is the array itself, that axis first"
+    ),
+    "ops.linalg.Cholesky.backward: n = factor.shape[-2]": "the factor is square",
+    "ops.linalg.Cholesky.backward: s = Solve.apply(factor.mT, Solve.apply(factor.mT, p).mT)": (
+        "it gives the transpose of s, and s + s^T is taken"
+    ),
+    "ops.reductions._products_before: while step <= n:": (
+        "one more step multiplies by rows that were moved out of sight: by ones"
+    ),
+    "ops.reductions._shifted: return pad(rows, ((0, 0), (step, 1)), 1.0)[:, :rows.shape[1]]": (
+        "what is added on the right is cut off"
+    ),
+    "ops.reductions.Norm.forward: scale = np.where((scale > 0) & np.isfinite(scale), scale, 2).astype(x.dtype)": (
+        "only rows of zeros or with an infinity are scaled by it, and a power of two scales exactly, there and back"
+    ),
+    "ops.reductions.Norm.backward: return where(zero, 0.0, g / where(zero, 1.01, y)) * x": _DISCARDED,
+    "ops.shapes.SumTo.forward: axes = tuple(range(new)) + "
+    "tuple((new + i for i, side in enumerate(shape) if side == 1))": "a sum over an axis of length 1 is the element",
+    f"{_FORMULA}0.01, expand_dims(g, 1) * exp(where(dead, 0.0, x - expand_dims(y, 1))))": (
+        "of a formula only the derivative is used, and that of any constant is 0"
+    ),
+    f"{_FORMULA}0.0, expand_dims(g, 1) * exp(where(dead, 0.01, x - expand_dims(y, 1))))": _DISCARDED,
+    "kernels.reference.sigmoid: return np.where(x > 0, 1, e) / (1 + e)": "at 0, e is 1",
+    "kernels.reference.logsumexp: top = np.where(np.isfinite(top), top, 1)": (
+        "an infinite row, or one with NaN, stays so whatever finite number is taken off it"
+    ),
+    "kernels.reference.logsumexp_grad: return np.where(x == -np.inf, 0, g[:, None] * np.exp(x - y[:, None]))"
+    ".astype(x.dtype, copy=True)": "it copies what nobody else holds",
+}
+
+
+def short(name: str) -> str:
+    """How this table names a mutant."""
+    what, colon, change = name.partition(": ")
+    return what + colon + change.split("  ->  ")[-1]
+
+
+def reason(name: str) -> str:
+    """Why no test can kill the mutant; nothing if one should."""
+    return EQUIVALENT.get(short(name), "")

@@ -2,7 +2,8 @@
 
 It is planted in a forked child, which ends. Two families: here the *results* are broken (a cotangent is negated, an
 output of a kernel scaled, ...), for every op and every kernel alike; in `mutant_sources.py` it is the *source* (a plus
-becomes a minus). Each mutant names a key: a test is of interest only if it touches the key, which `note_everything` finds out.
+becomes a minus). Each mutant names a key: a test is of interest only if it touches the key, which `note_everything`
+finds out.
 """
 
 from __future__ import annotations
@@ -120,7 +121,10 @@ def of_ops(touched: set[str]) -> Iterator[Mutant]:
         for i in places:
             key = f"{op} {i}"
             for what, change in COTANGENTS.items():
-                yield Mutant(op, f"{key}: {what}", key, _later(_change_cotangent, cls, i, change))
+                needed = f"{key} matrix" if "first" in what else key
+                if needed in touched:
+                    plant = _later(_change_cotangent, cls, i, change)
+                    yield Mutant(op, f"{key}: {what}", needed, plant)
             if f"{key} fitted" in touched:
                 plant = _later(_change_cotangent, cls, i, _first_slice)
                 yield Mutant(op, f"{key}: a slice, not the sum", f"{key} fitted", plant)
@@ -258,6 +262,8 @@ def of_sources() -> Iterator[Mutant]:
     names: dict[str, int] = {}
     for function in mutant_sources.functions():
         for variant in mutant_sources.variants(function):
+            if variant.before == variant.after:  # g, g swapped
+                continue
             name = f"{function.name}: {variant.before}  ->  {variant.after}"
             names[name] = names.get(name, 0) + 1
             if names[name] > 1:
@@ -303,6 +309,8 @@ def _note_backward(op: Op, results: list[Tensor | None], touched: set[str]) -> N
     for i, (needed, r) in enumerate(zip(op.needs, results, strict=True)):
         if needed:
             touched.add(f"{name} {i} none" if r is None else f"{name} {i}")
+            if r is not None and r.ndim > 1:
+                touched.add(f"{name} {i} matrix")
             if r is not None and r.shape != op.inputs[i].shape:
                 touched.add(f"{name} {i} fitted")
             for j in range(i):

@@ -47,7 +47,7 @@ settings.register_profile(
 settings.load_profile("mutation")
 
 from tests import kernel_cases, mutants, properties, test_kernels  # noqa: E402
-from tests.equivalents import EQUIVALENT  # noqa: E402
+from tests.equivalents import EQUIVALENT, reason, short  # noqa: E402
 from tests.mutants import Mutant  # noqa: E402
 from tests.properties import harness  # noqa: E402
 from tests.properties.__main__ import load  # noqa: E402
@@ -250,7 +250,7 @@ def judge(
     jobs = []
     for mutant in found:
         relevant = _in_order(mutant, touching[mutant.key])
-        if mutant.name in EQUIVALENT:  # no need to run everything: a look is enough
+        if reason(mutant.name):  # no need to run everything: a look is enough
             relevant = relevant[:30]
         jobs.append(((mutant, relevant), partial(job, mutant, relevant)))
     for (mutant, relevant), sent, code in in_children(jobs, processes):
@@ -289,7 +289,7 @@ def report(verdicts: list[Verdict], known: set[str]) -> bool:
     print(f"\n{'broken':42} mutants killed equivalent")
     for row, found in sorted(rows.items()):
         killed = sum(bool(v.killer) for v in found)
-        same = sum(not v.killer and v.mutant.name in EQUIVALENT for v in found)
+        same = sum(not v.killer and reason(v.mutant.name) != "" for v in found)
         print(f"{row:42} {len(found):7} {killed:6} {same or '':>10}")
 
     print("\nthe first test that failed, by property or file")
@@ -298,14 +298,14 @@ def report(verdicts: list[Verdict], known: set[str]) -> bool:
     for how in ("time-out", "crash"):
         print(f"{'by ' + how:42} {sum(v.how == how for v in verdicts):7}")
 
-    survivors = [v for v in verdicts if not v.killer and v.mutant.name not in EQUIVALENT]
-    equivalent = [v for v in verdicts if not v.killer and v.mutant.name in EQUIVALENT]
-    wrong = [v for v in verdicts if v.killer and v.mutant.name in EQUIVALENT]
+    survivors = [v for v in verdicts if not v.killer and not reason(v.mutant.name)]
+    equivalent = [v for v in verdicts if not v.killer and reason(v.mutant.name)]
+    wrong = [v for v in verdicts if v.killer and reason(v.mutant.name)]
     unknown = sorted(set(EQUIVALENT) - known) if known else []
     if equivalent:
         print("\nequivalent: no test can tell")
         for v in equivalent:
-            print(f"  {v.mutant.name}\n      {EQUIVALENT[v.mutant.name]}")
+            print(f"  {v.mutant.name}\n      {reason(v.mutant.name)}")
     for v in wrong:
         print(f"\nlisted as equivalent, but killed by {v.killer}:\n  {v.mutant.name}")
     for name in unknown:
@@ -376,9 +376,9 @@ def main(arguments: list[str] | None = None) -> int:
                 with options.resume.open("a") as file:
                     print(json.dumps([verdict.mutant.name, *verdict[1:]]), file=file)
             bar.update()
-            if not verdict.killer and verdict.mutant.name not in EQUIVALENT:
+            if not verdict.killer and not reason(verdict.mutant.name):
                 bar.write(f"{verdict.how}: {verdict.mutant.name}", file=sys.stderr)
-    in_order = report(verdicts, set() if options.tests else {m.name for m in everything})
+    in_order = report(verdicts, set() if options.tests else {short(m.name) for m in everything})
     if failures:
         print("\nnot used, as they fail with nothing broken:", *failures, sep="\n  ")
     return 0 if in_order and not failures else 1
