@@ -41,8 +41,7 @@ class HypothesisDraw(Draw):
     def shape(
         self, min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 4
     ) -> tuple[int, ...]:
-        sides = {"min_side": min_side, "max_side": min(max_side, self.max_side)}
-        return self._draw(hnp.array_shapes(min_dims=min_dims, max_dims=max_dims, **sides))
+        return self._draw(shapes(min_dims, max_dims, min_side, min(max_side, self.max_side)))
 
     def broadcastable(self, count: int) -> list[tuple[int, ...]]:
         return list(self._draw(broadcastable_shapes(count, max_side=min(3, self.max_side))))
@@ -70,19 +69,38 @@ def calls(case: Callable[[Draw], Call], max_side: int = 4) -> st.SearchStrategy[
 def shapes(
     min_dims: int = 0, max_dims: int = 3, min_side: int = 0, max_side: int = 4
 ) -> st.SearchStrategy:
-    """Shapes, those of single numbers and of empty arrays among them."""
-    return hnp.array_shapes(
+    """Shapes, those of single numbers and of empty arrays among them; half have no side shorter than 2."""
+    odd = hnp.array_shapes(
         min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side
-    )  # fmt: skip
+    )
+    return odd | _ample(min_dims, max_dims, max_side) if max_side > 1 else odd
+
+
+def _ample(min_dims: int, max_dims: int, max_side: int) -> st.SearchStrategy[tuple[int, ...]]:
+    """Shapes whose elements all have neighbours: Hypothesis alone draws mostly arrays of one element or none."""
+    sides = [st.integers(2, max_side)] * max_dims
+    return st.integers(min_dims, max_dims).flatmap(lambda ndim: st.tuples(*sides[:ndim]))
 
 
 def broadcastable_shapes(
     count: int, max_dims: int = 3, max_side: int = 3
 ) -> st.SearchStrategy[tuple[tuple[int, ...], ...]]:
     """`count` shapes that broadcast together; some have no dimensions, sides of 1 or of 0."""
-    return hnp.mutually_broadcastable_shapes(
+    odd = hnp.mutually_broadcastable_shapes(
         num_shapes=count, max_dims=max_dims, min_side=0, max_side=max_side
     ).map(lambda found: found.input_shapes)
+
+    @st.composite
+    def parts_of_one(draw: Callable) -> tuple[tuple[int, ...], ...]:
+        whole = draw(_ample(1, max_dims, max_side))
+        return tuple(
+            tuple(
+                draw(st.sampled_from([side, side, 1])) for side in whole[draw(st.integers(0, 1)) :]
+            )
+            for _ in range(count)
+        )
+
+    return odd | parts_of_one() if max_side > 1 else odd
 
 
 def arrays(
