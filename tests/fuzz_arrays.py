@@ -45,10 +45,16 @@ class FastDraw(Draw):
     ) -> tuple[int, ...]:
         if self.big and max_dims > 0:
             rest = self.integer(max(min_dims, 1), max_dims) - 1
-            return (BIG_SIDE, *(self.integer(1, 3) for _ in range(min(rest, 1))), *(1,) * (rest - 1))
+            return (
+                BIG_SIDE,
+                *(self.integer(1, 3) for _ in range(min(rest, 1))),
+                *(1,) * (rest - 1),
+            )
         # Sides of 0 are tried often enough when they are rarer than the others.
         low = min_side if min_side or self.chance(0.15) else 1
-        return tuple(self.integer(low, max_side) for _ in range(self.integer(min_dims, max_dims)))
+        high = self.integer(min(low + 1, max_side), max_side)
+        ndim = max(self.integer(min_dims, max_dims), self.integer(min_dims, max_dims))
+        return tuple(max(self.integer(low, high), self.integer(low, high)) for _ in range(ndim))
 
     def broadcastable(self, count: int) -> list[tuple[int, ...]]:
         full = self.shape(max_side=3)
@@ -61,8 +67,11 @@ class FastDraw(Draw):
     def array(self, shape: tuple[int, ...], domain: Domain = REALS) -> np.ndarray:
         x = self.rng.uniform(domain.low, domain.high, shape)
         if self.chance(0.5):
-            x = np.round(x * 16) / 16  # ties, zeros and whole numbers
-            x = np.clip(x, math.ceil(domain.low * 16) / 16, math.floor(domain.high * 16) / 16)
+            step = self.choice([1, 4, 16])  # ties, zeros and whole numbers
+            x = np.round(x * step) / step
+            x = np.clip(
+                x, math.ceil(domain.low * step) / step, math.floor(domain.high * step) / step
+            )
         for point in domain.avoid:
             x = np.where(np.abs(x - point) < domain.gap, point + domain.gap, x)
         return np.asarray(x)
@@ -99,16 +108,23 @@ def with_specials(d: FastDraw, x: np.ndarray, tame: bool = False) -> np.ndarray:
     info = np.finfo(x.dtype)
     values = [0.0, -0.0, np.inf, -np.inf, np.nan]
     if not tame:
-        values += [info.max, -info.max, info.smallest_subnormal, -info.smallest_normal / 3, info.tiny]
+        values += [
+            info.max,
+            -info.max,
+            info.smallest_subnormal,
+            -info.smallest_normal / 3,
+            info.tiny,
+        ]
     values = np.array(values, x.dtype)[d.rng.permutation(len(values))[: d.integer(1, 4)]]
     return np.asarray(np.where(d.rng.random(x.shape) < 0.3, d.rng.choice(values, x.shape), x))
 
 
 def laid_out(d: FastDraw, x: np.ndarray, repeats: bool = True) -> np.ndarray:
     """x elsewhere in memory; with `repeats` perhaps at stride 0, and then with other numbers."""
+    if x.dtype.kind not in "biufc":
+        return d.choice([x, x.T.copy().T, x[::-1] if x.ndim else x])
     names = [name for name in LAYOUTS if repeats or not name.startswith("broadcast")]
-    name = d.choice(names)
-    return np.asarray(x) if x.dtype.kind == "O" else np.asarray(LAYOUTS[name](np.asarray(x)))
+    return np.asarray(LAYOUTS[d.choice(names)](x))
 
 
 def overlapping(d: FastDraw, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +164,7 @@ def junk(d: FastDraw) -> Any:
             np.array([0.5, 1.5]), np.array(1, ">i4"), np.array([None, 1], object), np.zeros((2, 0)), np.array("a"),
             np.array([1 + 1j]), np.float16(1), "float32", "float16", ">f4", np.longdouble, np.int8, np.complex64,
             Tensor(np.array(1)), Tensor(np.array([0.5], np.float32)), Tensor(np.array([True, False])), range(2),
-            iter([1, 2]), (2**40, 2), (-1, -1), 1e300, -0.0, np.datetime64(1, "s"), "relu", "numba", lambda x: x,
+            (2**40, 2), (-1, -1), 1e300, -0.0, np.datetime64(1, "s"), "relu", "numba", lambda x: x,
         ]
     )  # fmt: skip
 
@@ -173,7 +189,9 @@ def spoiled_shape(d: FastDraw, x: np.ndarray) -> np.ndarray:
 def asks_for_much(*values: Any) -> bool:
     """Whether a number among the arguments may stand for an array that no memory holds."""
     for value in values:
-        if isinstance(value, bool | str | bytes):
+        if isinstance(value, bytes):  # a sequence of integers
+            return True
+        if isinstance(value, bool | str):
             continue
         if isinstance(value, int | float | np.integer) and abs(value) > HUGE:
             return True
@@ -198,7 +216,9 @@ def written(value: Any) -> str:
         dtype = value.dtype.descr if value.dtype.names else value.dtype.str
         text = f"np.array({value.tolist()!r}, {dtype!r})"
         text += f".reshape({value.shape})" if value.size == 0 and value.ndim > 1 else ""
-        return text if value.flags.carray else f"lay({text}, {value.strides}, {value.flags.writeable})"
+        return (
+            text if value.flags.carray else f"lay({text}, {value.strides}, {value.flags.writeable})"
+        )
     if isinstance(value, tuple | list):
         inside = ", ".join(map(written, value))
         return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' * (len(value) == 1)})"

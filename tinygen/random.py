@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 
 from tinygen.autograd import Tensor
+from tinygen.autograd.tensor import to_array
+from tinygen.kernels.errors import named
 
 Shape = int | tuple[int, ...]
 
@@ -15,33 +19,47 @@ class Generator:
     def __init__(self, seed: int | None = None):
         self.numpy = np.random.Generator(np.random.PCG64(seed))
 
+    @named
     def normal(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Tensor:
         """Standard normal numbers."""
-        return Tensor(np.asarray(self.numpy.standard_normal(shape, np.dtype(dtype))))
+        dtype = float_dtype(dtype)
+        return Tensor(np.asarray(self.numpy.standard_normal(shape, dtype), dtype))
 
+    @named
     def uniform(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Tensor:
         """Numbers from [0, 1)."""
-        return Tensor(np.asarray(self.numpy.random(shape, np.dtype(dtype))))
+        dtype = float_dtype(dtype)
+        return Tensor(np.asarray(self.numpy.random(shape, dtype), dtype))
 
+    @named
     def bernoulli(self, p: Tensor | np.ndarray | float, shape: Shape | None = None) -> Tensor:
-        """1 with probability p, else 0, in p's dtype. Raises ValueError where p is not in [0, 1] (NaN included)."""
-        p = p._data if isinstance(p, Tensor) else np.asarray(p)
+        """1 with probability p, else 0, in p's dtype. p broadcasts to `shape`.
+
+        Raises ValueError where p is not in [0, 1] (NaN included), or does not broadcast.
+        """
+        p = p._data if isinstance(p, Tensor) else to_array(p)
         if p.dtype.kind != "f":
             p = p.astype(np.float32)
         if not (p.size == 0 or (p.min() >= 0 and p.max() <= 1)):
             raise ValueError("bernoulli: every probability must lie in [0, 1]")
         dtype = p.dtype if p.dtype != np.float16 else np.dtype(np.float32)
-        drawn = self.numpy.random(p.shape if shape is None else shape, dtype) < p
+        drawn = self.numpy.random(p.shape if shape is None else shape, dtype)
+        drawn = drawn < np.broadcast_to(p, np.shape(drawn))  # each result has a number of its own
         return Tensor(np.asarray(drawn, p.dtype))
 
+    @named
     def permutation(self, n: int) -> np.ndarray:
         """The integers below n in random order."""
-        return self.numpy.permutation(n)
+        if n < 0:
+            raise ValueError(f"permutation: there are no {n} integers")
+        return self.numpy.permutation(operator.index(n))
 
+    @named
     def integers(self, low: int, high: int, shape: Shape = ()) -> np.ndarray:
         """Integers from low to high - 1, int64."""
-        return np.asarray(self.numpy.integers(low, high, shape))
+        return np.asarray(self.numpy.integers(operator.index(low), operator.index(high), shape))
 
+    @named
     def random(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
         """Like `uniform`, as an array."""
         return self.uniform(shape, dtype)._data
@@ -55,6 +73,15 @@ class Generator:
         self.numpy.bit_generator.state = state
 
 
+def float_dtype(dtype: np.typing.DTypeLike) -> np.dtype:
+    """float32 or float64, in the machine's byte order. Raises TypeError on any other dtype, and on None."""
+    wanted = None if dtype is None else np.dtype(dtype).newbyteorder("=")
+    if wanted not in (np.float32, np.float64):
+        raise TypeError(f"needs dtype float32 or float64, not {dtype!r}")
+    return wanted
+
+
+@named
 def default_rng(seed: int | None = None) -> Generator:
     """A generator; without a seed, one that is different each time."""
     return Generator(seed)

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from tinygen.kernels.errors import in_the_name_of
+
 if TYPE_CHECKING:
     from tinygen.autograd.tensor import Tensor
 
@@ -165,7 +167,10 @@ def _seed(output: Tensor, g: object) -> Tensor:
             )
         return Tensor(np.ones(output.shape, output.dtype))
     if not isinstance(g, Tensor):
-        g = tensor(g, dtype=output.dtype)
+        try:
+            g = tensor(g, dtype=output.dtype)
+        except (TypeError, ValueError) as error:
+            raise in_the_name_of("backward", error) from error
     if g.shape != output.shape:
         raise ValueError(f"backward: cotangent of shape {g.shape} for output of {output.shape}")
     return g.astype(output.dtype)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinygen.autograd import graph
 from tinygen.autograd.graph import Node
+from tinygen.kernels.errors import named
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Source
@@ -173,7 +174,10 @@ class Tensor:
             raise ValueError("copy_: only a leaf can be changed in place; this tensor was computed")
         if not self._data.flags.writeable:
             raise ValueError("copy_: this tensor's memory is read-only")
-        new = values._data if isinstance(values, Tensor) else np.asarray(values)
+        try:
+            new = values._data if isinstance(values, Tensor) else np.asarray(values)
+        except ValueError as error:
+            raise ValueError(f"copy_: {error}") from error
         try:
             np.copyto(self._data, new, casting="same_kind")
         except (TypeError, ValueError) as error:
@@ -357,6 +361,7 @@ def to_array(data: object, dtype: np.typing.DTypeLike | None = None) -> np.ndarr
     return array.astype(wanted, copy=False)
 
 
+@named
 def tensor(
     data: ArrayLike,
     dtype: np.typing.DTypeLike | None = None,

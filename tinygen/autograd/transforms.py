@@ -15,13 +15,17 @@ import numpy as np
 
 from tinygen.autograd import graph
 from tinygen.autograd.ops import as_tensor, reshape, stack
-from tinygen.autograd.tensor import FLOATS, ArrayLike, Tensor
+from tinygen.autograd.tensor import FLOATS, ArrayLike, Tensor, tensor
+from tinygen.kernels.errors import in_the_name_of
 
 Function = Callable[..., Tensor]
 
 
 def _stand_in(name: str, argument: ArrayLike) -> Tensor:
-    t = as_tensor(argument)
+    try:
+        t = as_tensor(argument)
+    except (TypeError, ValueError) as error:
+        raise in_the_name_of(name, error) from error
     if t.dtype not in FLOATS:
         raise TypeError(f"{name}: can only differentiate with respect to floats, not {t.dtype}")
     if t.source is not None and graph.grad_enabled():
@@ -29,6 +33,18 @@ def _stand_in(name: str, argument: ArrayLike) -> Tensor:
     leaf = t.detach()
     leaf.requires_grad = True
     return leaf
+
+
+def _along(name: str, v: ArrayLike, x: Tensor, roles: str) -> Tensor:
+    """What is multiplied with a derivative at x or of x, as a tensor; `roles` names both in the error about shapes."""
+    if not isinstance(v, Tensor):
+        try:
+            v = tensor(v, x.dtype)
+        except (TypeError, ValueError) as error:
+            raise in_the_name_of(name, error) from error
+    if v.shape != x.shape:
+        raise ValueError(f"{name}: " + roles.format(v.shape, x.shape))
+    return v
 
 
 def _value(name: str, f: Function, arguments: Sequence[object]) -> Tensor:
@@ -108,7 +124,8 @@ def vjp(f: Function, *args: ArrayLike) -> tuple[Tensor, Callable[[ArrayLike], tu
     more = _depends_on_more(y, inputs)
 
     def pull_back(u: ArrayLike) -> tuple[Tensor, ...]:
-        connected = more or (isinstance(u, Tensor) and u.requires_grad)
+        u = _along("vjp", u, y, "cotangent of shape {} for output of {}")
+        connected = more or u.requires_grad
         return _pull([y], inputs, [u], create_graph=connected, retain_graph=True)
 
     return y if more else y.detach(), pull_back
@@ -120,16 +137,11 @@ def jvp(
     """(f(*args), sum_i J_i v_i): the value, and its change as the arguments move along `tangents`, of their shapes."""
     if len(args) != len(tangents):
         raise ValueError(f"jvp: {len(tangents)} tangents for {len(args)} arguments")
-    for x, v in zip(args, tangents, strict=True):
-        if np.shape(x) != np.shape(v):
-            raise ValueError(
-                f"jvp: a tangent of shape {np.shape(v)} for an argument of {np.shape(x)}"
-            )
     inputs = [_stand_in("jvp", a) for a in args]
+    roles = "a tangent of shape {} for an argument of {}"
+    tangents = [_along("jvp", v, x, roles) for v, x in zip(tangents, inputs, strict=True)]
     y = _value("jvp", f, inputs)
-    more = _depends_on_more(y, inputs) or any(
-        isinstance(v, Tensor) and v.requires_grad for v in tangents
-    )
+    more = _depends_on_more(y, inputs) or any(v.requires_grad for v in tangents)
     u = Tensor(np.zeros(y.shape, y.dtype), requires_grad=True)
     with graph.set_grad_enabled(True):
         pulled = _pull([y], inputs, [u], create_graph=True)
@@ -140,10 +152,11 @@ def jvp(
 def hvp(f: Function, x: ArrayLike, v: ArrayLike) -> Tensor:
     """H v, the Hessian of f (one number) at x times v, both of x's shape, without forming H."""
     inputs = [_stand_in("hvp", x)]
+    v = _along("hvp", v, inputs[0], "a vector of shape {} for an argument of {}")
     y = _value("hvp", f, inputs)
     if y.size != 1:
         raise ValueError(f"hvp: the function must return one number, not shape {y.shape}")
-    more = _depends_on_more(y, inputs) or (isinstance(v, Tensor) and v.requires_grad)
+    more = _depends_on_more(y, inputs) or v.requires_grad
     slope = _pull([y], inputs, [None], create_graph=True)
     return _pull(slope, inputs, [v], create_graph=more)[0]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen.autograd import Tensor, ops
-from tinygen.autograd.tensor import ArrayLike
+from tinygen.autograd.tensor import ArrayLike, to_array
 from tinygen.distributions.distribution import Distribution, Shape, as_floats, one_of, require
 from tinygen.random import Generator
 
@@ -156,7 +156,7 @@ class Categorical(Distribution):
 
     def log_prob(self, x: ArrayLike) -> Tensor:
         """log p_x, for integers x that broadcast with batch_shape. Raises ValueError unless they are in [0, n)."""
-        x = np.asarray(x)
+        x = to_array(x)
         labels = (x >= 0) & (x < self.n) & (x == np.floor(x))
         require(labels, f"Categorical: x must be an integer in [0, {self.n})", Tensor(x))
         shape = np.broadcast_shapes(x.shape, self.batch_shape)
@@ -171,7 +171,7 @@ class Categorical(Distribution):
         cumulative = np.cumsum(self.probs._data, axis=-1, dtype=np.float64)
         cumulative /= cumulative[..., -1:]  # to exactly 1, so that no number is left over
         uniform = rng.random((*shape, *self.batch_shape, 1), np.float64)
-        return Tensor(np.sum(uniform >= cumulative, axis=-1, dtype=np.int64))
+        return Tensor(np.asarray(np.sum(uniform >= cumulative, axis=-1, dtype=np.int64)))
 
     def entropy(self) -> Tensor:
         """-sum_k p_k log p_k, labels of probability 0 adding nothing."""

@@ -15,12 +15,13 @@ import numpy as np
 
 from tinygen.autograd import Tensor, no_grad, tensor
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, ArrayLike
+from tinygen.kernels.errors import NamesItself
 from tinygen.random import Generator
 
 Shape = tuple[int, ...]
 
 
-class Distribution:
+class Distribution(NamesItself):
     """The base of all; a subclass sets `batch_shape` and writes what it has a closed form for."""
 
     batch_shape: Shape

@@ -11,6 +11,7 @@ from tinygen.distributions.discrete import Bernoulli, Categorical
 from tinygen.distributions.distribution import Distribution
 from tinygen.distributions.multivariate_normal import MultivariateNormal, half_log_det, solve_rows
 from tinygen.distributions.normal import Normal
+from tinygen.kernels.errors import named
 
 Rule = Callable[..., Tensor]
 RULES: dict[tuple[type, type], Rule] = {}
@@ -26,6 +27,7 @@ def register_kl(p: type[Distribution], q: type[Distribution]) -> Callable[[Rule]
     return register
 
 
+@named
 def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
     """KL(p || q) in nats, of the broadcast batch shape; infinite where p allows what q excludes.
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 from tinygen.kernels import reference
+from tinygen.kernels.errors import MISTAKES, in_the_name_of
 from tinygen.kernels.reference import ACTIVATIONS, LOG_2PI
 
 BACKENDS = {"numpy": "tinygen.kernels.reference", "numba": "tinygen.kernels.cpu"}
 
 
 def _checked(name: str) -> str:
-    if name not in BACKENDS:
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}: choose one of {', '.join(sorted(BACKENDS))}")
     return name
 
@@ -62,7 +63,10 @@ def _dispatched(specification: Callable) -> Callable:
         if function is None:
             module = importlib.import_module(BACKENDS[chosen])
             function = found[chosen] = getattr(module, specification.__name__, specification)
-        return function(*args)
+        try:
+            return function(*args)
+        except MISTAKES as error:
+            raise in_the_name_of(specification.__name__, error) from error
 
     return kernel
 

@@ -293,11 +293,9 @@ def adam_step(
     d = g + weight_decay p (or p <- p - lr weight_decay p first, if decoupled);  m <- b1 m + (1 - b1) d;
     v <- b2 v + (1 - b2) d^2;  p <- p - lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps).
     """
+    d = np.array(g) if decoupled else g + weight_decay * p  # a copy: g may be p itself
     if decoupled:
         p *= 1 - lr * weight_decay
-        d = g
-    else:
-        d = g + weight_decay * p
     m[...] = beta1 * m + (1 - beta1) * d
     v[...] = beta2 * v + (1 - beta2) * d * d
     p -= lr * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + eps)

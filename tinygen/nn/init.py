@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 
 from tinygen.autograd import Tensor
-from tinygen.random import Generator, default_rng
+from tinygen.kernels.errors import finite, named
+from tinygen.random import Generator, default_rng, float_dtype
 
 Shape = tuple[int, ...]
 DType = np.typing.DTypeLike
@@ -29,16 +30,19 @@ def _parameter(numbers: np.ndarray) -> Tensor:
     return Tensor(np.asarray(numbers, order="C"), requires_grad=True)
 
 
+@named
 def constant(shape: Shape, value: float, dtype: DType = np.float32) -> Tensor:
     """Every element `value`."""
-    return _parameter(np.full(shape, value, dtype))
+    return _parameter(np.full(shape, value, float_dtype(dtype)))
 
 
+@named
 def zeros(shape: Shape, dtype: DType = np.float32) -> Tensor:
     """Every element 0."""
     return constant(shape, 0, dtype)
 
 
+@named
 def uniform(
     shape: Shape,
     low: float = 0.0,
@@ -47,10 +51,12 @@ def uniform(
     dtype: DType = np.float32,
 ) -> Tensor:
     """Evenly spread over [low, high)."""
+    low, high = finite(low), finite(high)
     numbers = (rng or default_rng()).random(shape, dtype)
     return _parameter(low + (high - low) * numbers)
 
 
+@named
 def normal(
     shape: Shape,
     mean: float = 0.0,
@@ -59,6 +65,7 @@ def normal(
     dtype: DType = np.float32,
 ) -> Tensor:
     """Gaussian."""
+    mean, std = finite(mean), finite(std)
     numbers = (rng or default_rng()).normal(shape, dtype)._data
     return _parameter(mean + std * numbers)
 
@@ -71,6 +78,7 @@ def fans(shape: Shape) -> tuple[int, int]:
     return shape[1] * window, shape[0] * window
 
 
+@named
 def calculate_gain(activation: str | None, slope: float = 0.01) -> float:
     """What `gain` makes up for the signal lost in an activation: PyTorch's recommended values.
 
@@ -100,6 +108,7 @@ def _xavier_std(shape: Shape, gain: float) -> float:
     return gain * math.sqrt(2 / max(sum(fans(shape)), 1))
 
 
+@named
 def xavier_uniform(
     shape: Shape, gain: float = 1.0, rng: Generator | None = None, dtype: DType = np.float32
 ) -> Tensor:
@@ -108,6 +117,7 @@ def xavier_uniform(
     return uniform(shape, -bound, bound, rng, dtype)
 
 
+@named
 def xavier_normal(
     shape: Shape, gain: float = 1.0, rng: Generator | None = None, dtype: DType = np.float32
 ) -> Tensor:
@@ -115,6 +125,7 @@ def xavier_normal(
     return normal(shape, 0.0, _xavier_std(shape, gain), rng, dtype)
 
 
+@named
 def kaiming_uniform(
     shape: Shape,
     gain: float = math.sqrt(2),
@@ -130,6 +141,7 @@ def kaiming_uniform(
     return uniform(shape, -bound, bound, rng, dtype)
 
 
+@named
 def kaiming_normal(
     shape: Shape,
     gain: float = math.sqrt(2),
@@ -144,6 +156,7 @@ def kaiming_normal(
     return normal(shape, 0.0, _kaiming_std(shape, gain, mode), rng, dtype)
 
 
+@named
 def orthogonal(
     shape: Shape, gain: float = 1.0, rng: Generator | None = None, dtype: DType = np.float32
 ) -> Tensor:
@@ -155,5 +168,6 @@ def orthogonal(
     rows, columns = shape[0], fans(shape)[0]
     tall = (max(rows, columns), min(rows, columns))
     q, r = np.linalg.qr((rng or default_rng()).normal(tall, np.float64)._data)
+    gain = finite(gain)
     q *= np.where(np.diagonal(r) < 0, -gain, gain)
-    return _parameter((q if rows >= columns else q.T).reshape(shape).astype(dtype))
+    return _parameter((q if rows >= columns else q.T).reshape(shape).astype(float_dtype(dtype)))

@@ -165,7 +165,7 @@ class Dropout(Module):
     def __init__(self, p: float = 0.5, rng: Generator | None = None):
         if not 0 <= p <= 1:
             raise ValueError(f"Dropout: p must be a probability in [0, 1], not {p}")
-        self.p = p
+        self.p = float(p)
         self.rng = rng or default_rng()
 
     def forward(self, x: ArrayLike) -> Tensor:

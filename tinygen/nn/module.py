@@ -13,9 +13,10 @@ import numpy as np
 
 from tinygen.autograd import Tensor
 from tinygen.autograd.tensor import ArrayLike
+from tinygen.kernels.errors import NamesItself
 
 
-class Module:
+class Module(NamesItself):
     """Subclass it, set parameters and submodules as attributes in `__init__`, and write `forward`."""
 
     training: bool = True  # of the class, so that a subclass need not call super().__init__()

@@ -12,8 +12,10 @@ import numpy as np
 
 from tinygen.autograd import Tensor, no_grad, ops
 from tinygen.autograd.tensor import ArrayLike
+from tinygen.kernels.errors import finite
 from tinygen.nn import init
 from tinygen.nn.module import Module
+from tinygen.random import float_dtype
 
 
 def _normalised(x: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
@@ -45,7 +47,8 @@ class BatchNorm1d(Module):
     ):
         if n_features < 1:
             raise ValueError(f"BatchNorm1d: needs at least one feature, not {n_features}")
-        self.n_features, self.eps, self.momentum = n_features, eps, momentum
+        self.n_features, self.eps, dtype = n_features, finite(eps), float_dtype(dtype)
+        self.momentum = None if momentum is None else finite(momentum)
         self.weight = init.constant((n_features,), 1.0, dtype) if affine else None
         self.bias = init.zeros((n_features,), dtype) if affine else None
         self.running_mean = Tensor(np.zeros(n_features, dtype))
@@ -108,7 +111,7 @@ class LayerNorm(Module):
             normalized_shape = (normalized_shape,)
         if not normalized_shape or math.prod(normalized_shape) < 1:
             raise ValueError(f"LayerNorm: nothing to normalise over in {normalized_shape}")
-        self.normalized_shape, self.eps = tuple(normalized_shape), eps
+        self.normalized_shape, self.eps, dtype = tuple(normalized_shape), finite(eps), float_dtype(dtype)
         self.weight = init.constant(normalized_shape, 1.0, dtype) if affine else None
         self.bias = init.zeros(normalized_shape, dtype) if affine else None
 

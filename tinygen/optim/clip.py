@@ -9,9 +9,11 @@ import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd import Tensor
+from tinygen.kernels.errors import named
 from tinygen.optim.optimiser import checked
 
 
+@named
 def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients by one factor so that their common Euclidean norm is at most `max_norm`.
 
@@ -23,6 +25,7 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     """
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be above 0, not {max_norm}")
+    max_norm = float(max_norm)
     grads = [p.grad for p in checked("clip_grad_norm_", params) if p.grad is not None]
     total = math.sqrt(sum(kernels.sum_of_squares(g._data) for g in grads))
     if not math.isfinite(total):
@@ -34,6 +37,7 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     return total
 
 
+@named
 def clip_values_(params: Iterable[Tensor], low: float, high: float) -> None:
     """Bring every element of the parameters themselves into [low, high].
 

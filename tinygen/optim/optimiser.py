@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from tinygen.autograd import Tensor
+from tinygen.kernels.errors import NamesItself
 
 
-class Optimiser:
+class Optimiser(NamesItself):
     """The base of all. `lr` is an attribute, which schedules change between steps.
 
     Raises:
         ValueError: no parameters, the same one twice, one that is not a leaf or requires no gradient, or lr < 0.
-        TypeError: `params` is a single tensor, or holds something else than tensors.
+        TypeError: `params` is a single tensor, or holds something else than tensors, or one of float16.
     """
 
     arrays: tuple[str, ...] = ()  # the state of each parameter: arrays like it, that start at 0
@@ -31,6 +32,11 @@ class Optimiser:
             raise ValueError(f"{type(self).__name__}: there are no parameters to optimise")
         if len({id(p) for p in self.params}) < len(self.params):
             raise ValueError(f"{type(self).__name__}: a parameter occurs twice")
+        for p in self.params:
+            if p.dtype == np.float16:
+                raise TypeError(
+                    f"{type(self).__name__}: cannot optimise in float16: its steps would round to nothing"
+                )
         require(self, lr >= 0, f"lr must be at least 0, not {lr}")
         self.lr = float(lr)
         self.steps = [0] * len(self.params)

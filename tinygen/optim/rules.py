@@ -37,7 +37,8 @@ class SGD(Optimiser):
         require(self, momentum > 0 or not nesterov, "nesterov needs a momentum above 0")
         self.arrays = ("velocity",) if momentum else ()
         super().__init__(params, lr)
-        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        self.momentum, self.nesterov = float(momentum), bool(nesterov)
+        self.weight_decay = float(weight_decay)
 
     def update(self, p: np.ndarray, g: np.ndarray, step: int, state: dict[str, np.ndarray]) -> None:
         velocity = state.get("velocity", g)  # without momentum the kernel does not touch it
@@ -66,7 +67,7 @@ class RMSprop(Optimiser):
         require(self, eps >= 0, f"eps must be at least 0, not {eps}")
         require(self, weight_decay >= 0, f"weight_decay must be at least 0, not {weight_decay}")
         super().__init__(params, lr)
-        self.alpha, self.eps, self.weight_decay = alpha, eps, weight_decay
+        self.alpha, self.eps, self.weight_decay = float(alpha), float(eps), float(weight_decay)
 
     def update(self, p: np.ndarray, g: np.ndarray, step: int, state: dict[str, np.ndarray]) -> None:
         kernels.rmsprop_step(
@@ -99,7 +100,8 @@ class Adam(Optimiser):
         require(self, eps >= 0, f"eps must be at least 0, not {eps}")
         require(self, weight_decay >= 0, f"weight_decay must be at least 0, not {weight_decay}")
         super().__init__(params, lr)
-        self.betas, self.eps, self.weight_decay = tuple(betas), eps, weight_decay
+        self.betas = (float(betas[0]), float(betas[1]))
+        self.eps, self.weight_decay = float(eps), float(weight_decay)
 
     def update(self, p: np.ndarray, g: np.ndarray, step: int, state: dict[str, np.ndarray]) -> None:
         kernels.adam_step(

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 
+from tinygen.kernels.errors import NamesItself, finite
 from tinygen.optim.optimiser import Optimiser
 
 
-class Schedule:
+class Schedule(NamesItself):
     """The base of all: lr = base * factor(t), unless a schedule overrides `rate`."""
 
     def __init__(self, optimiser: Optimiser):
@@ -49,7 +50,7 @@ class ConstantLR(Schedule):
     """base * factor for the first `total_iters` steps, then base."""
 
     def __init__(self, optimiser: Optimiser, factor: float = 1 / 3, total_iters: int = 5):
-        self.start, self.total_iters = factor, total_iters
+        self.start, self.total_iters = finite(factor), finite(total_iters)
         super().__init__(optimiser)
 
     def factor(self, t: int) -> float:
@@ -69,7 +70,8 @@ class LinearLR(Schedule):
         total_iters: int = 5,
     ):
         _at_least_one(self, "total_iters", total_iters)
-        self.start, self.end, self.total_iters = start_factor, end_factor, total_iters
+        self.start, self.end = finite(start_factor), finite(end_factor)
+        self.total_iters = finite(total_iters)
         super().__init__(optimiser)
 
     def factor(self, t: int) -> float:
@@ -81,7 +83,7 @@ class StepLR(Schedule):
 
     def __init__(self, optimiser: Optimiser, step_size: int, gamma: float = 0.1):
         _at_least_one(self, "step_size", step_size)
-        self.step_size, self.gamma = step_size, gamma
+        self.step_size, self.gamma = finite(step_size), finite(gamma)
         super().__init__(optimiser)
 
     def factor(self, t: int) -> float:
@@ -92,7 +94,7 @@ class ExponentialLR(Schedule):
     """base * gamma^t."""
 
     def __init__(self, optimiser: Optimiser, gamma: float):
-        self.gamma = gamma
+        self.gamma = finite(gamma)
         super().__init__(optimiser)
 
     def factor(self, t: int) -> float:
@@ -107,7 +109,7 @@ class CosineAnnealingLR(Schedule):
 
     def __init__(self, optimiser: Optimiser, T_max: int, eta_min: float = 0.0):
         _at_least_one(self, "T_max", T_max)
-        self.T_max, self.eta_min = T_max, eta_min
+        self.T_max, self.eta_min = finite(T_max), finite(eta_min)
         super().__init__(optimiser)
 
     def rate(self, t: int) -> float:
@@ -116,5 +118,5 @@ class CosineAnnealingLR(Schedule):
 
 
 def _at_least_one(schedule: Schedule, name: str, value: int) -> None:
-    if value < 1:
+    if not value >= 1:
         raise ValueError(f"{type(schedule).__name__}: {name} must be at least 1, not {value}")

@@ -66,7 +66,7 @@ def _slope_case(d: Draw) -> Call:
 @specified(lambda x, slope: np.where(x > 0, x, slope * x), _slope_case, twice=False)
 def leaky_relu(x: ArrayLike, slope: float = 0.01) -> Tensor:
     """x for x > 0, else slope x. The gradient at 0 is `slope`. Maas et al. (2013)."""
-    return LeakyRelu.apply(x, slope=slope)
+    return LeakyRelu.apply(x, slope=float(slope))  # a NumPy scalar would decide the dtype
 
 
 def _alpha_case(d: Draw) -> Call:
@@ -76,7 +76,7 @@ def _alpha_case(d: Draw) -> Call:
 @specified(lambda x, alpha: np.where(x > 0, x, alpha * (np.exp(x) - 1)), _alpha_case)
 def elu(x: ArrayLike, alpha: float = 1.0) -> Tensor:
     """x for x > 0, else alpha (e^x - 1). The gradient at 0 is alpha. Clevert et al. (2016)."""
-    x = as_tensor(x)
+    x, alpha = as_tensor(x), float(alpha)
     positive = x > 0
     # The double where: e^x of a large positive x would overflow, and 0 * inf is NaN.
     return where(positive, x, alpha * expm1(where(positive, 0.0, x)))

@@ -22,8 +22,12 @@ def _plain(index: object) -> object:
         if isinstance(part, Tensor):
             part = part._data
         if isinstance(part, list | np.ndarray):
-            part = np.array(part)
-            if part.size == 0 and part.dtype.kind == "f":
+            listed = isinstance(part, list)
+            try:
+                part = np.array(part)
+            except ValueError as error:
+                raise IndexError(f"getitem: {error}") from error
+            if listed and part.size == 0:
                 part = part.astype(np.intp)  # an empty list picks nothing
             if part.dtype.kind not in "iub":
                 raise IndexError(f"getitem: an index must be integer or boolean, not {part.dtype}")

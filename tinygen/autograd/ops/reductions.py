@@ -99,8 +99,8 @@ def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: flo
 def _centred(name: str, x: ArrayLike, axis: Axis, correction: float) -> tuple[Tensor, float]:
     """x - mean, and n - correction."""
     x = as_tensor(x)
-    count = _count(name, x, axis) - correction
-    if count <= 0:
+    count = _count(name, x, axis) - float(correction)  # a NumPy scalar would decide the dtype
+    if not count > 0:
         raise ValueError(f"{name}: too few elements along axis {axis} of shape {x.shape}")
     return x - mean(x, axis, keepdims=True), count
 

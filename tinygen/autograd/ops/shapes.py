@@ -6,6 +6,7 @@ Several are views: they share their input's memory, as in NumPy.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -129,7 +130,8 @@ class SumTo(Op):
         axes = tuple(range(new)) + tuple(
             new + i for i, side in enumerate(shape) if side == 1 and x.shape[new + i] != 1
         )
-        return np.sum(x, axis=axes, dtype=x.dtype).reshape(shape)
+        dtype = x.dtype if x.dtype.kind == "f" else None  # integers are summed as NumPy sums them
+        return np.sum(x, axis=axes, dtype=dtype).reshape(shape)
 
     def backward(self, g):
         return broadcast_to(g, self.shape_in)
@@ -315,7 +317,7 @@ def _roll_case(d: Draw) -> Call:
 @specified(np.roll, _roll_case, twice=False)
 def roll(x: ArrayLike, shift: int | tuple[int, ...], axis: Axis = None) -> Tensor:
     """x moved along the given axes, what leaves at one end entering at the other (None: as if flattened)."""
-    shifts = (shift,) if isinstance(shift, int | np.integer) else tuple(shift)
+    shifts = tuple(map(operator.index, [shift] if isinstance(shift, int | np.integer) else shift))
     return Roll.apply(x, shift=shifts, axis=axis)
 
 
@@ -347,6 +349,8 @@ def pad(x: ArrayLike, widths: Sequence[tuple[int, int]] | int, value: float = 0.
     """x with widths[i] = (before, after) elements of `value` added along axis i; one int serves all sides."""
     x = as_tensor(x)
     if isinstance(widths, int | np.integer):
+        if widths < 0:
+            raise ValueError(f"pad: needs {x.ndim} pairs of widths >= 0, got {widths}")
         widths = ((widths, widths),) * x.ndim
     widths = tuple((int(low), int(high)) for low, high in widths)
     if len(widths) != x.ndim or any(low < 0 or high < 0 for low, high in widths):

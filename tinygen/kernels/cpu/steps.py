@@ -82,6 +82,7 @@ def _sums_of_squares(x, out):
 def _checked(name: str, *arrays: Array) -> list[Array]:
     """p, g and state as loops take them; g, the second, may be a copy, the others are written to and may not."""
     p = arrays[0]
+    views = len({id(x) for x in arrays}) < len(arrays)
     for x in arrays:
         if type(x) is not Array or x.dtype not in FLOATS:
             got = getattr(x, "dtype", type(x).__name__)
@@ -90,13 +91,28 @@ def _checked(name: str, *arrays: Array) -> list[Array]:
             raise TypeError(f"{name}: the arrays must have one dtype, not {p.dtype} and {x.dtype}")
         if x.shape != p.shape:
             raise ValueError(f"{name}: the arrays must have one shape, not {p.shape} and {x.shape}")
+        views = views or x.base is not None
     for x in (p, *arrays[2:]):
         if not x.flags.carray:
             raise ValueError(
                 f"{name}: parameter and state must be C-contiguous, aligned and writeable, "
                 f"which one of shape {x.shape} and strides {x.strides} is not"
             )
+    if views:  # else each owns its memory
+        arrays = _apart(name, *arrays)
     return [flat(x) for x in arrays]
+
+
+def _apart(name: str, p: Array, g: Array, *state: Array) -> tuple[Array, ...]:
+    """The arrays with g copied, if need be, so that no loop reads what it has just written; g may be p itself."""
+    written = (p, *state)
+    for i, x in enumerate(written):
+        for y in written[:i]:
+            if np.may_share_memory(x, y):
+                raise ValueError(f"{name}: parameter and state must not share memory")
+    if g is not p and any(np.may_share_memory(g, x) for x in written):
+        g = g.copy()
+    return p, g, *state
 
 
 def sgd_step(p, g, v, lr, momentum, nesterov, weight_decay):

@@ -1,0 +1,80 @@
+"""Whose an error is: what goes wrong inside a public function is reported under that function's name.
+
+NumPy's own errors tell of ufuncs and loops that the caller never wrote. The price is paid by the call that fails:
+entering a `try` costs nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+F = TypeVar("F", bound=Callable)
+
+MISTAKES = (TypeError, ValueError, LookupError, AttributeError, OverflowError, ZeroDivisionError)
+
+
+def in_the_name_of(name: str, error: Exception) -> Exception:
+    """`error` as an IndexError, TypeError or ValueError that names `name`: itself, if it already does."""
+    kind = next((k for k in (IndexError, TypeError, ValueError) if isinstance(error, k)), None)
+    if kind is None:
+        # A missing attribute tells of a wrong type; an unknown key, or a number too large, of a wrong value.
+        kind = TypeError if isinstance(error, AttributeError) else ValueError
+    elif _letters(name) in _letters(str(error)):
+        return error
+    return kind(f"{name}: {error}")
+
+
+def named(function: F, name: str = "") -> F:
+    """`function`, whose mistakes are reported under its name, or under another."""
+    name = name or function.__name__
+
+    @functools.wraps(function)
+    def public(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except MISTAKES as error:
+            found = in_the_name_of(name, error)
+            if found is error:
+                raise
+            raise found from error
+
+    return public
+
+
+def finite(value: float) -> float:
+    """A setting as a Python float, for a NumPy scalar would decide the dtype of what it meets.
+
+    Raises TypeError if it is no number, ValueError if it is infinite or NaN: found out only steps later.
+    """
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    return float(value)
+
+
+class NamesItself:
+    """A base of classes that report mistakes under their own names, in the constructor and in what takes arguments.
+
+    Of this package only: what goes wrong in somebody's own subclass is theirs to report.
+    """
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if cls.__module__.startswith("tinygen."):
+            for method in (
+                "__init__",
+                "forward",
+                "factor",
+                "rate",
+                "log_prob",
+                "sample",
+                "rsample",
+            ):
+                if method in vars(cls):
+                    setattr(cls, method, named(vars(cls)[method], cls.__name__))
+
+
+def _letters(text: str) -> str:
+    return text.replace("_", "").lower()
