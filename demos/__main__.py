@@ -1,6 +1,10 @@
 """`python -m demos`: the demos in teaching order."""
 
 DEMOS = {
+    "classifier": (
+        "a classifier of digits: the features that the metrics compare",
+        "5 s on the 8x8 digits, 1 min on MNIST",
+    ),
     "vae": (
         "a variational autoencoder: digits from noise",
         "10 s on the 8x8 digits, 1 min on MNIST",

@@ -45,15 +45,18 @@ def seed(text: str) -> int:
     return number
 
 
-def parser(name: str, doc: str, sets: Sequence[str], epochs: str) -> argparse.ArgumentParser:
-    """The options that all demos share. `doc` is the demo's docstring; `epochs` says the defaults."""
+def parser(
+    name: str, doc: str, sets: Sequence[str], count: str, unit: str = "epoch"
+) -> argparse.ArgumentParser:
+    """The options that all demos share. `doc` is the demo's docstring; `count` says how many epochs (or steps)."""
     options = argparse.ArgumentParser(
         prog=f"python -m demos.{name}",
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.add_argument("--data", choices=sets, default=sets[0], help=f"default: {sets[0]}")
-    options.add_argument("--epochs", type=positive, help=f"passes over the data; default: {epochs}")
+    what = "passes over the data" if unit == "epoch" else f"training {unit}s"
+    options.add_argument(f"--{unit}s", type=positive, help=f"{what}; default: {count}")
     options.add_argument("--seed", type=seed, default=0, help="of everything random; default: 0")
     options.add_argument(
         "--out",
@@ -168,7 +171,7 @@ class Run:
         lines = "".join(json.dumps(line) + "\n" for line in self.history)
         write_atomically(self.out / "history.jsonl", lines)
 
-    def finish(self, **figures: float | None) -> None:
+    def finish(self, **figures: Any) -> None:
         """Write `metrics.json` and print it."""
         text = json.dumps(figures, indent=2) + "\n"
         write_atomically(self.out / "metrics.json", text)

@@ -37,7 +37,9 @@ def _audited(actual, desired, rtol=1e-7, atol=0, **options):
     single = np.float32 in (np.asarray(actual).dtype, np.asarray(desired).dtype)
     rounding = 1e-5 if single else 1e-11
     assert np.max(rtol, initial=0) <= 1 / 100, f"a tolerance of {rtol} proves nothing"
-    assert np.max(atol, initial=0) <= max(size / 100, rounding), f"a tolerance of {atol} beside numbers of {size}"
+    assert np.max(atol, initial=0) <= max(size / 100, rounding), (
+        f"a tolerance of {atol} beside numbers of {size}"
+    )
     _assert_allclose(actual, desired, rtol=rtol, atol=atol, **options)
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from tests import fuzz
-from tests.fuzz_arrays import FastDraw, lay, written
-from tests.fuzz_attempt import Attempt, Finding, judged
+from tests.fuzz import __main__ as fuzz
+from tests.fuzz.arrays import FastDraw, lay, written
+from tests.fuzz.attempt import Attempt, Finding, judged
 from tinygen import kernels
 from tinygen.autograd import Tensor, op
 from tinygen.autograd.ops import elementwise, reductions, transcendental
@@ -143,7 +143,7 @@ def test_a_refused_call_is_found(monkeypatch):
 
 
 def test_an_error_without_a_name_is_found(monkeypatch):
-    monkeypatch.setattr(tg, "cumsum", reductions.cumsum)  # the part that does not name itself
+    monkeypatch.setattr(tg, "cumsum", reductions.cumsum.__wrapped__)  # the part that does not name itself
     assert kinds(findings(fuzz.op_attempt, "cumsum", 150)) >= {"an error names nothing"}
 
 

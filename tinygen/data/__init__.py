@@ -1,4 +1,4 @@
-"""Data sets and minibatches: real images as float32 arrays in [0, 1], and nothing else to learn.
+"""Data sets and minibatches: real images as float32 arrays in [0, 1], toy distributions, and nothing else to learn.
 
     images = tinygen.data.load("digits")
     for batch in batches(images.train, 100, rng):
@@ -12,14 +12,36 @@ from tinygen.data.idx import read_idx
 from tinygen.data.images import Images, check_images
 from tinygen.data.npz import read_npz
 from tinygen.data.sets import digits, frey_faces, load, mnist
+from tinygen.data.toys import (
+    TOYS,
+    GaussianMixture,
+    Normal,
+    Ring,
+    SwissRoll,
+    Toy,
+    TwoMoons,
+    Uniform,
+    gaussians_grid,
+    gaussians_ring,
+)
 
 __all__ = [
+    "TOYS",
+    "GaussianMixture",
     "Images",
+    "Normal",
+    "Ring",
+    "SwissRoll",
+    "Toy",
+    "TwoMoons",
+    "Uniform",
     "batches",
     "binarise",
     "check_images",
     "digits",
     "frey_faces",
+    "gaussians_grid",
+    "gaussians_ring",
     "load",
     "mnist",
     "read_idx",

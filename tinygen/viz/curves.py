@@ -16,6 +16,7 @@ def curves(
     x: str = "step",
     unit: str = "nats",
     log_x: bool = False,
+    log_y: bool = False,
     title: str | None = None,
 ) -> None:
     """Draw what `history` logged, as a PNG at `path`; panels side by side, each with its own scale.
@@ -50,6 +51,8 @@ def curves(
             else:
                 axis.locator_params(axis="x", nbins=5)
                 axis.xaxis.set_major_formatter("{x:,.0f}")
+            if log_y:
+                axis.set_yscale("log")
             if len(labels) > 1:
                 axis.legend()
         if title:

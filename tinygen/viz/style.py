@@ -1,10 +1,10 @@
-"""What all pictures share: white ground, one typeface, few lines, 150 dots per inch, one writer."""
+"""What all pictures share: white ground, one typeface, few lines, 150 dots per inch, one writer; and films of them."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tinygen.io import write_atomically
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
+FILM_DPI = 80  # a film has many pictures
 COLOURS = ["#1f5fa8", "#d9661f", "#3a8f4d", "#8a4fa3", "#7a7a7a", "#b8313b"]
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the same everywhere
@@ -57,3 +58,45 @@ def figure(path: str | Path) -> Iterator["Figure"]:
         # No version stamp: the same picture is the same file.
         drawing.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     write_atomically(path, png.getvalue())
+
+
+def film(
+    draw: Callable[["Figure", Any], None],
+    frames: Sequence[Any],
+    path: str | Path,
+    *,
+    size: tuple[float, float],
+    milliseconds: int = 120,
+) -> None:
+    """What `draw(figure, frame)` draws of each frame: one picture (PNG), or an animation where `path` ends in .gif.
+
+    size: in inches. A film shows each frame for `milliseconds`, the last for two seconds, and starts again.
+    Raises ValueError without a frame, or with several for a PNG.
+    """
+    path = Path(path)
+    if not frames or (len(frames) > 1 and path.suffix != ".gif"):
+        raise ValueError(f"{path.name} cannot show {len(frames)} frames")
+    if path.suffix != ".gif":
+        with figure(path) as drawing:
+            drawing.set_size_inches(*size)
+            drawing.set_layout_engine("constrained")
+            draw(drawing, frames[0])
+        return
+    import matplotlib
+    from matplotlib.figure import Figure
+    from PIL import Image  # comes with matplotlib
+
+    pictures = []
+    with matplotlib.rc_context(STYLE):
+        for frame in frames:
+            drawing = Figure(dpi=FILM_DPI, figsize=size, layout="constrained")
+            draw(drawing, frame)
+            png = io.BytesIO()
+            drawing.savefig(png, format="png", dpi=FILM_DPI)
+            pictures.append(Image.open(png).convert("P", palette=Image.Palette.ADAPTIVE))
+    gif = io.BytesIO()
+    durations = [milliseconds] * (len(pictures) - 1) + [2000]
+    pictures[0].save(
+        gif, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0
+    )
+    write_atomically(path, gif.getvalue())

@@ -73,14 +73,5 @@ from tinygen.autograd.ops.transcendental import (
     softplus,
     tanh,
 )
-from tinygen.kernels import errors as _errors
 
 __all__ = sorted(name for name, value in globals().items() if callable(value))
-
-# A single op names itself in its errors (see `Op.apply`). One that is made of several, or prepares its arguments, is
-# named here: else the error would be that of a part which the caller never called.
-for _name in """astype binary_cross_entropy_with_logits cholesky clip concat cross_entropy_with_logits cumsum einsum elu
-expand_dims gaussian_kl gaussian_log_density inv leaky_relu linear log_softmax logsumexp matmul matrix_transpose mean
-outer pad reparameterise roll slogdet softmax solve sort split squeeze stack std take_along_axis tile var
-where""".split():
-    globals()[_name] = _errors.named(globals()[_name])

@@ -13,6 +13,7 @@ from tinygen.autograd.ops.shapes import as_tensor
 from tinygen.autograd.ops.transcendental import erf, erf_series, exp, expm1, sigmoid
 from tinygen.autograd.spec import KINK_AT_0, REALS, Call, Draw, elementwise, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor
+from tinygen.kernels.errors import named
 
 
 class Relu(Op):
@@ -64,6 +65,7 @@ def _slope_case(d: Draw) -> Call:
 
 
 @specified(lambda x, slope: np.where(x > 0, x, slope * x), _slope_case, twice=False)
+@named
 def leaky_relu(x: ArrayLike, slope: float = 0.01) -> Tensor:
     """x for x > 0, else slope x. The gradient at 0 is `slope`. Maas et al. (2013)."""
     return LeakyRelu.apply(x, slope=float(slope))  # a NumPy scalar would decide the dtype
@@ -74,6 +76,7 @@ def _alpha_case(d: Draw) -> Call:
 
 
 @specified(lambda x, alpha: np.where(x > 0, x, alpha * (np.exp(x) - 1)), _alpha_case)
+@named
 def elu(x: ArrayLike, alpha: float = 1.0) -> Tensor:
     """x for x > 0, else alpha (e^x - 1). The gradient at 0 is alpha. Clevert et al. (2016)."""
     x, alpha = as_tensor(x), float(alpha)

@@ -21,6 +21,7 @@ from tinygen.autograd.spec import (
     specified,
 )
 from tinygen.autograd.tensor import FLOATS, ArrayLike, Tensor
+from tinygen.kernels.errors import named
 
 
 class Add(Op):
@@ -267,6 +268,7 @@ def _clip_case(d: Draw) -> Call:
 
 
 @specified(lambda x, low, high: np.clip(x, low, high), _clip_case, twice=False)
+@named
 def clip(x: ArrayLike, low: ArrayLike | None = None, high: ArrayLike | None = None) -> Tensor:
     """min(max(x, low), high). At a bound, x and the bound get half of the gradient each."""
     if low is None and high is None:
@@ -304,6 +306,7 @@ def _where(a: ArrayLike, b: ArrayLike, condition: np.ndarray) -> Tensor:
     return Where.apply(a, b, condition=condition)
 
 
+@named
 def where(condition: ArrayLike, a: ArrayLike, b: ArrayLike) -> Tensor:
     """a where `condition` holds, else b, with broadcasting; the branch not taken gets gradient 0.
 
@@ -333,6 +336,7 @@ def _astype_case(d: Draw) -> Call:
 
 
 @specified(lambda x, dtype: x.astype(np.result_type(x, dtype)), _astype_case, twice=False)
+@named
 def astype(x: ArrayLike, dtype: np.typing.DTypeLike) -> Tensor:
     """x in another dtype; the gradient comes back in x's own."""
     if isinstance(x, Tensor) and x.dtype == dtype:

@@ -21,6 +21,7 @@ from tinygen.autograd.ops.softmax import softmax
 from tinygen.autograd.ops.transcendental import exp, sigmoid, sigmoid_grad, tanh_grad
 from tinygen.autograd.spec import KINK_AT_0, REALS, Call, Domain, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor
+from tinygen.kernels.errors import named
 
 ACTIVATION_GRADS: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
     None: lambda y, g: g,
@@ -77,6 +78,7 @@ def _linear_reference(x, w, b=0.0, activation=None):
 
 
 @specified(_linear_reference, _linear_case)
+@named
 def linear(
     x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, activation: str | None = None
 ) -> Tensor:
@@ -153,6 +155,7 @@ class BceWithLogitsGrad(Fused):
     lambda l, t: np.sum(np.log(1 + np.exp(l)) - t * l, axis=-1),
     lambda d: _rows(d, REALS, Domain(0.0, 1.0)),
 )
+@named
 def binary_cross_entropy_with_logits(logits: ArrayLike, targets: ArrayLike) -> Tensor:
     """-log Bernoulli(t; sigmoid(l)) in nats, summed over the last axis: (..., n) and (..., n) to (...).
 
@@ -205,6 +208,7 @@ def _cross_entropy_reference(logits, labels):
 
 
 @specified(_cross_entropy_reference, _labels_case)
+@named
 def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
     """-log softmax(logits)[label] in nats: logits (..., n), integer labels (...) in [0, n), to (...).
 
@@ -257,6 +261,7 @@ def _gaussian_reference(x, mean, log_var):
 
 
 @specified(_gaussian_reference, lambda d: _rows(d, REALS, REALS, Domain(-1.5, 1.5)))
+@named
 def gaussian_log_density(x: ArrayLike, mean: ArrayLike, log_var: ArrayLike) -> Tensor:
     """log N(x; mean, diag e^log_var) in nats, summed over the last axis; the arguments broadcast, (..., n) to (...).
 
@@ -294,6 +299,7 @@ class GaussianKlGrad(Fused):
     lambda m, v: 0.5 * np.sum(np.exp(v) + m * m - 1 - v, axis=-1),
     lambda d: _rows(d, REALS, Domain(-1.5, 1.5, (0.0,))),
 )
+@named
 def gaussian_kl(mean: ArrayLike, log_var: ArrayLike) -> Tensor:
     """KL(N(mean, diag e^log_var) || N(0, I)) in nats, summed over the last axis: (..., n) and (..., n) to (...).
 
@@ -335,6 +341,7 @@ def _reparameterise_case(d: Draw) -> Call:
 
 
 @specified(lambda m, v, e: m + np.exp(v / 2) * e, _reparameterise_case)
+@named
 def reparameterise(mean: ArrayLike, log_var: ArrayLike, noise: ArrayLike) -> Tensor:
     """mean + e^(log_var / 2) noise: a sample of N(mean, e^log_var) for standard normal noise. The arguments broadcast.
 

@@ -12,6 +12,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor
+from tinygen.kernels.errors import named
 
 
 def _plain(index: object) -> object:
@@ -150,6 +151,7 @@ def _take_case(d: Draw) -> Call:
 
 
 @specified(np.take_along_axis, _take_case, twice=False)
+@named
 def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int) -> Tensor:
     """Elements of x along an axis by integer `indices`, whose other sides equal x's or broadcast with them."""
     indices = np.array(indices._data if isinstance(indices, Tensor) else indices)

@@ -16,6 +16,7 @@ from tinygen.autograd.op import Op
 from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, expand_dims, reshape, squeeze
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor
+from tinygen.kernels.errors import named
 
 
 class Matmul(Op):
@@ -46,6 +47,7 @@ def _matmul_case(d: Draw) -> Call:
 
 
 @specified(np.matmul, _matmul_case)
+@named
 def matmul(a: ArrayLike, b: ArrayLike) -> Tensor:
     """The matrix product, with NumPy's rules: a vector is a row on the left and a column on the
     right; batches broadcast.
@@ -125,6 +127,7 @@ def _einsum(*operands: ArrayLike, subscripts: str) -> Tensor:
     return einsum(subscripts, *operands)
 
 
+@named
 def einsum(subscripts: str, *operands: ArrayLike) -> Tensor:
     """Einstein summation, as NumPy's: `einsum("ij,jk->ik", a, b)`; repeated labels, ellipsis and
     implicit output included.
@@ -183,6 +186,7 @@ def _outer_case(d: Draw) -> Call:
 
 
 @specified(np.outer, _outer_case)
+@named
 def outer(a: ArrayLike, b: ArrayLike) -> Tensor:
     """a_i b_j, for vectors a and b."""
     a, b = as_tensor(a), as_tensor(b)
@@ -213,6 +217,7 @@ class Inv(Op):
 
 
 @specified(np.linalg.inv, lambda d: Call((_well_conditioned(d, d.integer(1, 3)),)))
+@named
 def inv(a: ArrayLike) -> Tensor:
     """The inverse of square matrices. Raises ValueError on a singular one. To apply it, `solve` is better."""
     a = as_tensor(a)
@@ -239,6 +244,7 @@ def _solve_case(d: Draw) -> Call:
 
 
 @specified(np.linalg.solve, _solve_case)
+@named
 def solve(a: ArrayLike, b: ArrayLike) -> Tensor:
     """X with A X = B, for square A (..., n, n) and B (n,) or (..., n, k). Raises ValueError on a singular A."""
     a, b = as_tensor(a), as_tensor(b)
@@ -281,6 +287,7 @@ def _cholesky_reference(a):
 
 
 @specified(_cholesky_reference, _positive_definite)
+@named
 def cholesky(a: ArrayLike) -> Tensor:
     """The lower triangular L with L L^T = A, for positive definite A, of which the symmetric part is taken.
 
@@ -311,6 +318,7 @@ def _log_abs_det(a: ArrayLike) -> Tensor:
     return LogAbsDet.apply(a)
 
 
+@named
 def slogdet(a: ArrayLike) -> tuple[Tensor, Tensor]:
     """(sign, log |det A|) of square matrices; the sign has no gradient, and (0, -inf) stands for a singular A.
 

@@ -25,6 +25,7 @@ from tinygen.autograd.spec import (
     specified,
 )
 from tinygen.autograd.tensor import ArrayLike, Axis, Tensor
+from tinygen.kernels.errors import named
 
 
 def axes_tuple(axis: Axis, ndim: int, name: str | None = None) -> tuple[int, ...]:
@@ -67,6 +68,7 @@ def _count(name: str, x: Tensor, axis: Axis) -> int:
 
 
 @specified(np.mean, reduction(min_side=1), twice=False)
+@named
 def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`. Raises ValueError over no elements."""
     x = as_tensor(x)
@@ -90,6 +92,7 @@ def _var_reference(x, axis, keepdims, correction):
 
 
 @specified(_var_reference, _spread_case)
+@named
 def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """sum (x - mean)^2 / (n - correction) over `axis`: correction 0 for the population, 1 for a sample."""
     centred, count = _centred("var", x, axis, correction)
@@ -106,6 +109,7 @@ def _centred(name: str, x: ArrayLike, axis: Axis, correction: float) -> tuple[Te
 
 
 @specified(lambda *a, **k: np.sqrt(_var_reference(*a, **k)), _spread_case)
+@named
 def std(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """The square root of `var`; as that of a length, its gradient is 0 where all elements are equal."""
     centred, count = _centred("std", x, axis, correction)
@@ -238,6 +242,7 @@ class Cumsum(Op):
 
 
 @specified(np.cumsum, along_axis(), twice=False)
+@named
 def cumsum(x: ArrayLike, axis: int = -1) -> Tensor:
     """Running sums along one axis."""
     x = as_tensor(x)
@@ -245,6 +250,7 @@ def cumsum(x: ArrayLike, axis: int = -1) -> Tensor:
 
 
 @specified(np.sort, along_axis(distinct=True), twice=False)
+@named
 def sort(x: ArrayLike, axis: int = -1, descending: bool = False) -> Tensor:
     """The elements along one axis in rising (or falling) order, NaN last; of equal elements the earlier comes first."""
     x = as_tensor(x)

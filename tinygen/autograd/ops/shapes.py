@@ -15,6 +15,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Axis, Tensor, tensor
+from tinygen.kernels.errors import named
 
 
 def as_tensor(x: ArrayLike) -> Tensor:
@@ -76,6 +77,7 @@ def _matrix_case(d: Draw) -> Call:
 
 
 @specified(lambda x: np.swapaxes(x, -1, -2), _matrix_case, twice=False)
+@named
 def matrix_transpose(x: ArrayLike) -> Tensor:
     """The last two axes swapped."""
     x = as_tensor(x)
@@ -162,6 +164,7 @@ def _squeeze_case(d: Draw) -> Call:
 
 
 @specified(np.squeeze, _squeeze_case, twice=False)
+@named
 def squeeze(x: ArrayLike, axis: Axis = None) -> Tensor:
     """x without the given axes, each of length 1 (None: without all such axes)."""
     x = as_tensor(x)
@@ -181,6 +184,7 @@ def _expand_case(d: Draw) -> Call:
 
 
 @specified(np.expand_dims, _expand_case, twice=False)
+@named
 def expand_dims(x: ArrayLike, axis: int | tuple[int, ...]) -> Tensor:
     """x with axes of length 1 inserted at the given positions of the result."""
     x = as_tensor(x)
@@ -222,6 +226,7 @@ def _concat(*xs: ArrayLike, axis: int) -> Tensor:
     return Concat.apply(*xs, axis=axis)
 
 
+@named
 def concat(xs: Sequence[ArrayLike], axis: int | None = 0) -> Tensor:
     """Arrays joined along an existing axis; with axis None, each is flattened first."""
     xs = [as_tensor(x) for x in xs]
@@ -246,6 +251,7 @@ def _stack(*xs: ArrayLike, axis: int) -> Tensor:
     return _concat(*(expand_dims(x, axis) for x in xs), axis=axis)
 
 
+@named
 def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Tensor:
     """Arrays of one shape joined along a new axis."""
     if len(xs) == 0:
@@ -253,6 +259,7 @@ def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Tensor:
     return _stack(*xs, axis=axis)
 
 
+@named
 def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """x cut along an axis: into a number of equal parts, or before each of the given indices."""
     x = as_tensor(x)
@@ -315,6 +322,7 @@ def _roll_case(d: Draw) -> Call:
 
 
 @specified(np.roll, _roll_case, twice=False)
+@named
 def roll(x: ArrayLike, shift: int | tuple[int, ...], axis: Axis = None) -> Tensor:
     """x moved along the given axes, what leaves at one end entering at the other (None: as if flattened)."""
     shifts = tuple(map(operator.index, [shift] if isinstance(shift, int | np.integer) else shift))
@@ -345,6 +353,7 @@ def _pad_reference(x, widths, value):
 
 
 @specified(_pad_reference, _pad_case, twice=False)
+@named
 def pad(x: ArrayLike, widths: Sequence[tuple[int, int]] | int, value: float = 0.0) -> Tensor:
     """x with widths[i] = (before, after) elements of `value` added along axis i; one int serves all sides."""
     x = as_tensor(x)
@@ -364,6 +373,7 @@ def _tile_case(d: Draw) -> Call:
 
 
 @specified(lambda x, repeats: np.tile(x, repeats), _tile_case, twice=False)
+@named
 def tile(x: ArrayLike, repeats: int | tuple[int, ...]) -> Tensor:
     """x laid repeats[i] times side by side along axis i; the shorter of shape and repeats gets leading ones."""
     x = as_tensor(x)

@@ -15,6 +15,7 @@ from tinygen.autograd.ops.shapes import as_tensor, expand_dims, reshape
 from tinygen.autograd.ops.transcendental import exp
 from tinygen.autograd.spec import along_axis, reduction, specified
 from tinygen.autograd.tensor import ArrayLike, Axis, Tensor
+from tinygen.kernels.errors import named
 
 
 class LogSumExpRows(Op):
@@ -99,6 +100,7 @@ def _logsumexp_reference(x, axis, keepdims):
 
 
 @specified(_logsumexp_reference, reduction(min_side=1))
+@named
 def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log sum e^x over `axis`, in one pass: -inf (with gradient zero) where all are -inf, +inf where one is.
 
@@ -117,6 +119,7 @@ def _softmax_reference(x, axis):
 
 
 @specified(_softmax_reference, along_axis())
+@named
 def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
     """e^x / sum e^x along `axis`: positive numbers that sum to 1. NaN where all are -inf or one is +inf."""
     x = as_tensor(x)
@@ -124,6 +127,7 @@ def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
 
 
 @specified(lambda x, axis: np.log(_softmax_reference(x, axis)), along_axis())
+@named
 def log_softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
     """x - logsumexp x along `axis`, the logarithm of softmax, accurate where that would be 0."""
     x = as_tensor(x)

@@ -46,9 +46,10 @@ settings.register_profile(
 )
 settings.load_profile("mutation")
 
-from tests import kernel_cases, mutants, properties, test_kernels  # noqa: E402
-from tests.equivalents import EQUIVALENT, reason, short  # noqa: E402
-from tests.mutants import Mutant  # noqa: E402
+from tests import kernel_cases, properties, test_kernels  # noqa: E402
+from tests.mutation import mutants  # noqa: E402
+from tests.mutation.equivalents import EQUIVALENT, reason, short  # noqa: E402
+from tests.mutation.mutants import Mutant  # noqa: E402
 from tests.properties import harness  # noqa: E402
 from tests.properties.__main__ import load  # noqa: E402
 from tinygen import kernels  # noqa: E402

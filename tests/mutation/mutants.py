@@ -1,7 +1,7 @@
 """What is planted: a mutant breaks one thing in the process that it is planted in, and is never taken out again.
 
 It is planted in a forked child, which ends. Two families: here the *results* are broken (a cotangent is negated, an
-output of a kernel scaled, ...), for every op and every kernel alike; in `mutant_sources.py` it is the *source* (a plus
+output of a kernel scaled, ...), for every op and every kernel alike; in `sources.py` it is the *source* (a plus
 becomes a minus). Each mutant names a key: a test is of interest only if it touches the key, which `note_everything`
 finds out.
 """
@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests import kernel_cases, mutant_sources
+from tests import kernel_cases
+from tests.mutation import sources
 from tinygen import kernels
 from tinygen.autograd import Op, Tensor, ops
 from tinygen.kernels import cpu
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 class Mutant(NamedTuple):
@@ -260,8 +261,8 @@ def of_kernels() -> Iterator[Mutant]:
 
 def of_sources() -> Iterator[Mutant]:
     names: dict[str, int] = {}
-    for function in mutant_sources.functions():
-        for variant in mutant_sources.variants(function):
+    for function in sources.functions():
+        for variant in sources.variants(function):
             if variant.before == variant.after:  # g, g swapped
                 continue
             name = f"{function.name}: {variant.before}  ->  {variant.after}"
@@ -273,8 +274,8 @@ def of_sources() -> Iterator[Mutant]:
             yield Mutant(function.row, name, function.name, plant, where)
 
 
-def _exchange(function: mutant_sources.Function, tree: object) -> None:
-    function.function.__code__ = mutant_sources.code_of(tree, function)
+def _exchange(function: sources.Function, tree: object) -> None:
+    function.function.__code__ = sources.code_of(tree, function)
 
 
 # Which test touches what -------------------------------------------------------------------------------------
@@ -282,9 +283,9 @@ def _exchange(function: mutant_sources.Function, tree: object) -> None:
 
 def note_everything(touched: set[str]) -> None:
     """From now on, whatever runs in this process adds the keys of all mutants that it could meet to `touched`."""
-    for function in mutant_sources.functions():
+    for function in sources.functions():
         function.function.__globals__["_note"] = touched.add
-        function.function.__code__ = mutant_sources.noted(function, "_note")
+        function.function.__code__ = sources.noted(function, "_note")
     for name in kernels.KERNELS:
         for backend in BACKENDS:
             replace_kernel(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tinygen as tg
-from tests.fuzz_arrays import (
+from tests.fuzz.arrays import (
     FOREIGN_TYPES,
     SWAPPED_TYPES,
     WHOLE_TYPES,
@@ -24,8 +24,8 @@ from tests.fuzz_arrays import (
     junk,
     laid_out,
 )
-from tests.fuzz_attempt import Attempt, check_close, check_form, check_same, demand
-from tests.fuzz_expected import F4, understood
+from tests.fuzz.attempt import Attempt, check_close, check_form, check_same, demand
+from tests.fuzz.expected import F4, understood
 from tinygen.autograd import Tensor
 
 FLOAT_DTYPES = ("f4", "f8", np.float32, np.float64)
@@ -39,7 +39,7 @@ class Subject(NamedTuple):
     expect: Callable
     also: tuple[str, ...] = ()
     errors: tuple[type[Exception], ...] = ()
-    prefix: str = "tests.fuzz_objects."
+    prefix: str = "tests.fuzz.objects."
 
 
 SUBJECTS: dict[str, Subject] = {}
@@ -363,7 +363,7 @@ def backend(name: Any) -> str:
 
 def object_attempt(d: FastDraw, name: str = "") -> Attempt:
     """A call of one subject (of that name, if given), with one argument replaced or none."""
-    from tests import fuzz_layers, fuzz_models  # noqa: F401 (they file their subjects in SUBJECTS, too)
+    from tests.fuzz import layers, models  # noqa: F401 (they file their subjects in SUBJECTS, too)
 
     name = name or d.choice(sorted(SUBJECTS))
     found = SUBJECTS[name]

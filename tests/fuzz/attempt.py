@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.fuzz_arrays import asks_for_much, written
+from tests.fuzz.arrays import asks_for_much, written
 from tinygen import kernels
 from tinygen.autograd import Tensor
 

@@ -1,6 +1,6 @@
 """Layers and initialisers for the fuzzer, each with a closed formula beside it.
 
-See `fuzz_objects.py`, which says what a subject is.
+See `objects.py`, which says what a subject is.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz_arrays import FastDraw
-from tests.fuzz_attempt import check_form, check_same, demand
-from tests.fuzz_expected import understood
-from tests.fuzz_objects import (
+from tests.fuzz.arrays import FastDraw
+from tests.fuzz.attempt import check_form, check_same, demand
+from tests.fuzz.expected import understood
+from tests.fuzz.objects import (
     FLOAT_DTYPES,
     SUBJECTS,
     Subject,

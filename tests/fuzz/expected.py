@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import tinygen as tg
-from tests.fuzz_attempt import Disagreement, check_close, check_form, check_same, demand
+from tests.fuzz.attempt import Disagreement, check_close, check_form, check_same, demand
 from tinygen.autograd import Tensor
 from tinygen.autograd.spec import SPECS
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.fuzz_arrays import (
+from tests.fuzz.arrays import (
     FOREIGN_TYPES,
     SWAPPED_TYPES,
     FastDraw,
@@ -21,7 +21,7 @@ from tests.fuzz_arrays import (
     overlapping,
     spoiled_shape,
 )
-from tests.fuzz_attempt import Attempt, Disagreement, demand
+from tests.fuzz.attempt import Attempt, Disagreement, demand
 from tests.kernel_cases import CASES, agree
 from tests.kernel_numbers import ARRAYS, MATRICES, NATURES, SIZES, Numbers
 from tinygen import kernels

@@ -2,7 +2,7 @@
 
 Every op, kernel, layer, optimiser, distribution and transform gets arrays of any dtype, layout, size and
 value, and parameters of any kind. A call must give a right result, or an error that says whose it is
-(`fuzz_attempt.py` judges; `fuzz_ops.py`, `fuzz_kernels.py` and `fuzz_objects.py` draw). Calls run in a
+(`attempt.py` judges; `ops.py`, `kernels.py` and `objects.py` draw). Calls run in a
 worker process; one that kills the worker, or never returns, is found all the same. Call number n of a
 seed is the same call every time, alone or among others: `--call n` makes it again.
 """
@@ -26,11 +26,11 @@ from multiprocessing.connection import Connection
 import numpy as np
 from tqdm import tqdm
 
-from tests.fuzz_arrays import FastDraw
-from tests.fuzz_attempt import Attempt, Finding, judged
-from tests.fuzz_kernels import kernel_attempt
-from tests.fuzz_objects import object_attempt
-from tests.fuzz_ops import as_tensor_attempt, op_attempt, split_attempt
+from tests.fuzz.arrays import FastDraw
+from tests.fuzz.attempt import Attempt, Finding, judged
+from tests.fuzz.kernels import kernel_attempt
+from tests.fuzz.objects import object_attempt
+from tests.fuzz.ops import as_tensor_attempt, op_attempt, split_attempt
 
 GROUPS: list[tuple[float, Callable[[FastDraw], Attempt]]] = [
     (0.50, op_attempt),

@@ -1,6 +1,6 @@
 """Calls of every public op: drawn by its own specification, then spoiled in one way or none.
 
-`fuzz_expected.py` says what must come out.
+`expected.py` says what must come out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import tinygen as tg
-from tests.fuzz_arrays import (
+from tests.fuzz.arrays import (
     FLOAT_TYPES,
     FOREIGN_TYPES,
     SWAPPED_TYPES,
@@ -23,8 +23,8 @@ from tests.fuzz_arrays import (
     spoiled_shape,
     with_specials,
 )
-from tests.fuzz_attempt import Attempt, check_same, demand
-from tests.fuzz_expected import (
+from tests.fuzz.attempt import Attempt, check_same, demand
+from tests.fuzz.expected import (
     BIG,
     EXACT,
     MOVES,

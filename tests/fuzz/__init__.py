@@ -1,0 +1,1 @@
+"""Random calls of everything public: `python -m tests.fuzz`."""

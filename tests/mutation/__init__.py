@@ -1,0 +1,1 @@
+"""The proof that the tests can fail: `python -m tests.mutation`."""
