@@ -5,6 +5,10 @@ DEMOS = {
         "a classifier of digits: the features that the metrics compare",
         "5 s on the 8x8 digits, 1 min on MNIST",
     ),
+    "gan_1d": (
+        "two networks play a game on a line, and why its first loss fails",
+        "1 min for five seeds",
+    ),
     "vae": (
         "a variational autoencoder: digits from noise",
         "10 s on the 8x8 digits, 1 min on MNIST",

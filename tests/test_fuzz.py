@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from tests.fuzz import __main__ as fuzz
+from tests.fuzz import runner as fuzz
 from tests.fuzz.arrays import FastDraw, lay, written
 from tests.fuzz.attempt import Attempt, Finding, judged
 from tinygen import kernels
@@ -143,7 +143,9 @@ def test_a_refused_call_is_found(monkeypatch):
 
 
 def test_an_error_without_a_name_is_found(monkeypatch):
-    monkeypatch.setattr(tg, "cumsum", reductions.cumsum.__wrapped__)  # the part that does not name itself
+    monkeypatch.setattr(
+        tg, "cumsum", reductions.cumsum.__wrapped__
+    )  # the part that does not name itself
     assert kinds(findings(fuzz.op_attempt, "cumsum", 150)) >= {"an error names nothing"}
 
 

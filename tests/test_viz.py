@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 
-from tinygen.viz import curves, image_grid, image_rows
+from tinygen.viz import curves, image_grid, image_rows, line_game
 from tinygen.viz.images import GAP, HEAD, MARGIN, TILE
 
 RNG = np.random.default_rng(0)
@@ -285,3 +286,48 @@ def test_missing_matplotlib_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install tinygen\[demos\]"):
         image_grid(np.eye(4)[None], (4, 4), tmp_path / "g.png")
+
+
+# Games -------------------------------------------------------------------------------------------------------
+
+
+def game_frames(count):
+    line = np.linspace(-2, 2, 50)
+    return line, [
+        {"fake": RNG.normal(size=100), "d": 1 / (1 + np.exp(-line * k))} for k in range(count)
+    ]
+
+
+def test_a_film_has_a_picture_for_each_frame_and_stays_at_the_last(tmp_path):
+    line, frames = game_frames(3)
+    line_game(RNG.normal(size=200), frames, line, tmp_path / "game.gif")
+    with Image.open(tmp_path / "game.gif") as film:
+        assert film.n_frames == 3
+        durations, pictures = [], []
+        for i in range(3):
+            film.seek(i)
+            durations.append(film.info["duration"])
+            pictures.append(np.asarray(film.convert("RGB")))
+    assert durations == [120, 120, 2000]
+    assert not np.array_equal(pictures[0], pictures[1])
+
+
+def test_a_frame_alone_is_a_picture(tmp_path):
+    line, frames = game_frames(1)
+    line_game(RNG.normal(size=200), frames, line, tmp_path / "game.png")
+    assert read(tmp_path / "game.png").std() > 10
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_picture_shows_one_frame(tmp_path, count):
+    line, frames = game_frames(count)
+    with pytest.raises(ValueError, match=f"game.png cannot show {count} frames"):
+        line_game(RNG.normal(size=200), frames, line, tmp_path / "game.png")
+    assert not (tmp_path / "game.png").exists()
+
+
+def test_a_logarithmic_axis(tmp_path):
+    history = [{"step": s, "norm": 10.0**-s} for s in range(1, 6)]
+    for log in (False, True):
+        curves(history, tmp_path / f"{log}.png", panels={"a": {"b": "norm"}}, log_y=log)
+    assert (tmp_path / "True.png").read_bytes() != (tmp_path / "False.png").read_bytes()

@@ -1,0 +1,246 @@
+"""A generative adversarial network on a line (Goodfellow et al., 2014), and why its first loss fails.
+
+A generator turns noise into fakes, y = G(z), z ~ p(z). A discriminator says how likely x is real,
+
+    D(x) = sigmoid(d(x)),    max_D  E log D(x) + E log(1 - D(G(z))).
+
+For the best D this is 2 JS(real, fake) - 2 log 2. The generator plays one of two games:
+
+    minimax     min_G   E log(1 - D(G(z)))       zero-sum: what D wins, G loses
+    heuristic   min_G  -E log D(G(z))            what Goodfellow et al. recommend
+
+In terms of d, with log D = -softplus(-d) and log(1 - D) = -softplus(d), the slopes with respect to
+d(G(z)) are -D and -(1 - D): where D is sure that a fake is one, D -> 0, the first vanishes and the
+second does not. `saturation` measures that, as Arjovsky and Bottou (2017, section 2) do: the
+generator stays what it is, the discriminator gets ever better, and both gradients are taken.
+
+Several seeds are trained side by side, for one seed proves nothing about a GAN. The generator that
+is judged is the average of its weights over the steps (Yazici et al., 2019): the last one circles.
+"""
+
+import math
+import time
+
+import numpy as np
+
+import tinygen as tg
+from demos.common import Run, parser
+from tinygen import metrics, nn, optim, viz
+from tinygen.data.toys import Normal, Toy, Uniform
+
+# Noise and real data.
+GAMES: dict[str, tuple[Toy, Toy]] = {
+    "far": (Uniform(-8, 8), Normal(5, 1)),
+    "uniform": (Uniform(0, 1), Uniform(1, 2)),
+    "normal": (Normal(0, 1), Normal(1, 1)),
+}
+# Of the generator, given d(G(z)).
+LOSSES = {
+    "heuristic": lambda d: tg.softplus(-d).mean(),
+    "minimax": lambda d: -tg.softplus(d).mean(),
+}
+STEPS, ROUND = 4000, 100  # generator steps, and how many make a round
+CRITIC_STEPS, BATCH, HIDDEN, LEARNING_RATE = 3, 256, 32, 2e-3
+BETAS = (0.0, 0.999)  # momentum makes the players circle each other
+AVERAGE = 0.998
+JUDGED = 10_000  # samples
+
+
+def network(rng: tg.random.Generator) -> nn.Sequential:
+    """1 - 32 - 32 - 1."""
+    return nn.Sequential(
+        nn.Linear(1, HIDDEN, activation="relu", rng=rng),
+        nn.Linear(HIDDEN, HIDDEN, activation="relu", rng=rng),
+        nn.Linear(HIDDEN, 1, rng=rng),
+    )
+
+
+class Players:
+    """All that one seed's game consists of. What goes into a network is brought to mean 0 and deviation 1."""
+
+    def __init__(self, noise: Toy, real: Toy, seed: int):
+        self.rng = tg.random.default_rng(seed)
+        self.noise, self.real = noise, real
+        self.generator, self.average, self.discriminator = (network(self.rng) for _ in range(3))
+        self.average.load_state_dict(self.generator.state_dict())
+        self.g_optimiser = optim.Adam(self.generator.parameters(), lr=LEARNING_RATE, betas=BETAS)
+        self.d_optimiser = optim.Adam(
+            self.discriminator.parameters(), lr=LEARNING_RATE, betas=BETAS
+        )
+        known = np.random.default_rng(seed)
+        self.scales = [
+            (x.mean(), x.std()) for x in (noise.sample(JUDGED, known), real.sample(JUDGED, known))
+        ]
+
+    def draw(self, toy: Toy, n: int = BATCH) -> tg.Tensor:
+        return tg.tensor(toy.sample(n, self.rng.numpy))
+
+    def fake(self, z: tg.Tensor, generator: nn.Module | None = None) -> tg.Tensor:
+        mean, std = self.scales[0]
+        return (generator or self.generator)((z - mean) / std)
+
+    def d(self, x: tg.Tensor) -> tg.Tensor:
+        """The logit of D(x)."""
+        mean, std = self.scales[1]
+        return self.discriminator((x - mean) / std)
+
+    def train_discriminator(self) -> float:
+        x, fake = self.draw(self.real), self.fake(self.draw(self.noise)).detach()
+        loss = tg.softplus(-self.d(x)).mean() + tg.softplus(self.d(fake)).mean()
+        self.d_optimiser.zero_grad()
+        loss.backward()
+        self.d_optimiser.step()
+        return loss.item()
+
+    def train_generator(self, name: str) -> float:
+        loss = LOSSES[name](self.d(self.fake(self.draw(self.noise))))
+        self.g_optimiser.zero_grad()
+        loss.backward()
+        self.g_optimiser.step()
+        for mean, p in zip(self.average.parameters(), self.generator.parameters(), strict=True):
+            mean.copy_(AVERAGE * mean.numpy() + (1 - AVERAGE) * p.numpy())
+        return loss.item()
+
+    def parts(self) -> dict:
+        return {
+            "generator": self.generator, "average": self.average, "discriminator": self.discriminator,
+            "g_optimiser": self.g_optimiser, "d_optimiser": self.d_optimiser, "rng": self.rng,
+        }  # fmt: skip
+
+    def state_dict(self) -> dict:
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+
+
+def saturation(players: Players, steps: int) -> list[dict[str, float]]:
+    """The norm of the generator's gradient under both losses, while only the discriminator learns."""
+    lines = []
+    z = players.draw(players.noise, 1000)
+    for step in range(steps + 1):
+        if step % 20 == 0:
+            d = players.d(players.fake(z))
+            weights = list(players.generator.parameters())
+            line = {"step": float(step)}
+            for name, loss in LOSSES.items():
+                gradients = tg.autograd.grad(loss(d), weights, retain_graph=True)
+                line[name] = math.sqrt(sum(float(np.sum(g.numpy() ** 2)) for g in gradients))
+            lines.append(line)
+        players.train_discriminator()
+    return lines
+
+
+def judge(players: Players) -> dict[str, float]:
+    """Of the averaged generator's samples: mean, standard deviation, Kolmogorov-Smirnov distance to the real law."""
+    rng = np.random.default_rng(0)  # the same noise at every call, for every seed
+    with tg.no_grad():
+        fake = players.fake(tg.tensor(players.noise.sample(JUDGED, rng)), players.average).numpy()
+    ks = metrics.ks_statistic(fake, players.real.cdf)
+    return {"mean": float(fake.mean()), "std": float(fake.std()), "ks": ks}
+
+
+def frame(players: Players, line: np.ndarray) -> dict[str, np.ndarray]:
+    """What a picture shows: fakes, and D along the line."""
+    with tg.no_grad():
+        fake = players.fake(
+            tg.tensor(players.noise.sample(2000, np.random.default_rng(1))), players.average
+        )
+        probability = players.d(tg.tensor(line[:, None])).sigmoid()
+    return {"fake": fake.numpy().ravel(), "d": probability.numpy().ravel()}
+
+
+class Film:
+    """The frames so far, kept with the run."""
+
+    def __init__(self):
+        self.frames: list[dict[str, np.ndarray]] = []
+
+    def state_dict(self) -> dict:
+        return {"frames": self.frames}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.frames = list(state["frames"])
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parser("gan_1d", __doc__, list(GAMES), f"{STEPS}", unit="step")
+    options.add_argument(
+        "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
+    )
+    options.add_argument(
+        "--seeds", type=int, default=5, help="games side by side, from --seed on; default: 5"
+    )
+    args = options.parse_args(argv)
+    if args.seeds < 1:
+        options.error("--seeds must be at least 1")
+    noise, real = GAMES[args.data]
+    rounds = math.ceil((args.steps or STEPS) / ROUND)
+    settings = {"data": args.data, "loss": args.loss, "seed": args.seed, "seeds": args.seeds}
+    run = Run(args.out, settings | {"steps": rounds * ROUND}, args.resume)
+    seeds = range(args.seed, args.seed + args.seeds)
+    games = {f"seed_{seed}": Players(noise, real, seed) for seed in seeds}
+    known = real.sample(JUDGED, np.random.default_rng(0))
+    line = np.linspace(known.min() - 3, known.max() + 3, 200, dtype=np.float32)
+    film = Film()
+
+    began, done = time.perf_counter(), 0
+    for i in run.rounds(rounds, "round", film=film, **games):
+        figures = {"d_loss": [], "g_loss": []}
+        for players in games.values():
+            for step in range(i * ROUND, (i + 1) * ROUND):
+                # The second half cools down: both players slow, so that they meet.
+                for optimiser in (players.d_optimiser, players.g_optimiser):
+                    optimiser.lr = LEARNING_RATE * min(1.0, 2 * (1 - step / (rounds * ROUND)))
+                for _ in range(CRITIC_STEPS):
+                    d_loss = players.train_discriminator()
+                g_loss = players.train_generator(args.loss)
+            figures["d_loss"].append(d_loss)
+            figures["g_loss"].append(g_loss)
+        film.frames.append(frame(games[f"seed_{args.seed}"], line))
+        judged = judge(games[f"seed_{args.seed}"])
+        means = {name: float(np.mean(values)) for name, values in figures.items()}
+        run.log(step=(i + 1) * ROUND, **means, **judged)
+        done += 1
+    seconds = (time.perf_counter() - began) / done / len(games) * rounds if done else None
+
+    slopes = {seed: saturation(Players(noise, real, seed), 1000) for seed in seeds}
+    draw(run, film, known.ravel(), line, slopes[args.seed])
+    results = {name: judge(players) for name, players in games.items()}
+    table = {
+        f"{key}_{what}": float(f([result[key] for result in results.values()]))
+        for key in ("mean", "std", "ks")
+        for what, f in {
+            "mean": np.mean,
+            "spread": np.std,
+            "worst": lambda v: max(v, key=abs),
+        }.items()
+    }
+    ratios = [
+        lines[-1]["heuristic"] / max(lines[-1]["minimax"], 1e-300) for lines in slopes.values()
+    ]
+    fresh = metrics.ks_statistic(real.sample(JUDGED, np.random.default_rng(1)), real.cdf)
+    run.finish(
+        **table,
+        ks_real=fresh,  # what real samples would get
+        gradient_ratio=float(np.min(ratios)),
+        seeds=results,
+        steps=rounds * ROUND,
+        seconds_a_seed=seconds,
+    )
+
+
+def draw(
+    run: Run, film: Film, real: np.ndarray, line: np.ndarray, slopes: list[dict[str, float]]
+) -> None:
+    viz.line_game(real, film.frames[-1:], line, run.out / "samples.png")
+    viz.line_game(real, film.frames, line, run.out / "game.gif")
+    panels = {"Losses": {"discriminator": "d_loss", "generator": "g_loss"}}
+    viz.curves(run.history, run.out / "curves.png", panels=panels)
+    panels = {"Gradient of the generator": {"heuristic": "heuristic", "minimax": "minimax"}}
+    viz.curves(slopes, run.out / "saturation.png", panels=panels, unit="norm", log_y=True, x="step")
+
+
+if __name__ == "__main__":
+    main()
