@@ -91,6 +91,12 @@ EQUIVALENT: dict[str, str] = {
     ),
     "kernels.reference.logsumexp_grad: return np.where(x == -np.inf, 0, g[:, None] * np.exp(x - y[:, None]))"
     ".astype(x.dtype, copy=True)": "it copies what nobody else holds",
+    "op.Op.kept: tensors.append(Tensor(array, True, self, version) if tensor is None else tensor)": (
+        "a tensor that has a node requires a gradient, whatever else is said"
+    ),
+    "op.Op._record: return (array, Tensor(array) if type(array) is np.ndarray else array, None, 1)": (
+        "where there is no version, nobody looks at which it was"
+    ),
 }
 
 

@@ -224,3 +224,45 @@ def test_a_copy_may_be_kept_while_what_it_was_taken_from_changes():
     x.copy_(np.ones(3))
     y.backward(np.ones(2))
     np.testing.assert_array_equal(x.grad, [0, 0, 4])
+
+
+class Window(tg.autograd.Op):
+    """x[start:], a view that takes a number, too."""
+
+    views = True
+
+    def forward(self, x, start):
+        return x[int(start) :]
+
+    def backward(self, g):
+        return tg.pad(g, ((1, 0),)), None
+
+
+def test_an_op_that_returns_views_may_take_numbers():
+    x = Tensor(np.arange(3.0), requires_grad=True)
+    y = tg.square(Window.apply(x, 1.0))
+    np.testing.assert_array_equal(tg.autograd.grad(y, x, np.ones(2))[0], [0, 2, 4])
+    y = tg.square(Window.apply(x, 1.0))
+    x.copy_(np.ones(3))
+    with pytest.raises(RuntimeError, match="changed in place"):  # through the view
+        y.backward(np.ones(2))
+
+
+class FirstOnly(tg.autograd.Fused):
+    """3 a, whatever b is."""
+
+    def forward(self, a, b):
+        self.keep(a, b)
+        return 3 * a
+
+    @staticmethod
+    def formula(a, b):
+        return 3 * a
+
+
+def test_a_formula_need_not_use_every_input():
+    a, b = Tensor(np.ones(2), requires_grad=True), Tensor(np.ones(2), requires_grad=True)
+    y = FirstOnly.apply(a, b)
+    da, db = tg.autograd.grad(y, (a, b), np.array([2.0, -1.0]), allow_unused=True)
+    np.testing.assert_array_equal(da, [6, -3])
+    assert db is None
