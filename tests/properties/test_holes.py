@@ -19,7 +19,7 @@ from tinygen.testing.strategies import calls
 
 
 class Ample(PlainDraw):
-    """Two elements or three along each axis: drawn shapes are mostly of one element or of none."""
+    """Two elements or three along each axis, so that each has neighbours."""
 
     def shape(self, min_dims=0, max_dims=3, min_side=0, max_side=4):
         dims = self.integer(max(min_dims, 1), max_dims)

@@ -6,7 +6,8 @@ the same claim again, about the function (x, u) -> vjp(u) at x.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -129,22 +130,18 @@ def _check_numpy(f: Callable, vjp: Callable, args: Sequence, analytic: bool) -> 
     verify(Claim(name_of(f), labels, function, pull, twin), arrays)
 
 
-class _reproducible:
+@contextlib.contextmanager
+def _reproducible(
+    checker: str, functions: Sequence[Callable], args: Sequence, **options: object
+) -> Iterator[None]:
     """Adds to a GradientMismatch how to call the check again."""
-
-    def __init__(
-        self, checker: str, functions: Sequence[Callable], args: Sequence, **options: object
-    ):
-        self.call, self.options = (checker, functions, args), options
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, GradientMismatch):
-            error.arguments = tuple(self.call[2])
-            error.args = (
-                f"{error}\n  to run it again:\n{reproduction(*self.call, **self.options)}",
-            )
+    try:
+        yield
+    except GradientMismatch as error:
+        error.arguments = tuple(args)
+        program = reproduction(checker, functions, args, **options)
+        error.args = (f"{error}\n  to run it again:\n{program}",)
+        raise
 
 
 def _floats_of(args: Sequence) -> tuple[list[int], Arrays, Callable[[Sequence], list]]:
