@@ -91,6 +91,11 @@ EQUIVALENT: dict[str, str] = {
     ),
     "kernels.reference.logsumexp_grad: return np.where(x == -np.inf, 0, g[:, None] * np.exp(x - y[:, None]))"
     ".astype(x.dtype, copy=True)": "it copies what nobody else holds",
+    "ops.linalg.matmul: if a.ndim == b.ndim == 3:": (
+        "two matrices then take the way of a batch, two batches the last line: the same products"
+    ),
+    "ops.linalg.matmul: return reshape(Matmul.apply(reshape(a, (rows, a.shape[-1])), b), "
+    "a.shape[:-1] + b.shape[1:])": "here b has two axes",
     "op.Op.kept: tensors.append(Tensor(array, True, self, version) if tensor is None else tensor)": (
         "a tensor that has a node requires a gradient, whatever else is said"
     ),
