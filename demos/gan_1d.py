@@ -208,21 +208,16 @@ def main(argv: list[str] | None = None) -> None:
     slopes = {seed: saturation(Players(noise, real, seed), 1000) for seed in seeds}
     draw(run, film, known.ravel(), line, slopes[args.seed])
     results = {name: judge(players) for name, players in games.items()}
-    table = {
-        f"{key}_{what}": float(f([result[key] for result in results.values()]))
-        for key in ("mean", "std", "ks")
-        for what, f in {
-            "mean": np.mean,
-            "spread": np.std,
-            "worst": lambda v: max(v, key=abs),
-        }.items()
-    }
+    columns = {key: [result[key] for result in results.values()] for key in ("mean", "std", "ks")}
+    table = {f"{key}_mean": float(np.mean(column)) for key, column in columns.items()}
+    table |= {f"{key}_spread": float(np.std(column)) for key, column in columns.items()}
     ratios = [
         lines[-1]["heuristic"] / max(lines[-1]["minimax"], 1e-300) for lines in slopes.values()
     ]
     fresh = metrics.ks_statistic(real.sample(JUDGED, np.random.default_rng(1)), real.cdf)
     run.finish(
         **table,
+        ks_worst=max(columns["ks"]),
         ks_real=fresh,  # what real samples would get
         gradient_ratio=float(np.min(ratios)),
         seeds=results,

@@ -1,7 +1,7 @@
 """Which op faces which property: a test says so with `@holds`, and an op that it leaves out needs a reason.
 
 The tests themselves stand in the files beside this one. A test gets the op's name; one that draws gets Hypothesis's
-`data`, too. None needs a pytest fixture, so that the mutation run (`tests/mutation.py`) can call it as a function.
+`data`, too. None needs a pytest fixture, so that the mutation run (`tests/mutation/`) can call it as a function.
 """
 
 from __future__ import annotations

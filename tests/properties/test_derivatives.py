@@ -42,6 +42,7 @@ def test_gradients_agree_with_the_complex_step(name, data):
 @holds(3)
 @given(data=st.data())
 def test_pushing_forward_and_pulling_back_are_adjoint(name, data):
+    """Forward mode is made of reverse mode: this is about the two agreeing; the others say that they are right."""
     call = data.draw(calls(SPECS[name].case))
     f = op_of(name, call)
     rng = np.random.default_rng(3)

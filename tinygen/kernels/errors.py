@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ def in_the_name_of(name: str, error: Exception) -> Exception:
     if kind is None:
         # A missing attribute tells of a wrong type; an unknown key, or a number too large, of a wrong value.
         kind = TypeError if isinstance(error, AttributeError) else ValueError
-    elif _letters(name) in _letters(str(error)):
+    elif _letters(name) in map(_letters, re.findall(r"\w+", str(error))):
         return error
     return kind(f"{name}: {error}")
 

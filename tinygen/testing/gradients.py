@@ -27,8 +27,8 @@ def check_grads(
 
     What is compared is <u, J v>, for drawn cotangents u and for v one element after the other (32
     elements or fewer in all, else 8 drawn directions per input); a Jacobian of 64 entries or fewer
-    is compared entry by entry too. The numerical side uses steps of 2^-10 and 2^-11 of the element
-    moved (or of the largest, or of 1, where that is more exact), extrapolated. The tolerance is
+    is compared entry by entry too. The numerical side uses steps of about 2^-10 and 2^-11 of the
+    element moved (or of the largest, or of 1, where that is more exact), extrapolated. The tolerance is
     1e-6 of the derivative itself plus a floor: 256 roundings of f, divided by the step, or a third
     of what the two steps disagree by. It must not exceed a hundredth of the gradient of that input,
     unless the derivative is zero to within the floor of a step of 2^-10 max(1, |x|): else it is
@@ -42,16 +42,24 @@ def check_grads(
             against its complex step, to 1e-12.
 
     Raises:
+        TypeError, ValueError: nothing to check, no tensor returned, or an order below 1.
         GradientMismatch: a wrong gradient, or one that changed its arguments. The message says which input and
             element, both values, and how to run the check again.
         NearKink: the function is not smooth or not finite around `args`, so that nothing can be proved there.
     """
+    if not isinstance(order, int) or order < 1:
+        raise ValueError(f"check_grads: order must be 1 or more, not {order!r}")
     values = [x.numpy() if isinstance(x, Tensor) else x for x in args]
     positions, arrays, filled = _floats_of(values)
 
     def function(*tensors: Tensor) -> tuple[Tensor, ...]:
         result = f(*filled(tensors))
-        return result if isinstance(result, tuple) else (result,)
+        results = result if isinstance(result, tuple) else (result,)
+        if not all(isinstance(y, Tensor) for y in results):
+            raise TypeError(
+                f"{name_of(f)}: must return a tensor or a tuple of them, not {result!r}"
+            )
+        return results
 
     twin = None if analytic is None else _on_complex(analytic, filled)
     labels = [f"input {i}" for i in positions]
@@ -119,7 +127,12 @@ def _check_numpy(f: Callable, vjp: Callable, args: Sequence, analytic: bool) -> 
     positions, arrays, filled = _floats_of(args)
 
     def function(xs: Arrays) -> Arrays:
-        return (np.asarray(f(*filled(xs)), np.float64),)
+        y = f(*filled(xs))
+        kind = "" if y is None or isinstance(y, tuple | list) else np.asarray(y).dtype.kind
+        if kind not in ("f", "i", "u", "b"):
+            what = f"an array of {y.dtype}" if isinstance(y, np.ndarray) else type(y).__name__
+            raise TypeError(f"{name_of(f)}: must return one array of real numbers, not {what}")
+        return (np.array(y, np.float64),)  # a copy, for f may use its memory again
 
     def pull(xs: Arrays, us: Arrays) -> Arrays:
         found = vjp(us[0], *filled(xs))
@@ -147,6 +160,9 @@ def _reproducible(
 def _floats_of(args: Sequence) -> tuple[list[int], Arrays, Callable[[Sequence], list]]:
     """Where `args` hold floats, those as float64 arrays, and a function that puts others in their places."""
     positions = [i for i, x in enumerate(args) if _is_float(x)]
+    if not positions:
+        given = ", ".join(type(x).__name__ for x in args) or "nothing"
+        raise TypeError(f"needs a float or an array of floats to check a gradient at, not {given}")
 
     def filled(xs: Sequence) -> list:
         replaced = list(args)
@@ -165,6 +181,8 @@ def _is_float(x: object) -> bool:
 
 def _array(g: object) -> np.ndarray:
     """A gradient as an array of its own dtype; Python numbers have none."""
+    if g is None:
+        raise TypeError("a gradient must not be None: where it is zero, return zeros")
     return np.asarray(g, np.float64 if isinstance(g, int | float) else None)
 
 

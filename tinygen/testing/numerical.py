@@ -21,7 +21,8 @@ import numpy as np
 Arrays = tuple[np.ndarray, ...]
 Function = Callable[[Arrays], Arrays]
 
-STEP = 2.0**-10  # relative to the element that moves
+# Relative to the element that moves; no round number, or a periodic function might look constant.
+STEP = 0.9137 * 2.0**-10
 EPS = float(np.finfo(np.float64).eps)
 ROUNDING = 256 * EPS  # what f is trusted to, relative to its size
 IMAGINARY = 1e-100  # the complex step, relative to the element that moves
@@ -46,8 +47,9 @@ def directions(
 ) -> Iterator[Direction]:
     """Each element of `arrays` if they have no more than `full` in all, else `drawn` random directions for each array.
 
-    The step follows the values: an element x moves by 2^-10 |x|. Where that is far less than the array's largest
-    element or 1, whose step may be the better one (the slope of e^x at x = 1e-12), those are to be tried, too.
+    The step follows the values: an element x moves by about 2^-10 |x|. Where that is far from the step of the array's
+    largest element or of 1, which may be better (for e^x at x = 1e-12, or sin x at 1e4), those are to be tried, too.
+    Of the drawn directions every other one moves all elements by much the same, so that small ones are seen.
     """
     small = sum(x.size for x in arrays) <= full
     for position, x in enumerate(arrays):
@@ -60,12 +62,17 @@ def directions(
                 along = np.zeros(x.shape)
                 along[index] = 1
                 own = float(scale[index])
-                steps = (own, *(s for s in (top, 1.0) if s > 64 * own))
+                steps = (own, *(s for s in (top, 1.0) if not own / 64 <= s <= own * 64))
                 yield Direction(position, index, along, tuple(STEP * s for s in steps))
         else:
-            for _ in range(drawn):
-                along = np.asarray(scale * rng.standard_normal(x.shape))
-                yield Direction(position, None, along, (STEP,))
+            middle = float(np.median(scale))
+            even = (middle,) if middle * 64 >= 1 else (middle, 1.0)
+            for i in range(drawn):
+                along = rng.standard_normal(x.shape)
+                if i % 2:
+                    yield Direction(position, None, along, tuple(STEP * s for s in even))
+                else:
+                    yield Direction(position, None, np.asarray(scale * along), (STEP,))
 
 
 class Slope(NamedTuple):
@@ -107,6 +114,8 @@ def _central(f: Function, arrays: Arrays, centre: Arrays, d: Direction, step: fl
             # steps disagree by is rounding, too: up to that of the largest number around.
             apart = np.abs(coarse - fine)
             cancelled = np.minimum(apart, ROUNDING * largest / step)
+            if not np.any(far - far_back):  # flat, or too small a step to tell
+                spread += ROUNDING * largest / step
             value.append((4 * fine - coarse) / 3)
             # A term of fifth order in f (x^5 at 0) leaves 4/15 of what they disagree by.
             floor.append(np.maximum.reduce([rounding, cancelled, apart / 3]))
@@ -153,13 +162,14 @@ def _bends(samples: list[Arrays]) -> np.ndarray:
 
 def complex_step(f: Function, arrays: Arrays, d: Direction) -> Slope:
     """The derivative along d.along of an analytic f, which is called with one of the arrays complex."""
-    step = IMAGINARY * d.steps[0] / STEP
+    own = d.steps[0] / STEP
+    step = IMAGINARY * max(own, IMAGINARY)
     with np.errstate(all="ignore"):
         outputs = f(d.moved(arrays, 1j * step))
     largest = max(float(np.abs(a).max(initial=0)) for a in (*arrays, *outputs))
     value = tuple(np.imag(y) / step for y in outputs)
-    # The rounding of what may have cancelled: a quotient of the sizes of f and x, whichever is larger.
-    rounding = 64 * EPS * largest * STEP / d.steps[0]
+    # Of what may have cancelled inside f.
+    rounding = 64 * EPS * largest / max(own, 1.0)
     floor = tuple(np.maximum(64 * EPS * np.abs(v), rounding) for v in value)
     return Slope(value, floor, step)
 

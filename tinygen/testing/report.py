@@ -46,8 +46,8 @@ def _function(f: Callable) -> str:
     name, module = getattr(f, "__qualname__", repr(f)), getattr(f, "__module__", None) or ""
     if getattr(ops, name, None) is f:
         return f"tinygen.{name}"
-    if name.endswith("<lambda>"):
-        code = f.__code__
+    code = getattr(f, "__code__", None)
+    if name.endswith("<lambda>") and code is not None:
         return f"<the lambda at {code.co_filename}:{code.co_firstlineno}>"
     return f"{module}.{name}" if module.startswith("tinygen.") else name.split(".")[-1]
 

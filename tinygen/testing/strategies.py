@@ -117,6 +117,8 @@ def arrays(
     grid = np.arange(np.ceil(domain.low * GRID), np.floor(domain.high * GRID) + 1) / GRID
     for point in domain.avoid:
         grid = grid[np.abs(grid - point) >= domain.gap]
+    if not grid.size:
+        raise ValueError(f"no multiple of 1/{GRID} lies in {domain}")
     # An example shrinks to what comes first: whole numbers, then halves, ..., small ones, positive ones.
     halvings = sum((grid * 2**k % 1 != 0).astype(int) for k in range(4))
     simplest = grid[np.lexsort((grid < 0, np.abs(grid), halvings))]

@@ -30,8 +30,13 @@ def line_game(
 
     def draw(drawing: Figure, frame: Mapping[str, np.ndarray]) -> None:
         axis = drawing.subplots()
-        axis.hist(real, bins, density=True, color=COLOURS[4], alpha=0.35, label="real")
-        axis.hist(frame["fake"], bins, density=True, color=COLOURS[1], alpha=0.6, label="fake")
+        for x, colour, alpha, label in (
+            (real, COLOURS[4], 0.35, "real"),
+            (frame["fake"], COLOURS[1], 0.6, "fake"),
+        ):
+            # Not `density`, which would count only what the picture shows.
+            weights = np.full(len(x), 1 / (len(x) * (bins[1] - bins[0])))
+            axis.hist(x, bins, weights=weights, color=colour, alpha=alpha, label=label)
         axis.set(xlabel="x", ylabel="density", xlim=(line[0], line[-1]), ylim=(0, top))
         right = axis.twinx()
         right.plot(line, frame["d"], color=COLOURS[0], label="D(x)")
