@@ -13,6 +13,7 @@ rounding by any difference quotient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,17 +54,11 @@ class HypothesisDraw(Draw):
         return self._draw(distinct_arrays(shape))
 
 
-def calls(case: Callable[[Draw], Call], max_side: int = 4) -> st.SearchStrategy[Call]:
+@st.composite
+def calls(draw: Callable, case: Callable[[Draw], Call], max_side: int = 4) -> Call:
     """Arguments drawn by the case of an op's specification."""
-
-    @st.composite
-    def drawn(draw: Callable) -> Call:
-        arrays, parameters = case(HypothesisDraw(draw, max_side))
-        return Call(
-            tuple(map(np.asarray, arrays)), parameters
-        )  # arithmetic made scalars of 0-d arrays
-
-    return drawn()
+    arrays, parameters = case(HypothesisDraw(draw, max_side))
+    return Call(tuple(map(np.asarray, arrays)), parameters)  # arithmetic made scalars of 0-d arrays
 
 
 def shapes(
@@ -90,17 +85,18 @@ def broadcastable_shapes(
         num_shapes=count, max_dims=max_dims, min_side=0, max_side=max_side
     ).map(lambda found: found.input_shapes)
 
-    @st.composite
-    def parts_of_one(draw: Callable) -> tuple[tuple[int, ...], ...]:
-        whole = draw(_ample(1, max_dims, max_side))
-        return tuple(
-            tuple(
-                draw(st.sampled_from([side, side, 1])) for side in whole[draw(st.integers(0, 1)) :]
-            )
-            for _ in range(count)
-        )
+    return odd | _parts_of_one(count, max_dims, max_side) if max_side > 1 else odd
 
-    return odd | parts_of_one() if max_side > 1 else odd
+
+@st.composite
+def _parts_of_one(
+    draw: Callable, count: int, max_dims: int, max_side: int
+) -> tuple[tuple[int, ...], ...]:
+    whole = draw(_ample(1, max_dims, max_side))
+    return tuple(
+        tuple(draw(st.sampled_from([side, side, 1])) for side in whole[draw(st.integers(0, 1)) :])
+        for _ in range(count)
+    )
 
 
 def arrays(
@@ -122,13 +118,17 @@ def arrays(
     # An example shrinks to what comes first: whole numbers, then halves, ..., small ones, positive ones.
     halvings = sum((grid * 2**k % 1 != 0).astype(int) for k in range(4))
     simplest = grid[np.lexsort((grid < 0, np.abs(grid), halvings))]
-    picks = st.integers(0, len(simplest) - 1)
+    few = st.lists(_indices((), len(simplest)), min_size=1, max_size=2).map(np.array)
+    tied = few.flatmap(lambda few: _indices(shape, len(few)).map(lambda which: few[which]))
+    return (_indices(shape, len(simplest)) | tied).map(lambda i: np.asarray(simplest[i]))
 
-    def of(elements: st.SearchStrategy[int]) -> st.SearchStrategy[np.ndarray]:
-        return hnp.arrays(np.intp, shape, elements=elements, fill=st.nothing())
 
-    tied = st.lists(picks, min_size=1, max_size=2).flatmap(lambda few: of(st.sampled_from(few)))
-    return (of(picks) | tied).map(lambda indices: np.asarray(simplest[indices]))
+def _indices(shape: tuple[int, ...], count: int) -> st.SearchStrategy[np.ndarray]:
+    """Integers below `count`, all in one draw: element by element is several times slower. Shrinks towards 0."""
+    size = 2 * math.prod(shape)
+    return st.binary(min_size=size, max_size=size).map(
+        lambda drawn: (np.frombuffer(drawn, ">u2") % count).astype(np.intp).reshape(shape)
+    )
 
 
 def distinct_arrays(shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
@@ -145,12 +145,12 @@ def special_arrays(
     shape: tuple[int, ...] | st.SearchStrategy, dtype: np.typing.DTypeLike = np.float64
 ) -> st.SearchStrategy[np.ndarray]:
     """Arrays of signed zeros, subnormal and huge numbers, infinities, NaN, and many ties among them."""
+    if isinstance(shape, st.SearchStrategy):
+        return shape.flatmap(lambda drawn: special_arrays(drawn, dtype))
     info = np.finfo(dtype)
     small = (info.smallest_subnormal, info.tiny, info.eps)
     values = np.array([*_SPECIAL, *small, *(-v for v in small), info.max, info.min], dtype)
-    return hnp.arrays(np.intp, shape, elements=st.integers(0, len(values) - 1)).map(
-        lambda indices: np.asarray(values[indices])
-    )
+    return _indices(shape, len(values)).map(lambda i: np.asarray(values[i]))
 
 
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
