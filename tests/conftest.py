@@ -19,9 +19,8 @@ settings.register_profile(
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-settings.register_profile(
-    "nightly", parent=settings.get_profile("default"), max_examples=20 * EXAMPLES, derandomize=False
-)
+DEFAULT = settings.get_profile("default")
+settings.register_profile("nightly", parent=DEFAULT, max_examples=20 * EXAMPLES, derandomize=False)
 settings.load_profile("default")
 
 _assert_allclose = np.testing.assert_allclose

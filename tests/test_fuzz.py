@@ -187,7 +187,6 @@ def _deadly(seed: int, number: int) -> Attempt:
     return Attempt(f"deed {number}", deeds.get(number, int), [], {}, lambda result: None, True)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_crash_and_a_hang_name_their_calls():
     ticks = []
     found = list(fuzz.watched(0, range(4), 0.5, lambda: ticks.append(1), _deadly))

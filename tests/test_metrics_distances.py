@@ -40,7 +40,10 @@ def gaussian_mmd2(mean: np.ndarray, s: float, t: float, bandwidth: float) -> flo
 
 def test_mmd2_is_the_formula_written_out():
     x, y = rng(0).normal(size=(5, 3)), rng(1).normal(size=(4, 3)) + 0.5
-    k = lambda a, b: math.exp(-((a - b) ** 2).sum() / (2 * 0.7**2))  # noqa: E731
+
+    def k(a, b):
+        return math.exp(-((a - b) ** 2).sum() / (2 * 0.7**2))
+
     xx = sum(k(x[i], x[j]) for i in range(5) for j in range(5) if i != j) / 20
     yy = sum(k(y[i], y[j]) for i in range(4) for j in range(4) if i != j) / 12
     xy = sum(k(a, b) for a in x for b in y) / 20

@@ -53,6 +53,12 @@ def test_batch_norm_with_plain_averages():
     np.testing.assert_allclose(layer.running_var.numpy(), np.mean(variances, axis=0), rtol=1e-12)
 
 
+@pytest.mark.parametrize("momentum", [-0.1, 1.5, 1e300])
+def test_a_momentum_that_is_no_weight_is_refused(momentum):
+    with pytest.raises(ValueError, match=r"BatchNorm1d: momentum must lie in \[0, 1\]"):
+        nn.BatchNorm1d(2, momentum=momentum)
+
+
 @pytest.mark.parametrize("shape", [(4, 2), (2, 2, 3)])
 def test_batch_norm_gradients(shape):
     grads_of(nn.BatchNorm1d(2, dtype=np.float64), draw(shape))

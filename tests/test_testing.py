@@ -7,12 +7,9 @@ import textwrap
 
 import numpy as np
 import pytest
-from hypothesis import find, given
-from hypothesis import strategies as st
 
 import tinygen as tg
 from tinygen.autograd import Op
-from tinygen.autograd.spec import Domain
 from tinygen.testing import (
     GradientMismatch,
     NearKink,
@@ -187,83 +184,6 @@ def test_a_tolerance_never_covers_the_gradient():
         check_vjp(lambda x: 1 + 0 * x, lambda g, x: 1e-9 * g, np.array([1.0, 2.0]))
 
 
-# Where there is no derivative ----------------------------------------------------------------------------------
-
-# Of a step of 8.9e-4.
-AWAY = [0.0, 1e-12, 1e-6, 1e-4, 2e-4, 3e-4, 4e-4, 4.5e-4, 4.8e-4, 6e-4, 8e-4, 8.4e-4]
-
-
-@pytest.mark.parametrize("away", [*AWAY, *(-a for a in AWAY[1:])])
-@pytest.mark.parametrize(
-    ("f", "vjp"),
-    [
-        (lambda x: np.abs(x - 1), lambda g, x: g * np.sign(x - 1)),
-        (lambda x: np.maximum(x, 1), lambda g, x: g * (x > 1)),
-        (lambda x: np.where(x > 1, x**2, 3 * x), lambda g, x: g * np.where(x > 1, 2 * x, 3)),
-        (lambda x: np.round(x + 0.5), lambda g, x: 0 * g),
-        (
-            lambda x: np.exp(x) + 0.01 * np.abs(x - 1),
-            lambda g, x: g * (np.exp(x) + 0.01 * np.sign(x - 1)),
-        ),
-    ],
-)
-def test_a_kink_or_jump_within_a_step_is_called_one(f, vjp, away):
-    """Whatever the gradient claims, right on one side or wrong on both."""
-    for claim in (vjp, lambda g, x: 2 * vjp(g, x)):
-        with pytest.raises(NearKink, match=r"input 0, at index \[0\].*kink or jump within"):
-            check_vjp(f, claim, np.array([1 + away]))
-
-
-@pytest.mark.parametrize("away", [0.002, 0.1])
-def test_a_kink_further_away_does_not_matter(away):
-    for x in (1 + away, 1 - away):
-        check_vjp(lambda x: np.abs(x - 1), lambda g, x: g * np.sign(x - 1), np.array([x]))
-
-
-def test_a_gradient_by_convention_is_not_vouched_for():
-    for op in (tg.relu, tg.abs, tg.sign, lambda x: tg.maximum(x, 0.0)):
-        with pytest.raises(NearKink):
-            check_grads(op, np.array([1.0, 0.0]))
-    with pytest.raises(NearKink):
-        check_grads(tg.max, np.array([2.0, 1.0, 2.0]))
-
-
-def test_a_kink_of_the_gradient_is_found_at_order_2():
-    with pytest.raises(NearKink, match="<lambda>, input 0"):  # its slope has a kink
-        check_grads(lambda x: x * tg.relu(x), np.array([0.0, 1.0]), order=1)
-    check_grads(lambda x: x * x * tg.relu(x), np.array([0.0, 1.0]), order=1)
-    with pytest.raises(NearKink, match="derivative 2, input 0"):
-        check_grads(lambda x: x * x * tg.relu(x), np.array([0.0, 1.0]))
-
-
-@pytest.mark.parametrize(
-    ("f", "slope"),
-    [
-        (lambda x: x**3, lambda x: 3 * x**2),
-        (lambda x: x**5, lambda x: 5 * x**4),
-        (np.cos, lambda x: -np.sin(x)),
-        (lambda x: np.sin(20 * x), lambda x: 20 * np.cos(20 * x)),
-        (lambda x: np.exp(-50 * x**2), lambda x: -100 * x * np.exp(-50 * x**2)),
-        (lambda x: np.log1p(np.exp(100 * x)) / 100, lambda x: 1 / (1 + np.exp(-100 * x))),
-        (lambda x: 1e3 + 1e-3 * x**3, lambda x: 3e-3 * x**2),
-    ],
-)
-@pytest.mark.parametrize("x", [0.0, 1e-3, 0.3, -1.0, 2.0])
-def test_a_smooth_function_is_not_taken_for_kinked(f, slope, x):
-    if (
-        abs(slope(x)) > 1e-6 or x == 0
-    ):  # else the derivative is lost in the rounding of its quotient
-        check_vjp(f, lambda g, x: g * slope(x), np.array([x]))
-
-
-def test_values_that_are_not_finite_are_not_vouched_for():
-    with np.errstate(all="ignore"):
-        with pytest.raises(NearKink, match="the value at this point is not finite"):
-            check_vjp(np.log, lambda g, x: g / x, np.array([0.0, 1.0]))
-        with pytest.raises(NearKink, match=r"input 0, at index \[1\].*is not finite 8.9e-04 away"):
-            check_vjp(np.arcsin, lambda g, x: g / np.sqrt(1 - x * x), np.array([0.5, 0.9995]))
-
-
 # The complex step ------------------------------------------------------------------------------------------------
 
 
@@ -432,64 +352,3 @@ def test_an_op_with_parameters_can_be_pasted():
     assert "tinygen.max, axis=(0, 1), keepdims=True), np.array([[1.0, 1.0]]), order=1)" in program
     with pytest.raises(NearKink):
         exec(textwrap.dedent(program), {})
-
-
-# Strategies --------------------------------------------------------------------------------------------------
-
-
-@given(data=st.data())
-def test_arrays_keep_to_their_domain(data):
-    domain = Domain(-2.0, 3.0, avoid=(0.0, 1.0), gap=0.25)
-    x = data.draw(strategies.arrays(data.draw(strategies.shapes()), domain))
-    assert x.dtype == np.float64
-    assert ((x >= -2) & (x <= 3)).all()
-    assert (np.abs(x) >= 0.25).all()
-    assert (np.abs(x - 1) >= 0.25).all()
-
-
-@given(x=strategies.special_arrays(strategies.shapes(min_dims=1, min_side=3), np.float32))
-def test_special_arrays_keep_their_dtype(x):
-    assert x.dtype == np.float32
-
-
-def test_special_arrays_hold_every_kind_of_number():
-    holds = {
-        "negative zero": lambda x: np.any((x == 0) & np.signbit(x)),
-        "subnormal": lambda x: np.any((x != 0) & (np.abs(x) < np.finfo(x.dtype).tiny)),
-        "infinity": lambda x: np.any(np.isinf(x)),
-        "nan": lambda x: np.any(np.isnan(x)),
-        "tie": lambda x: np.any(np.diff(np.sort(x)) == 0),
-    }
-    for wanted in holds.values():
-        assert wanted(find(strategies.special_arrays((3,)), wanted))
-
-
-@given(data=st.data())
-def test_distinct_arrays_have_no_ties(data):
-    x = data.draw(strategies.distinct_arrays(data.draw(strategies.shapes())))
-    assert (np.diff(np.sort(x, axis=None)) >= 0.1).all()
-
-
-@given(found=strategies.broadcastable_shapes(3))
-def test_shapes_broadcast_together(found):
-    assert len(found) == 3
-    assert np.broadcast_shapes(*found) is not None
-
-
-@given(data=st.data())
-def test_awkward_layouts_hold_the_same_numbers(data):
-    x = data.draw(strategies.arrays(data.draw(strategies.shapes())))
-    y = data.draw(strategies.awkward(x))
-    np.testing.assert_array_equal(y, x, strict=True)
-
-
-def test_layouts_are_what_they_say():
-    x = np.ones((2, 3))
-    laid = {name: make(x) for name, make in strategies.LAYOUTS.items()}
-    assert laid["plain"].flags.c_contiguous
-    assert laid["transposed"].flags.f_contiguous
-    assert not laid["strided"].flags.contiguous
-    assert min(laid["reversed"].strides) < 0
-    assert not laid["offset"].flags.aligned
-    assert not laid["read_only"].flags.writeable
-    assert laid["broadcast"].strides[0] == 0

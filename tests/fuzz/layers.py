@@ -186,6 +186,7 @@ def _expect_batch_norm(
     w = wide(a)
     mean, var = w.mean(axes, keepdims=True), w.var(axes, keepdims=True)
     n, m = a.size // a.shape[1], 1.0 if momentum is None else number(momentum)
+    demand(0 <= m <= 1, "accepts momentum {}", m)
     if training is True:
         demand(n >= 2, "trains on {} values", n)
         now = m * mean.ravel()

@@ -14,13 +14,13 @@ import contextlib
 import faulthandler
 import itertools
 import multiprocessing
-import os
 import signal
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -66,13 +66,13 @@ def fuzz(seed: int, numbers: range, make: Make = attempt) -> Iterator[Finding]:
 # Workers ---------------------------------------------------------------------------------------------------------
 
 
-def _work(seed: int, numbers: range, timeout: float, log: str, to: Connection, make: Make) -> None:
+def _work(seed: int, numbers: range, timeout: float, log: Path, to: Connection, make: Make) -> None:
     """Make the calls; tell the parent each number before its call, each finding after it, and None at the end."""
     with contextlib.suppress(ImportError, ValueError):
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
-    with open(log, "w") as file, warnings.catch_warnings():
+    with log.open("w") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         faulthandler.enable(file)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -94,7 +94,7 @@ def watched(
     while numbers:
         here, there = spawn.Pipe(duplex=False)
         with tempfile.TemporaryDirectory() as folder:
-            log = os.path.join(folder, "trace")
+            log = Path(folder) / "trace"
             worker = spawn.Process(
                 target=_work, args=(seed, numbers, timeout, log, there, make), daemon=True
             )
@@ -127,7 +127,7 @@ def watched(
             if lost is not None:
                 if current is None:
                     raise RuntimeError(f"a worker did not start: {lost}")
-                trace = open(log).read() if os.path.exists(log) else ""  # noqa: SIM115
+                trace = log.read_text() if log.exists() else ""
                 call = make(seed, current)
                 yield Finding(
                     "a crash or a hang", call.name, f"{lost}\n{trace[-3000:]}", str(call), current

@@ -30,29 +30,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from tqdm import tqdm
 
-from tests import conftest  # noqa: F401 (the settings that the tests run under)
-
-# As ever, but for a failing example, which need not be made small. The tests take their settings when imported.
-settings.register_profile(
-    "mutation",
-    parent=settings.get_profile("default"),
-    phases=[Phase.explicit, Phase.generate],
-    database=None,
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-)
-settings.load_profile("mutation")
-
-from tests import kernel_cases, properties, test_kernels  # noqa: E402
-from tests.mutation import mutants  # noqa: E402
-from tests.mutation.equivalents import EQUIVALENT, reason, short  # noqa: E402
-from tests.mutation.mutants import Mutant  # noqa: E402
-from tests.properties import harness  # noqa: E402
-from tests.properties.__main__ import load  # noqa: E402
-from tinygen import kernels  # noqa: E402
+from tests import kernel_cases, properties, test_kernels
+from tests.mutation import mutants
+from tests.mutation.equivalents import EQUIVALENT, reason, short
+from tests.mutation.mutants import Mutant
+from tests.properties import harness
+from tests.properties.__main__ import load
+from tinygen import kernels
 
 # Files with tests that are not in the registry, beside those of `properties`: run one function at a time.
 FILES = "graph inplace leaves transforms tensor ops errors boundary memory kernels optim".split()

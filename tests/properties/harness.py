@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.fuzz.arrays import FastDraw
 from tinygen.autograd import Tensor
 from tinygen.autograd.spec import SPECS, Call
 
@@ -74,12 +75,35 @@ def op_of(name: str, call: Call) -> Callable:
     return functools.partial(SPECS[name].op, **call.parameters)
 
 
+class Ample(FastDraw):
+    """Two elements or three along each axis, so that each has neighbours: the same in any process."""
+
+    def shape(self, min_dims=0, max_dims=3, min_side=0, max_side=4):
+        dims = self.integer(max(min_dims, 1), max_dims)
+        return tuple(self.integer(2, 3) for _ in range(dims))
+
+    def broadcastable(self, count):
+        full = self.shape()
+        sides = [tuple(self.choice([side, side, 1]) for side in full) for _ in range(count)]
+        return [shape[self.integer(0, len(full) - 1) // 2 :] for shape in sides]
+
+
 def vjp(f: Callable, arrays: tuple, draw_cotangent: Callable) -> tuple:
     """The value, the cotangent, and the gradients of all arrays, which are wrapped as they lie in memory."""
     leaves = [Tensor(a, requires_grad=True) for a in arrays]
     y = f(*leaves)
     g = draw_cotangent(y.shape)
     return y.numpy(), g, [d.numpy() for d in tg.autograd.grad(y, leaves, g)]
+
+
+def differentiate_twice(y: Tensor, leaves: list[Tensor]) -> None:
+    """The gradients of y, and of these the gradients with respect to the leaves and the cotangent; nothing is kept."""
+    u = Tensor(cotangent(y.shape), requires_grad=True)
+    first = tg.autograd.grad(y, leaves, u, create_graph=True)
+    connected = [g for g in first if g.requires_grad]
+    if connected:
+        seeds = [cotangent(g.shape) for g in connected]
+        tg.autograd.grad(connected, [*leaves, u], seeds, create_graph=True, allow_unused=True)
 
 
 def cotangent(shape: tuple[int, ...], dtype: type = np.float64, seed: int = 1) -> np.ndarray:

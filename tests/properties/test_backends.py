@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen as tg
-from tests.properties.harness import cotangent, holds, op_of, vjp
+from tests.properties.harness import Ample, cotangent, holds, op_of, vjp
 from tinygen.autograd.spec import SPECS
 from tinygen.testing.strategies import calls, special_arrays
 
@@ -69,42 +69,9 @@ def examples() -> dict[str, np.ndarray]:
 
 
 def _example(name):
-    rng = np.random.default_rng(5)
-    call = SPECS[name].case(PlainDraw(rng))
+    call = SPECS[name].case(Ample(np.random.default_rng(5)))
     y, _, gradients = vjp(op_of(name, call), tuple(map(np.asarray, call.arrays)), cotangent)
     return np.concatenate([np.ravel(a) for a in (y, *gradients)])
-
-
-class PlainDraw:
-    """A `Draw` by NumPy's generator: the same numbers in any process."""
-
-    def __init__(self, rng):
-        self.rng = rng
-
-    def integer(self, low, high):
-        return int(self.rng.integers(low, high + 1))
-
-    def choice(self, options):
-        return options[self.integer(0, len(options) - 1)]
-
-    def shape(self, min_dims=0, max_dims=3, min_side=0, max_side=4):
-        return tuple(
-            self.integer(max(min_side, 1), max_side)
-            for _ in range(self.integer(max(min_dims, 1), max_dims))
-        )
-
-    def broadcastable(self, count):
-        full = self.shape(1, 3)
-        return [tuple(self.choice([side, 1]) for side in full) for _ in range(count)]
-
-    def array(self, shape, domain=None):
-        low, high, avoid, gap = domain or (-3.0, 3.0, (), 0.05)
-        grid = np.arange(low, high, 1 / 16)
-        grid = grid[[all(abs(v - point) >= gap for point in avoid) for v in grid]]
-        return np.asarray(self.rng.choice(grid, shape))
-
-    def distinct(self, shape):
-        return np.asarray(self.rng.permutation(int(np.prod(shape))).reshape(shape) / 8.0)
 
 
 @functools.cache

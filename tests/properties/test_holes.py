@@ -10,25 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen as tg
-from tests.properties.harness import cotangent, holds, op_of, vjp
-from tests.properties.test_backends import PlainDraw
+from tests.properties.harness import Ample, cotangent, holds, op_of, vjp
 from tinygen.autograd import Tensor
 from tinygen.autograd.spec import SPECS
 from tinygen.testing import check_grads
 from tinygen.testing.strategies import calls
-
-
-class Ample(PlainDraw):
-    """Two elements or three along each axis, so that each has neighbours."""
-
-    def shape(self, min_dims=0, max_dims=3, min_side=0, max_side=4):
-        dims = self.integer(max(min_dims, 1), max_dims)
-        return tuple(self.integer(2, 3) for _ in range(dims))
-
-    def broadcastable(self, count):
-        full = self.shape()
-        sides = [tuple(self.choice([side, side, 1]) for side in full) for _ in range(count)]
-        return [shape[self.integer(0, len(full) - 1) // 2 :] for shape in sides]
 
 
 def ample_calls(name, count):

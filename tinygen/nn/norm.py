@@ -33,8 +33,8 @@ class BatchNorm1d(Module):
         momentum: the weight of the newest batch; None makes the running statistics plain averages.
         affine: whether there are `weight` and `bias`.
 
-    Raises ValueError on n_features < 1; called, on an input of another shape, or of a single value
-    per feature in training.
+    Raises ValueError on n_features < 1 or a momentum outside [0, 1]; called, on an input of another
+    shape, or of a single value per feature in training.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class BatchNorm1d(Module):
             raise ValueError(f"BatchNorm1d: needs at least one feature, not {n_features}")
         self.n_features, self.eps, dtype = n_features, finite(eps), float_dtype(dtype)
         self.momentum = None if momentum is None else finite(momentum)
+        if self.momentum is not None and not 0 <= self.momentum <= 1:
+            raise ValueError(f"BatchNorm1d: momentum must lie in [0, 1], not {momentum}")
         self.weight = init.constant((n_features,), 1.0, dtype) if affine else None
         self.bias = init.zeros((n_features,), dtype) if affine else None
         self.running_mean = Tensor(np.zeros(n_features, dtype))

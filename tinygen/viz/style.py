@@ -41,18 +41,25 @@ STYLE = {
 
 
 @contextmanager
-def figure(path: str | Path) -> Iterator["Figure"]:
-    """An empty figure to draw on and to give a size; a PNG at `path` afterwards.
-
-    Raises ImportError without matplotlib, OSError if `path` cannot be written.
-    """
+def _style() -> Iterator[type["Figure"]]:
+    """matplotlib's figures in the style that all pictures share, without pyplot and its global state."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("pictures need matplotlib: pip install tinygen[demos]") from error
     with matplotlib.rc_context(STYLE):
-        drawing = Figure(dpi=DPI)
+        yield Figure
+
+
+@contextmanager
+def figure(path: str | Path) -> Iterator["Figure"]:
+    """An empty figure to draw on and to give a size; a PNG at `path` afterwards.
+
+    Raises ImportError without matplotlib, OSError if `path` cannot be written.
+    """
+    with _style() as new_figure:
+        drawing = new_figure(dpi=DPI)
         yield drawing
         png = io.BytesIO()
         # No version stamp: the same picture is the same file.
@@ -82,14 +89,12 @@ def film(
             drawing.set_layout_engine("constrained")
             draw(drawing, frames[0])
         return
-    import matplotlib
-    from matplotlib.figure import Figure
-    from PIL import Image  # comes with matplotlib
-
     pictures = []
-    with matplotlib.rc_context(STYLE):
+    with _style() as new_figure:
+        from PIL import Image  # comes with matplotlib
+
         for frame in frames:
-            drawing = Figure(dpi=FILM_DPI, figsize=size, layout="constrained")
+            drawing = new_figure(dpi=FILM_DPI, figsize=size, layout="constrained")
             draw(drawing, frame)
             png = io.BytesIO()
             drawing.savefig(png, format="png", dpi=FILM_DPI)

@@ -1,0 +1,68 @@
+"""The Hypothesis strategies: what they draw is what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import find, given
+from hypothesis import strategies as st
+
+from tinygen.autograd.spec import Domain
+from tinygen.testing import strategies
+
+
+@given(data=st.data())
+def test_arrays_keep_to_their_domain(data):
+    domain = Domain(-2.0, 3.0, avoid=(0.0, 1.0), gap=0.25)
+    x = data.draw(strategies.arrays(data.draw(strategies.shapes()), domain))
+    assert x.dtype == np.float64
+    assert ((x >= -2) & (x <= 3)).all()
+    assert (np.abs(x) >= 0.25).all()
+    assert (np.abs(x - 1) >= 0.25).all()
+
+
+@given(x=strategies.special_arrays(strategies.shapes(min_dims=1, min_side=3), np.float32))
+def test_special_arrays_keep_their_dtype(x):
+    assert x.dtype == np.float32
+
+
+def test_special_arrays_hold_every_kind_of_number():
+    holds = {
+        "negative zero": lambda x: np.any((x == 0) & np.signbit(x)),
+        "subnormal": lambda x: np.any((x != 0) & (np.abs(x) < np.finfo(x.dtype).tiny)),
+        "infinity": lambda x: np.any(np.isinf(x)),
+        "nan": lambda x: np.any(np.isnan(x)),
+        "tie": lambda x: np.any(np.diff(np.sort(x)) == 0),
+    }
+    for wanted in holds.values():
+        assert wanted(find(strategies.special_arrays((3,)), wanted))
+
+
+@given(data=st.data())
+def test_distinct_arrays_have_no_ties(data):
+    x = data.draw(strategies.distinct_arrays(data.draw(strategies.shapes())))
+    assert (np.diff(np.sort(x, axis=None)) >= 0.1).all()
+
+
+@given(found=strategies.broadcastable_shapes(3))
+def test_shapes_broadcast_together(found):
+    assert len(found) == 3
+    assert np.broadcast_shapes(*found) is not None
+
+
+@given(data=st.data())
+def test_awkward_layouts_hold_the_same_numbers(data):
+    x = data.draw(strategies.arrays(data.draw(strategies.shapes())))
+    y = data.draw(strategies.awkward(x))
+    np.testing.assert_array_equal(y, x, strict=True)
+
+
+def test_layouts_are_what_they_say():
+    x = np.ones((2, 3))
+    laid = {name: make(x) for name, make in strategies.LAYOUTS.items()}
+    assert laid["plain"].flags.c_contiguous
+    assert laid["transposed"].flags.f_contiguous
+    assert not laid["strided"].flags.contiguous
+    assert min(laid["reversed"].strides) < 0
+    assert not laid["offset"].flags.aligned
+    assert not laid["read_only"].flags.writeable
+    assert laid["broadcast"].strides[0] == 0
