@@ -13,10 +13,11 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from tqdm import tqdm
 
 from tinygen import data
@@ -46,9 +47,12 @@ def seed(text: str) -> int:
 
 
 def parser(
-    name: str, doc: str, sets: Sequence[str], count: str, unit: str = "epoch"
+    name: str, doc: str, sets: Sequence[str], count: str, unit: str = "epoch", seeds: int = 0
 ) -> argparse.ArgumentParser:
-    """The options that all demos share. `doc` is the demo's docstring; `count` says how many epochs (or steps)."""
+    """The options that all demos share. `doc` is the demo's docstring; `count` says how many epochs (or steps).
+
+    With `seeds`, the demo trains so many of them by default.
+    """
     options = argparse.ArgumentParser(
         prog=f"python -m demos.{name}",
         description=doc,
@@ -58,6 +62,9 @@ def parser(
     what = "passes over the data" if unit == "epoch" else f"training {unit}s"
     options.add_argument(f"--{unit}s", type=positive, help=f"{what}; default: {count}")
     options.add_argument("--seed", type=seed, default=0, help="of everything random; default: 0")
+    if seeds:
+        help = f"how many are trained, from --seed on; default: {seeds}"
+        options.add_argument("--seeds", type=positive, default=seeds, help=help)
     options.add_argument(
         "--out",
         type=Path,
@@ -74,6 +81,28 @@ def load_images(name: str) -> Images:
         return data.load(name)
     except (OSError, ImportError, ValueError) as error:
         sys.exit(f"cannot load {name}: {error}")
+
+
+def spread(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of each figure the mean over the seeds, and their standard deviation."""
+    table = {}
+    for key in results[0]:
+        column = [result[key] for result in results]
+        table[f"{key}_mean"], table[f"{key}_spread"] = map(float, (np.mean(column), np.std(column)))
+    return table
+
+
+class Film:
+    """The frames so far, kept with the run."""
+
+    def __init__(self):
+        self.frames: list[dict[str, np.ndarray]] = []
+
+    def state_dict(self) -> dict:
+        return {"frames": self.frames}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.frames = list(state["frames"])
 
 
 class Run:

@@ -24,7 +24,7 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, parser
+from demos.common import Film, Run, parser, spread
 from tinygen import metrics, nn, optim, viz
 from tinygen.data.toys import Normal, Toy, Uniform
 
@@ -44,33 +44,36 @@ CRITIC_STEPS, BATCH, HIDDEN, LEARNING_RATE = 3, 256, 32, 2e-3
 BETAS = (0.0, 0.999)  # momentum makes the players circle each other
 AVERAGE = 0.998
 JUDGED = 10_000  # samples
+SATURATION = 1000  # steps of the discriminator alone
 
 
-def network(rng: tg.random.Generator) -> nn.Sequential:
-    """1 - 32 - 32 - 1."""
+def network(inputs: int, hidden: int, outputs: int, rng: tg.random.Generator) -> nn.Sequential:
+    """inputs - hidden - hidden - outputs, with relu."""
     return nn.Sequential(
-        nn.Linear(1, HIDDEN, activation="relu", rng=rng),
-        nn.Linear(HIDDEN, HIDDEN, activation="relu", rng=rng),
-        nn.Linear(HIDDEN, 1, rng=rng),
+        nn.Linear(inputs, hidden, activation="relu", rng=rng),
+        nn.Linear(hidden, hidden, activation="relu", rng=rng),
+        nn.Linear(hidden, outputs, rng=rng),
     )
 
 
 class Players:
     """All that one seed's game consists of. What goes into a network is brought to mean 0 and deviation 1."""
 
-    def __init__(self, noise: Toy, real: Toy, seed: int):
+    def __init__(self, noise: Toy, real: Toy, seed: int, hidden: int = HIDDEN):
         self.rng = tg.random.default_rng(seed)
         self.noise, self.real = noise, real
-        self.generator, self.average, self.discriminator = (network(self.rng) for _ in range(3))
+        known = np.random.default_rng(seed)
+        z, x = noise.sample(JUDGED, known), real.sample(JUDGED, known)
+        self.scales = [(z.mean(0), z.std()), (x.mean(0), x.std())]
+        self.generator, self.average = (
+            network(z.shape[1], hidden, x.shape[1], self.rng) for _ in range(2)
+        )
         self.average.load_state_dict(self.generator.state_dict())
+        self.discriminator = network(x.shape[1], hidden, 1, self.rng)
         self.g_optimiser = optim.Adam(self.generator.parameters(), lr=LEARNING_RATE, betas=BETAS)
         self.d_optimiser = optim.Adam(
             self.discriminator.parameters(), lr=LEARNING_RATE, betas=BETAS
         )
-        known = np.random.default_rng(seed)
-        self.scales = [
-            (x.mean(), x.std()) for x in (noise.sample(JUDGED, known), real.sample(JUDGED, known))
-        ]
 
     def draw(self, toy: Toy, n: int = BATCH) -> tg.Tensor:
         return tg.tensor(toy.sample(n, self.rng.numpy))
@@ -97,8 +100,7 @@ class Players:
         self.g_optimiser.zero_grad()
         loss.backward()
         self.g_optimiser.step()
-        for mean, p in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-            mean.copy_(AVERAGE * mean.numpy() + (1 - AVERAGE) * p.numpy())
+        optim.average_(self.average.parameters(), self.generator.parameters(), AVERAGE)
         return loss.item()
 
     def parts(self) -> dict:
@@ -115,11 +117,11 @@ class Players:
             part.load_state_dict(state[name])
 
 
-def saturation(players: Players, steps: int) -> list[dict[str, float]]:
+def saturation(players: Players) -> list[dict[str, float]]:
     """The norm of the generator's gradient under both losses, while only the discriminator learns."""
     lines = []
     z = players.draw(players.noise, 1000)
-    for step in range(steps + 1):
+    for step in range(SATURATION + 1):
         if step % 20 == 0:
             d = players.d(players.fake(z))
             weights = list(players.generator.parameters())
@@ -151,30 +153,12 @@ def frame(players: Players, line: np.ndarray) -> dict[str, np.ndarray]:
     return {"fake": fake.numpy().ravel(), "d": probability.numpy().ravel()}
 
 
-class Film:
-    """The frames so far, kept with the run."""
-
-    def __init__(self):
-        self.frames: list[dict[str, np.ndarray]] = []
-
-    def state_dict(self) -> dict:
-        return {"frames": self.frames}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.frames = list(state["frames"])
-
-
 def main(argv: list[str] | None = None) -> None:
-    options = parser("gan_1d", __doc__, list(GAMES), f"{STEPS}", unit="step")
+    options = parser("gan_1d", __doc__, list(GAMES), f"{STEPS}", unit="step", seeds=5)
     options.add_argument(
         "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
     )
-    options.add_argument(
-        "--seeds", type=int, default=5, help="games side by side, from --seed on; default: 5"
-    )
     args = options.parse_args(argv)
-    if args.seeds < 1:
-        options.error("--seeds must be at least 1")
     noise, real = GAMES[args.data]
     rounds = math.ceil((args.steps or STEPS) / ROUND)
     settings = {"data": args.data, "loss": args.loss, "seed": args.seed, "seeds": args.seeds}
@@ -205,19 +189,16 @@ def main(argv: list[str] | None = None) -> None:
         done += 1
     seconds = (time.perf_counter() - began) / done / len(games) * rounds if done else None
 
-    slopes = {seed: saturation(Players(noise, real, seed), 1000) for seed in seeds}
+    slopes = {seed: saturation(Players(noise, real, seed)) for seed in seeds}
     draw(run, film, known.ravel(), line, slopes[args.seed])
     results = {name: judge(players) for name, players in games.items()}
-    columns = {key: [result[key] for result in results.values()] for key in ("mean", "std", "ks")}
-    table = {f"{key}_mean": float(np.mean(column)) for key, column in columns.items()}
-    table |= {f"{key}_spread": float(np.std(column)) for key, column in columns.items()}
     ratios = [
         lines[-1]["heuristic"] / max(lines[-1]["minimax"], 1e-300) for lines in slopes.values()
     ]
     fresh = metrics.ks_statistic(real.sample(JUDGED, np.random.default_rng(1)), real.cdf)
     run.finish(
-        **table,
-        ks_worst=max(columns["ks"]),
+        **spread(list(results.values())),
+        ks_worst=max(result["ks"] for result in results.values()),
         ks_real=fresh,  # what real samples would get
         gradient_ratio=float(np.min(ratios)),
         seeds=results,

@@ -13,6 +13,13 @@ from demos import gan_1d
 QUICK = ["--seeds", "2", "--steps", "300"]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def a_short_look_at_saturation():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gan_1d, "SATURATION", 300)
+        yield
+
+
 def play(out, *options: str) -> dict:
     gan_1d.main([*QUICK, "--out", str(out), *options])
     figures = json.loads((out / "metrics.json").read_text())

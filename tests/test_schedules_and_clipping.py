@@ -133,3 +133,28 @@ def test_clip_values():
         optim.clip_values_([p], 1.0, -1.0)
     with pytest.raises(ValueError, match="parameter 0 is not a leaf"):
         optim.clip_values_([p * 1], -1.0, 1.0)
+
+
+def test_an_average_follows_its_parameter():
+    averages, params = [leaf([0.0, 8.0]), leaf([1.0])], [leaf([4.0, 0.0]), leaf([1.0])]
+    optim.average_(averages, iter(params), 0.75)
+    assert [a.tolist() for a in averages] == [[1.0, 6.0], [1.0]]
+    assert params[0].tolist() == [4.0, 0.0]
+    for _ in range(100):
+        optim.average_(averages, params, 0.75)
+    np.testing.assert_allclose(averages[0].numpy()[0], 4.0, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("averages", "decay", "message"),
+    [
+        (lambda: [leaf([1.0])], 1.5, "decay must lie"),
+        (lambda: [leaf([1.0])], math.nan, "decay must lie"),
+        (lambda: [], 0.5, "agree in number"),
+        (lambda: [leaf([1.0, 2.0])], 0.5, "agree in number"),
+        (lambda: [leaf([1.0]) * 1], 0.5, "parameter 0 is not a leaf"),
+    ],
+)
+def test_an_average_of_what_does_not_fit_is_refused(averages, decay, message):
+    with pytest.raises(ValueError, match=f"average_.*{message}"):
+        optim.average_(averages(), [leaf([3.0])], decay)

@@ -1,5 +1,6 @@
 """Floor 2: optimisers. Read `optimiser.py`, then `rules.py`."""
 
+from tinygen.optim.average import average_
 from tinygen.optim.clip import clip_grad_norm_, clip_values_
 from tinygen.optim.optimiser import Optimiser
 from tinygen.optim.rules import SGD, Adam, AdamW, RMSprop
@@ -24,6 +25,7 @@ __all__ = [
     "RMSprop",
     "Schedule",
     "StepLR",
+    "average_",
     "clip_grad_norm_",
     "clip_values_",
 ]

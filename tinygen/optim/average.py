@@ -1,0 +1,27 @@
+"""The average of a network's weights over its steps: what a game should be judged by, for its last step circles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tinygen.autograd import Tensor
+from tinygen.kernels.errors import named
+from tinygen.optim.optimiser import checked
+
+
+@named
+def average_(averages: Iterable[Tensor], params: Iterable[Tensor], decay: float) -> None:
+    """Move each average towards its parameter in place: average <- decay average + (1 - decay) parameter.
+
+    An exponential moving average over about 1 / (1 - decay) steps.
+    Raises ValueError if decay lies outside [0, 1], or shapes or dtypes differ in pairs; TypeError as
+    the optimisers do on what are no parameters.
+    Source: Polyak and Juditsky (1992); for the generator of a game, Yazici et al. (2019).
+    """
+    averages, params = checked("average_", averages), checked("average_", params)
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must lie in [0, 1], not {decay}")
+    if [(a.shape, a.dtype) for a in averages] != [(p.shape, p.dtype) for p in params]:
+        raise ValueError("averages and parameters must agree in number, shapes and dtypes")
+    for average, p in zip(averages, params, strict=True):
+        average.copy_(decay * average.numpy() + (1 - decay) * p.numpy())
