@@ -7,16 +7,7 @@ pixels' coins, draw the noise, forward, backward, optimiser. Both sides start fr
 PyTorch runs its default Adam and Adam(fused=True).
 """
 
-import argparse
-import os
-import platform
-
-parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-)
-parser.add_argument("--batch", type=int, default=128)
-parser.add_argument("--threads", type=int, default=2)
-parser.add_argument("--rounds", type=int, default=50)
+from benchmarks.timing import against_torch
 
 
 def tinygen_step(batch: int):
@@ -69,26 +60,16 @@ def torch_step(batch: int, fused: bool):
 
 
 def main() -> None:
-    args = parser.parse_args()
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(args.threads)
-    import torch
-
-    from benchmarks.timing import interleaved, summary
-
-    torch.set_num_threads(args.threads)
-    times = interleaved(
-        {
-            "tinygen": tinygen_step(args.batch),
-            "PyTorch eager, Adam(fused=True)": torch_step(args.batch, fused=True),
-            "PyTorch eager, Adam": torch_step(args.batch, fused=False),
+    against_torch(
+        __doc__,
+        lambda batch: {
+            "tinygen": tinygen_step(batch),
+            "PyTorch eager, Adam(fused=True)": torch_step(batch, fused=True),
+            "PyTorch eager, Adam": torch_step(batch, fused=False),
         },
-        rounds=args.rounds,
+        title="VAE 784-400-20",
+        batch=128,
     )
-    print(
-        f"VAE 784-400-20, batch {args.batch}, {args.threads} threads, {platform.processor() or platform.machine()}\n"
-    )
-    print(summary(times, baseline="tinygen"))
 
 
 if __name__ == "__main__":

@@ -87,6 +87,11 @@ class Players:
         mean, std = self.scales[1]
         return self.discriminator((x - mean) / std)
 
+    def cool(self, progress: float) -> None:
+        """In the second half both players slow down, so that they meet. progress: from 0 to 1."""
+        for optimiser in (self.d_optimiser, self.g_optimiser):
+            optimiser.lr = LEARNING_RATE * min(1.0, 2 * (1 - progress))
+
     def train_discriminator(self) -> float:
         x, fake = self.draw(self.real), self.fake(self.draw(self.noise)).detach()
         loss = tg.softplus(-self.d(x)).mean() + tg.softplus(self.d(fake)).mean()
@@ -174,9 +179,7 @@ def main(argv: list[str] | None = None) -> None:
         figures = {"d_loss": [], "g_loss": []}
         for players in games.values():
             for step in range(i * ROUND, (i + 1) * ROUND):
-                # The second half cools down: both players slow, so that they meet.
-                for optimiser in (players.d_optimiser, players.g_optimiser):
-                    optimiser.lr = LEARNING_RATE * min(1.0, 2 * (1 - step / (rounds * ROUND)))
+                players.cool(step / (rounds * ROUND))
                 for _ in range(CRITIC_STEPS):
                     d_loss = players.train_discriminator()
                 g_loss = players.train_generator(args.loss)

@@ -1,11 +1,12 @@
-"""Pictures one would put on a slide, as PNG files: images in a grid, images in rows, curves, games of two.
+"""Pictures one would put on a slide, as PNG files: images in a grid, images in rows, curves, points, games of two.
 
 matplotlib is imported only when a picture is drawn, and without pyplot: no window, no backend to
 choose, no figure left behind in a global list.
 """
 
 from tinygen.viz.curves import curves
-from tinygen.viz.games import line_game
+from tinygen.viz.games import line_game, plane_game
 from tinygen.viz.images import image_grid, image_rows
+from tinygen.viz.scatter import scatter
 
-__all__ = ["curves", "image_grid", "image_rows", "line_game"]
+__all__ = ["curves", "image_grid", "image_rows", "line_game", "plane_game", "scatter"]

@@ -47,3 +47,102 @@ def line_game(
         axis.legend(handles=handles, loc="upper left")
 
     film(draw, frames, path, size=(6.4, 3.6))
+
+
+def plane_game(
+    real: np.ndarray,
+    frames: Sequence[Mapping[str, np.ndarray]],
+    history: Sequence[Mapping[str, float]],
+    reach: float,
+    path: str | Path,
+) -> None:
+    """A game in the plane, as GAN Lab shows it (Kahng et al., 2019): a PNG of one frame, a GIF of several.
+
+    real: samples (n, 2). history: lines with "step", "d_loss", "g_loss", "kl" and "js", the last of
+    which belong to the frames. reach: the pictures show [-reach, reach] on both axes. A frame holds
+        "fake" (m, 2)       fakes,
+        "push" (m, 2)       which way, and how strongly, the generator wants to move each of them,
+        "d" (k, k)          D(x) over the picture, the first axis being the vertical one,
+        "net" (a, a, 2)     where the generator sends the corners of a grid over its noise whose cells are equally
+                            likely: a cell that is small where it lands is drawn dark, for that is where the fakes are.
+    Raises ValueError without a frame, ImportError without matplotlib.
+    """
+    sides = len(frames[0]["net"]) - 1 if frames else 1
+    # The area of a cell that is drawn in full: a fifth of what the fakes would have if they were spread evenly.
+    dark = (2 * reach) ** 2 / sides**2 / 5
+
+    def draw(drawing: Figure, numbered: tuple[int, Mapping[str, np.ndarray]]) -> None:
+        from matplotlib.collections import PolyCollection
+
+        now, frame = numbered
+        axes = drawing.subplot_mosaic(
+            [["points", "net", "losses"], ["points", "net", "divergences"]],
+            width_ratios=[4, 4, 3],
+        )
+        axis = axes["points"]
+        box = (-reach, reach, -reach, reach)
+        heat = axis.imshow(
+            frame["d"],
+            extent=box,
+            origin="lower",
+            cmap="PuOr_r",
+            vmin=0,
+            vmax=1,
+            alpha=0.45,
+            interpolation="bilinear",
+        )
+        drawing.colorbar(heat, ax=axis, location="left", shrink=0.8, aspect=30, label="D(x)")
+        dots = {"s": 7, "linewidths": 0}
+        axis.scatter(*real.T, color=COLOURS[0], alpha=0.5, label="real", **dots)
+        axis.scatter(*frame["fake"].T, color=COLOURS[1], alpha=0.8, label="fake", **dots)
+        few = slice(None, 150)
+        axis.quiver(*frame["fake"][few].T, *_arrows(frame["push"][few], reach).T, color="#444444",
+                    angles="xy", scale_units="xy", scale=1, width=0.003, alpha=0.7)  # fmt: skip
+        axis.legend(loc="upper left", markerscale=2)
+        axis.set_title("samples, and the push on each fake")
+        corners = frame["net"]
+        cells = np.stack(
+            [corners[:-1, :-1], corners[1:, :-1], corners[1:, 1:], corners[:-1, 1:]], axis=2
+        ).reshape(-1, 4, 2)
+        shade = np.clip(dark / np.maximum(_areas(cells), 1e-12), 0.02, 1)
+        axis = axes["net"]
+        axis.add_collection(
+            PolyCollection(cells, facecolors=[(*_RGB, a) for a in 0.9 * shade], linewidths=0)
+        )
+        axis.set_title("where a grid over the noise goes")
+        for axis in (axes["points"], axes["net"]):
+            axis.set(xlim=box[:2], ylim=box[2:], aspect="equal", xticks=[], yticks=[])
+            axis.grid(False)
+        for name, lines in _CURVES.items():
+            axis = axes[name]
+            for i, (label, key) in enumerate(lines.items()):
+                numbers = [line[key] for line in history]
+                steps = [line["step"] for line in history]
+                axis.plot(steps, numbers, color=COLOURS[i], alpha=0.25)
+                axis.plot(steps[: now + 1], numbers[: now + 1], color=COLOURS[i], label=label)
+            axis.set(title=f"{name}, nats", ylim=(0, None))
+            axis.locator_params(axis="x", nbins=4)
+            axis.legend()
+        axes["divergences"].set_xlabel("step")
+
+    numbered = list(enumerate(frames, start=len(history) - len(frames)))
+    film(draw, numbered, path, size=(11, 3.9))
+
+
+_RGB = tuple(int(COLOURS[1][i : i + 2], 16) / 255 for i in (1, 3, 5))
+_CURVES = {
+    "losses": {"discriminator": "d_loss", "generator": "g_loss"},
+    "divergences": {"KL": "kl", "JS": "js"},
+}
+
+
+def _arrows(push: np.ndarray, reach: float) -> np.ndarray:
+    """The pushes (m, 2) scaled so that a strong one (the 90th of 100) is a twentieth of the picture long."""
+    strong = np.quantile(np.linalg.norm(push, axis=1), 0.9)
+    return push * (0.1 * reach / max(strong, 1e-12))
+
+
+def _areas(polygons: np.ndarray) -> np.ndarray:
+    """The areas (n,) of polygons (n, corners, 2): the shoelace formula. A cell that is folded over counts as small."""
+    x, y = polygons[..., 0], polygons[..., 1]
+    return abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1)) / 2

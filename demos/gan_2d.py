@@ -1,0 +1,128 @@
+"""The game of `gan_1d` in the plane, with all that there is to see in one picture.
+
+The losses and the players are those of `demos/gan_1d.py` (read it first): the discriminator
+maximises E log D(x) + E log(1 - D(G(z))), the generator minimises -E log D(G(z)). Noise is a round
+Gaussian; real data are one of five shapes. The picture shows, as GAN Lab does (Kahng et al., 2019),
+
+    D(x) over the plane, real and fake points, and at each fake y the way that the generator's loss
+    pushes it, -d loss / dy = (1 - D(y)) grad d(y), d being the logit of D;
+    a grid over the noise whose cells are equally likely, where G sends it: a cell that became
+    small is dark, for the density of the fakes is what a cell holds divided by its area;
+    both losses, and how far the fakes are from the data: KL and JS of two histograms.
+
+For the best D the discriminator's loss is 2 log 2 - 2 JS: near 1.39 nats it can no longer tell.
+"""
+
+import math
+import time
+from statistics import NormalDist
+
+import numpy as np
+
+import tinygen as tg
+from demos.common import Film, Run, parser, spread
+from demos.gan_1d import LOSSES, Players
+from tinygen import metrics, viz
+from tinygen.data.toys import TOYS, GaussianMixture, Ring, Toy
+
+SHAPES = ["ring", "gaussians_ring", "gaussians_grid", "two_moons", "swiss_roll"]
+NOISE = GaussianMixture([[0.0, 0.0]], 1.0)
+STEPS, ROUND = 4000, 100  # generator steps, and how many make a round
+CRITIC_STEPS, HIDDEN = 3, 96
+JUDGED = 10_000  # samples
+CELLS = 24  # of the grid over the noise, along each axis
+ANGLES = 36  # bins
+
+
+def judge(fake: np.ndarray, real: Toy) -> dict[str, float]:
+    """How far samples (n, 2) are from the law of `real`."""
+    fresh = real.sample(JUDGED, np.random.default_rng(0))
+    reach = 1.2 * np.abs(fresh).max()
+    grid = {"bins": 25, "limits": [(-reach, reach)] * 2, "pseudo_count": 0.5}
+    found = {
+        "kl": metrics.histogram_kl(fresh, fake, **grid),
+        "js": metrics.histogram_js(fresh, fake, **grid),
+    }
+    if isinstance(real, Ring):
+        radius, angle = np.hypot(*fake.T), np.arctan2(fake[:, 1], fake[:, 0])
+        near = np.abs(radius - real.radius) <= 3 * real.noise
+        bins = np.floor((angle + np.pi) / (2 * np.pi) * ANGLES).astype(int) % ANGLES
+        found |= {"within_3_sigma": float(near.mean()), "angles_hit": len(set(bins[near]))}
+    if isinstance(real, GaussianMixture):
+        coverage = metrics.mode_coverage(fake, real.modes, real.sigma)
+        found |= {"modes": coverage.modes_covered, "high_quality": coverage.high_quality}
+    return found
+
+
+def samples(players: Players, seed: int = 0) -> np.ndarray:
+    """Of the averaged generator, from the same noise at every call."""
+    with tg.no_grad():
+        z = tg.tensor(NOISE.sample(JUDGED, np.random.default_rng(seed)))
+        return players.fake(z, players.average).numpy()
+
+
+def frame(players: Players, loss: str, reach: float) -> dict[str, np.ndarray]:
+    """What a picture shows."""
+    fake = tg.tensor(samples(players, seed=1)[:400], requires_grad=True)
+    (slope,) = tg.autograd.grad(LOSSES[loss](players.d(fake)), fake)
+    line = np.linspace(-reach, reach, 61, dtype=np.float32)
+    plane = np.stack(np.meshgrid(line, line), axis=-1)
+    # Corners of cells that are equally likely: z = Phi^-1(u), u evenly spaced.
+    quantiles = [NormalDist().inv_cdf((i + 0.5) / (CELLS + 1)) for i in range(CELLS + 1)]
+    corners = np.stack(np.meshgrid(quantiles, quantiles), axis=-1).astype(np.float32)
+    with tg.no_grad():
+        d = players.d(tg.tensor(plane.reshape(-1, 2))).sigmoid()
+        net = players.fake(tg.tensor(corners.reshape(-1, 2)), players.average)
+    return {
+        "fake": fake.numpy(), "push": -slope.numpy(),
+        "d": d.numpy().reshape(plane.shape[:2]), "net": net.numpy().reshape(corners.shape),
+    }  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parser("gan_2d", __doc__, SHAPES, f"{STEPS}", unit="step", seeds=5)
+    options.add_argument(
+        "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
+    )
+    args = options.parse_args(argv)
+    real: Toy = TOYS[args.data]()
+    rounds = math.ceil((args.steps or STEPS) / ROUND)
+    settings = {"data": args.data, "loss": args.loss, "seed": args.seed, "seeds": args.seeds}
+    run = Run(args.out, settings | {"steps": rounds * ROUND}, args.resume)
+    seeds = range(args.seed, args.seed + args.seeds)
+    games = {f"seed_{seed}": Players(NOISE, real, seed, HIDDEN) for seed in seeds}
+    known = real.sample(400, np.random.default_rng(0))
+    reach = float(1.3 * np.abs(known).max())
+    first, film = games[f"seed_{args.seed}"], Film()
+
+    began, done = time.perf_counter(), 0
+    for i in run.rounds(rounds, "round", film=film, **games):
+        figures = {"d_loss": [], "g_loss": []}
+        for players in games.values():
+            for step in range(i * ROUND, (i + 1) * ROUND):
+                players.cool(step / (rounds * ROUND))
+                for _ in range(CRITIC_STEPS):
+                    d_loss = players.train_discriminator()
+                g_loss = players.train_generator(args.loss)
+            figures["d_loss"].append(d_loss)
+            figures["g_loss"].append(g_loss)
+        film.frames.append(frame(first, args.loss, reach))
+        means = {name: float(np.mean(values)) for name, values in figures.items()}
+        run.log(step=(i + 1) * ROUND, **means, **judge(samples(first), real))
+        done += 1
+    seconds = (time.perf_counter() - began) / done / len(games) * rounds if done else None
+
+    viz.plane_game(known, film.frames[-1:], run.history, reach, run.out / "game.png")
+    viz.plane_game(known, film.frames, run.history, reach, run.out / "game.gif")
+    results = {name: judge(samples(players), real) for name, players in games.items()}
+    run.finish(
+        **spread(list(results.values())),
+        seeds=results,
+        real=judge(real.sample(JUDGED, np.random.default_rng(1)), real),  # what real samples get
+        steps=rounds * ROUND,
+        seconds_a_seed=seconds,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Which games collapse? Five of them, with one network, one budget and five seeds each, on modes that can be counted.
+
+The data are 8 Gaussians on a ring (radius 2, sigma 0.02) or 25 on a grid (spacing 2, sigma 0.05). Of
+2,500 samples, one is of high quality if it lies within 3 sigma of the nearest mode, and a mode counts
+if it is the nearest of at least one such (Srivastava et al., 2017). A generator that draws one mode
+perfectly scores 1 and 100%, one that smears scores all modes and few percent; real data score 98.9%.
+
+    minimax          D: max E log D(x) + E log(1 - D(y));  G: min E log(1 - D(y))
+    non-saturating   the same D;  G: max E log D(y)                                (Goodfellow et al., 2014)
+    PacGAN2          the same, but D judges two samples at once, and so can see
+                     that they are too much alike                                  (Lin et al., 2018)
+    WGAN, clipping   the critics of `demos/wgan.py`                                (Arjovsky et al., 2017)
+    WGAN-GP                                                                        (Gulrajani et al., 2017)
+
+Beside the table stand the rows that the papers of VEEGAN and PacGAN give: other networks, other
+budgets, so they are no competition, but they tell what has been called good.
+"""
+
+import math
+import time
+
+import numpy as np
+
+import tinygen as tg
+from demos.common import Run, parser, spread
+from demos.gan_1d import LOSSES
+from demos.wgan import PLANE, Plane, Players, network
+from tinygen import optim, viz
+from tinygen.io import write_atomically
+
+SETS = {"ring": "gaussians_ring", "grid": "gaussians_grid"}
+ROUND = 50  # generator steps
+CLIP = 0.1
+# Modes and % of high quality: VEEGAN's table 1, PacGAN's table 1.
+PUBLISHED = {
+    "ring": {
+        "GAN (VEEGAN's paper)": ("1", "99.3"),
+        "ALI (VEEGAN's paper)": ("2.8", "0.13"),
+        "Unrolled GAN (VEEGAN's paper)": ("7.6", "35.6"),
+        "VEEGAN": ("8", "52.9"),
+        "GAN (PacGAN's paper)": ("6.3 ± 0.5", "98.2 ± 0.2"),
+        "PacGAN2": ("7.9 ± 0.1", "95.6 ± 2.0"),
+    },
+    "grid": {
+        "GAN (VEEGAN's paper)": ("3.3", "0.5"),
+        "ALI (VEEGAN's paper)": ("15.8", "1.6"),
+        "Unrolled GAN (VEEGAN's paper)": ("23.6", "16"),
+        "VEEGAN": ("24.6", "40"),
+        "GAN (PacGAN's paper)": ("17.3 ± 0.8", "94.8 ± 0.7"),
+        "PacGAN2": ("23.8 ± 0.7", "91.3 ± 0.8"),
+    },
+}
+
+
+class Discriminating(Players):
+    """The players of `demos/wgan.py` at another game: a discriminator that judges `pack` samples at a time."""
+
+    def __init__(self, loss: str, pack: int, seed: int):
+        super().__init__(PLANE, 2, images=False, clip=None, seed=seed)
+        self.loss, self.pack = LOSSES[loss], pack
+        if pack > 1:
+            self.critic = network(2 * pack, *PLANE.critic, 1, rng=self.rng)
+            self.c_optimiser = optim.Adam(self.critic.parameters(), betas=(0.0, 0.9))
+
+    def judged(self, samples: tg.Tensor) -> tg.Tensor:
+        return self.critic(samples.reshape((-1, 2 * self.pack)))
+
+    def train_critic(self, x: np.ndarray) -> float:
+        with tg.no_grad():
+            fake = self.fake(len(x))
+        loss = tg.softplus(-self.judged(tg.tensor(x))).mean()
+        loss = loss + tg.softplus(self.judged(fake)).mean()
+        self.c_optimiser.zero_grad()
+        loss.backward()
+        self.c_optimiser.step()
+        return loss.item()
+
+    def train_generator(self) -> None:
+        loss = self.loss(self.judged(self.fake(self.recipe.batch)))
+        self.g_optimiser.zero_grad()
+        loss.backward()
+        self.g_optimiser.step()
+
+
+METHODS = {
+    "GAN, minimax": lambda seed: Discriminating("minimax", 1, seed),
+    "GAN, non-saturating": lambda seed: Discriminating("heuristic", 1, seed),
+    "PacGAN2": lambda seed: Discriminating("heuristic", 2, seed),
+    "WGAN, clipping": lambda seed: Players(PLANE, 2, images=False, clip=CLIP, seed=seed),
+    "WGAN-GP": lambda seed: Players(PLANE, 2, images=False, clip=None, seed=seed),
+}
+
+
+def table(results: dict[str, dict[str, dict]], real: dict, published: dict) -> str:
+    """As Markdown: mean and standard deviation over the seeds, the worst seed, and the published rows."""
+    lines = ["| | modes | fewest | high quality, % | worst |", "|---|---|---|---|---|"]
+    for name, seeds in results.items():
+        found = spread(list(seeds.values()))
+        modes, quality = (
+            [seed[key] for seed in seeds.values()] for key in ("modes", "high_quality")
+        )
+        lines.append(
+            f"| {name} | {found['modes_mean']:.1f} ± {found['modes_spread']:.1f} | {min(modes)} "
+            f"| {100 * found['high_quality_mean']:.1f} ± {100 * found['high_quality_spread']:.1f} "
+            f"| {100 * min(quality):.1f} |"
+        )
+    lines.append(f"| real data | {real['modes']} | | {100 * real['high_quality']:.1f} | |")
+    lines += [f"| *{name}* | {modes} | | {q} | |" for name, (modes, q) in published.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parser(
+        "mode_coverage", __doc__, list(SETS), f"{PLANE.steps}", unit="step", seeds=5
+    ).parse_args(argv)
+    data = Plane(SETS[args.data])
+    rounds = math.ceil((args.steps or PLANE.steps) / ROUND)
+    settings = {"data": args.data, "seed": args.seed, "seeds": args.seeds, "steps": rounds * ROUND}
+    run = Run(args.out, settings, args.resume)
+    games = {
+        (method, seed): make(seed)
+        for method, make in METHODS.items()
+        for seed in range(args.seed, args.seed + args.seeds)
+    }
+    parts = {f"{method}, seed {seed}": players for (method, seed), players in games.items()}
+
+    began, done = time.perf_counter(), 0
+    for i in run.rounds(rounds, "round", **parts):
+        for players in games.values():
+            for step in range(i * ROUND, (i + 1) * ROUND):
+                for optimiser in (players.c_optimiser, players.g_optimiser):
+                    optimiser.lr = PLANE.learning_rate * (1 - step / (rounds * ROUND))
+                for _ in range(PLANE.critic_steps):
+                    players.train_critic(data.batch(PLANE.batch, players.rng.numpy))
+                players.train_generator()
+        line = {}
+        for method in METHODS:
+            found = [
+                data.judge(players.samples())
+                for (name, _), players in games.items()
+                if name == method
+            ]
+            line[f"modes, {method}"] = np.mean([f["modes"] for f in found])
+            line[f"high quality, {method}"] = np.mean([f["high_quality"] for f in found])
+        run.log(step=(i + 1) * ROUND, **line)
+        done += 1
+    seconds = (time.perf_counter() - began) / done * rounds if done else None
+
+    results: dict[str, dict[str, dict]] = {method: {} for method in METHODS}
+    for (method, seed), players in games.items():
+        results[method][f"seed_{seed}"] = data.judge(players.samples())
+    panels = {"real data": data.held_out}
+    panels |= {m: games[m, args.seed].samples() * data.scale for m in METHODS}
+    viz.scatter(panels, run.out / "samples.png", columns=3)
+    viz.curves(
+        run.history, run.out / "curves.png", unit="",
+        panels={
+            f"{what}, mean of the seeds": {m: f"{key}, {m}" for m in METHODS}
+            for what, key in {"Modes": "modes", "High quality": "high quality"}.items()
+        },
+    )  # fmt: skip
+    real = data.judge(data.batch(len(data.held_out), np.random.default_rng(1)))
+    text = table(results, real, PUBLISHED[args.data])
+    write_atomically(run.out / "table.md", text)
+    run.finish(
+        methods={
+            method: spread(list(seeds.values())) | {"seeds": seeds}
+            for method, seeds in results.items()
+        },
+        real=real,
+        steps=rounds * ROUND,
+        seconds=seconds,
+    )
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""The earth-mover game (Arjovsky et al., 2017), with two ways to keep its critic honest.
+
+How much earth must be moved, and how far, to make one distribution of the other? By duality
+
+    W(real, fake) = max over 1-Lipschitz D of  E D(x) - E D(G(z)),
+
+so a critic D that may not be steeper than 1 plays against a generator that minimises W: -E D(G(z)).
+Unlike the discriminator of a GAN it is asked to be good: several steps for each of the generator,
+and its loss means something: it falls when the samples get better. To bound the slope, either
+
+    clip       keep every weight in [-c, c] (algorithm 1 of that paper, with RMSprop), or
+    penalty    add lambda E (||grad D(x_hat)|| - 1)^2, x_hat somewhere between real and fake
+               (Gulrajani et al., 2017, algorithm 1): the gradient of a gradient.
+
+`slopes` shows what is wrong with clipping, as figure 1b of the latter does: deep critics are
+trained for several c, and the gradient that arrives at each layer is measured. It vanishes or
+explodes with depth, depending on c; with the penalty it does neither.
+
+The rate sinks to 0, for a game has no loss to go down: it settles only as the players slow down.
+"""
+
+import itertools
+import math
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import spearmanr
+
+import tinygen as tg
+from demos.common import Run, load_images, parser, spread
+from tinygen import metrics, nn, optim, viz
+from tinygen.data import Images
+from tinygen.data.toys import TOYS, GaussianMixture
+
+SHAPES = ["gaussians_ring", "gaussians_grid", "ring", "two_moons", "swiss_roll"]
+CLIPS = (0.001, 0.01, 0.1)  # the c of `slopes`
+
+
+class Recipe(NamedTuple):
+    """What depends on the data: sizes of the networks, length and pace of the game."""
+
+    noise: int  # dimensions
+    generator: tuple[int, ...]  # hidden units
+    critic: tuple[int, ...]
+    steps: int  # of the generator
+    batch: int
+    penalty: float  # lambda
+    critic_steps: int = 5
+    learning_rate: float = 1e-3
+
+
+PLANE = Recipe(2, (128,) * 3, (128,) * 3, steps=4000, batch=256, penalty=0.1)
+IMAGES = Recipe(64, (256, 512), (512, 256), steps=4000, batch=64, penalty=10.0, learning_rate=5e-4)
+ROUND = 100  # generator steps
+JUDGED = 2500  # samples
+
+
+def network(*sizes: int, rng: tg.random.Generator) -> nn.Sequential:
+    """Linear layers from each size to the next, with relu in between."""
+    *hidden, last = itertools.pairwise(sizes)
+    layers = [nn.Linear(n, m, activation="relu", rng=rng) for n, m in hidden]
+    return nn.Sequential(*layers, nn.Linear(*last, rng=rng))
+
+
+def gradient_penalty(
+    critic: Callable[[tg.Tensor], tg.Tensor],
+    x: np.ndarray,
+    fake: np.ndarray,
+    rng: tg.random.Generator,
+) -> tg.Tensor:
+    """E (||grad D(x_hat)|| - 1)^2, x_hat = eps x + (1 - eps) fake with one eps ~ U[0, 1] for each pair of rows."""
+    eps = rng.uniform((len(x), 1)).numpy()
+    between = tg.tensor(eps * x + (1 - eps) * fake, requires_grad=True)
+    (slope,) = tg.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return tg.square(tg.norm(slope, axis=1) - 1).mean()
+
+
+class Players:
+    """All that one seed's game consists of."""
+
+    def __init__(self, recipe: Recipe, dims: int, images: bool, clip: float | None, seed: int):
+        self.rng = rng = tg.random.default_rng(seed)
+        self.recipe, self.clip = recipe, clip
+        self.generator = network(recipe.noise, *recipe.generator, dims, rng=rng)
+        if images:  # pixels lie in [0, 1]
+            self.generator = nn.Sequential(self.generator, nn.Sigmoid())
+        self.critic = network(dims, *recipe.critic, 1, rng=rng)
+        if clip is None:  # betas as Gulrajani et al. choose them for images
+            self.c_optimiser, self.g_optimiser = (
+                optim.Adam(part.parameters(), betas=(0.0, 0.9)) for part in (self.critic, self.generator)
+            )  # fmt: skip
+        else:
+            self.c_optimiser, self.g_optimiser = (
+                optim.RMSprop(part.parameters()) for part in (self.critic, self.generator)
+            )
+
+    def fake(self, n: int) -> tg.Tensor:
+        return self.generator(self.rng.normal((n, self.recipe.noise)))
+
+    def train_critic(self, x: np.ndarray) -> float:
+        """One step; the estimate of W before it."""
+        with tg.no_grad():
+            fake = self.fake(len(x)).numpy()
+        estimate = self.critic(tg.tensor(x)).mean() - self.critic(tg.tensor(fake)).mean()
+        loss = -estimate
+        if self.clip is None:
+            penalty = gradient_penalty(self.critic, x, fake, self.rng)
+            loss = loss + self.recipe.penalty * penalty
+        self.c_optimiser.zero_grad()
+        loss.backward()
+        self.c_optimiser.step()
+        if self.clip is not None:
+            optim.clip_values_(self.critic.parameters(), -self.clip, self.clip)
+        return estimate.item()
+
+    def train_generator(self) -> None:
+        loss = -self.critic(self.fake(self.recipe.batch)).mean()
+        self.g_optimiser.zero_grad()
+        loss.backward()
+        self.g_optimiser.step()
+
+    def samples(self, n: int = JUDGED) -> np.ndarray:
+        """From the same noise at every call."""
+        z = np.random.default_rng(0).standard_normal((n, self.recipe.noise), np.float32)
+        with tg.no_grad():
+            return self.generator(tg.tensor(z)).numpy()
+
+    def parts(self) -> dict:
+        return {
+            "generator": self.generator, "critic": self.critic, "rng": self.rng,
+            "g_optimiser": self.g_optimiser, "c_optimiser": self.c_optimiser,
+        }  # fmt: skip
+
+    def state_dict(self) -> dict:
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+
+
+# Two kinds of data: each gives real batches, and figures for samples. ----------------------------------------
+
+
+class Plane:
+    """A shape, scaled to deviation 1: the critic is as steep as the data are wide."""
+
+    def __init__(self, name: str):
+        self.name, self.toy, self.recipe, self.dims = name, TOYS[name](), PLANE, 2
+        known = self.toy.sample(10_000, np.random.default_rng(0))
+        self.scale, self.held_out = known.std(), known[:JUDGED]
+
+    def batch(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return self.toy.sample(n, rng) / self.scale
+
+    def judge(self, samples: np.ndarray) -> dict[str, float]:
+        fake, toy = samples * self.scale, self.toy
+        directions = np.random.default_rng(0)
+        found = {"distance": metrics.sliced_wasserstein(fake, self.held_out, directions)}
+        if isinstance(toy, GaussianMixture):
+            coverage = metrics.mode_coverage(fake, toy.modes, toy.sigma)
+            found |= {"modes": coverage.modes_covered, "high_quality": coverage.high_quality}
+        return found
+
+    def draw(self, samples: np.ndarray, run: Run) -> None:
+        panels = {"real": self.held_out, "fake": samples * self.scale}
+        viz.scatter(panels, run.out / "samples.png")
+
+
+class Digits:
+    """Images; what they are like, a classifier says (`python -m demos.classifier`)."""
+
+    def __init__(self, name: str):
+        self.name, self.recipe = name, IMAGES
+        self.images: Images = load_images(name)
+        self.dims = self.images.train.shape[1]
+        try:
+            self.classifier = metrics.load_classifier(name)
+        except (OSError, ValueError) as error:
+            sys.exit(f"cannot judge {name}: {error}")
+        self.features = self.classifier.features(self.images.test[:JUDGED])
+
+    def batch(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return self.images.train[rng.integers(len(self.images.train), size=n)]
+
+    def judge(self, samples: np.ndarray) -> dict[str, float]:
+        shares = np.bincount(self.classifier.predict(samples), minlength=10) / len(samples)
+        distance = metrics.frechet_distance(self.classifier.features(samples), self.features)
+        return {"distance": distance, "rarest_digit": float(shares.min())}
+
+    def draw(self, samples: np.ndarray, run: Run) -> None:
+        viz.image_grid(samples[:100], self.images.shape, run.out / "samples.png")
+
+
+def slopes(toy: Plane, seed: int, depth: int = 12, units: int = 64, steps: int = 200) -> list[dict]:
+    """The norm of grad D at each layer of deep critics, for each c and for the penalty; the fakes stay as they are."""
+    lines: list[dict[str, float]] = [{"layer": float(i)} for i in range(depth + 1)]
+    for c in (*CLIPS, None):
+        recipe = PLANE._replace(critic=(units,) * depth, penalty=10.0)
+        players = Players(recipe, 2, False, c, seed)
+        players.c_optimiser.lr = 1e-3
+        for _ in range(steps):
+            players.train_critic(toy.batch(recipe.batch, players.rng.numpy))
+        layers = [tg.tensor(toy.batch(1000, players.rng.numpy), requires_grad=True)]
+        *hidden, last = players.critic
+        for layer in hidden:
+            layers.append(layer(layers[-1]))
+        for line, slope in zip(
+            lines, tg.autograd.grad(last(layers[-1]).sum(), layers), strict=True
+        ):
+            line["penalty" if c is None else f"c = {c}"] = float(
+                np.linalg.norm(slope.numpy(), axis=1).mean()
+            )
+    return lines
+
+
+def main(argv: list[str] | None = None) -> None:
+    counts = f"{PLANE.steps} in the plane, {IMAGES.steps} on images"
+    options = parser("wgan", __doc__, [*SHAPES, "digits", "mnist"], counts, unit="step", seeds=1)
+    options.add_argument(
+        "--clip", type=float, metavar="C", help="clip weights to [-C, C] instead of the penalty"
+    )
+    args = options.parse_args(argv)
+    if args.clip is not None and not 0 < args.clip < math.inf:
+        options.error(f"--clip must be above 0, not {args.clip}")
+    data = Digits(args.data) if args.data in ("digits", "mnist") else Plane(args.data)
+    recipe = data.recipe
+    rounds = math.ceil((args.steps or recipe.steps) / ROUND)
+    settings = {"data": args.data, "clip": args.clip, "seed": args.seed, "seeds": args.seeds}
+    run = Run(args.out, settings | {"steps": rounds * ROUND}, args.resume)
+    seeds = range(args.seed, args.seed + args.seeds)
+    images = isinstance(data, Digits)
+    games = {f"seed_{seed}": Players(recipe, data.dims, images, args.clip, seed) for seed in seeds}
+
+    began, done = time.perf_counter(), 0
+    for i in run.rounds(rounds, "round", **games):
+        line = {}
+        for name, players in games.items():
+            estimates = []
+            for step in range(i * ROUND, (i + 1) * ROUND):
+                for optimiser in (players.c_optimiser, players.g_optimiser):
+                    optimiser.lr = recipe.learning_rate * (1 - step / (rounds * ROUND))
+                for _ in range(recipe.critic_steps):
+                    x = data.batch(recipe.batch, players.rng.numpy)
+                    estimates.append(players.train_critic(x))
+                players.train_generator()
+            found = data.judge(players.samples())
+            line |= {
+                f"{name}_estimate": float(np.mean(estimates)),
+                f"{name}_distance": found["distance"],
+            }
+        run.log(step=(i + 1) * ROUND, **line)
+        done += 1
+    seconds = (time.perf_counter() - began) / done / len(games) * rounds if done else None
+
+    results = {}
+    for name, players in games.items():
+        estimates, distances = (
+            [line[f"{name}_{key}"] for line in run.history] for key in ("estimate", "distance")
+        )
+        agreement = spearmanr(estimates, distances).statistic
+        results[name] = data.judge(players.samples()) | {"rank_correlation": float(agreement)}
+    first = f"seed_{args.seed}"
+    data.draw(games[first].samples(), run)
+    viz.curves(
+        run.history, run.out / "curves.png", unit="",
+        panels={
+            "The critic's estimate of W": {"estimate": f"{first}_estimate"},
+            "Distance of the samples": {"distance": f"{first}_distance"},
+        },
+    )  # fmt: skip
+    extra = {}
+    if isinstance(data, Plane):
+        lines = slopes(data, args.seed)
+        extra["slopes"] = lines
+        labels = {label: label for label in lines[0] if label != "layer"}
+        viz.curves(
+            lines, run.out / "slopes.png", panels={"Gradient at each layer of a deep critic": labels},
+            x="layer", unit="norm", log_y=True,
+        )  # fmt: skip
+    run.finish(
+        **spread(list(results.values())),
+        seeds=results,
+        real=data.judge(data.batch(JUDGED, np.random.default_rng(1))),
+        steps=rounds * ROUND,
+        seconds_a_seed=seconds,
+        **extra,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""Points in the plane, in panels side by side on common axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tinygen.viz.style import COLOURS, figure
+
+
+def scatter(
+    panels: Mapping[str, np.ndarray], path: str | Path, *, columns: int | None = None
+) -> None:
+    """Draw each entry, points (n, 2), as a panel with its key as title, as a PNG at `path`.
+
+    All panels show what the first one spans, and a tenth more. columns: all in one row if not given.
+    Raises ValueError if there is no panel, or points are not (n, 2); ImportError without matplotlib.
+    """
+    if not panels or not all(np.ndim(x) == 2 and np.shape(x)[1] == 2 for x in panels.values()):
+        shapes = {name: np.shape(x) for name, x in panels.items()}
+        raise ValueError(f"needs panels of points (n, 2), got {shapes}")
+    columns = columns or len(panels)
+    rows = math.ceil(len(panels) / columns)
+    first = next(iter(panels.values()))
+    middle, half = (first.max(0) + first.min(0)) / 2, 0.6 * np.ptp(first, axis=0).max()
+    with figure(path) as drawing:
+        drawing.set_size_inches(2.6 * columns, 2.8 * rows)
+        drawing.set_layout_engine("constrained")
+        axes = drawing.subplots(rows, columns, squeeze=False).ravel()
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
+        for i, (axis, (name, x)) in enumerate(zip(axes, panels.items(), strict=False)):
+            axis.scatter(*x.T, s=3, linewidths=0, alpha=0.5, color=COLOURS[min(i, 1)])
+            low, high = middle - half, middle + half
+            axis.set(title=name, aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
