@@ -20,9 +20,10 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from tinygen import data
+from tinygen import data, metrics
 from tinygen.data import Images
 from tinygen.io import load, save, write_atomically
+from tinygen.metrics import Classifier
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
 
@@ -103,6 +104,20 @@ class Film:
 
     def load_state_dict(self, state: dict) -> None:
         self.frames = list(state["frames"])
+
+
+def load_classifier(name: str) -> Classifier:
+    """The classifier of the digits of a data set, trained now if there is none; or an exit that says what is wrong."""
+    try:
+        return metrics.load_classifier(name)
+    except FileNotFoundError as error:
+        print(f"{error}; it does so now")
+    except (OSError, ValueError) as error:
+        sys.exit(f"cannot judge images: {error}")
+    from demos import classifier  # which needs this module
+
+    classifier.main(["--data", name])
+    return metrics.load_classifier(name)
 
 
 class Run:

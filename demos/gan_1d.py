@@ -59,24 +59,32 @@ def network(inputs: int, hidden: int, outputs: int, rng: tg.random.Generator) ->
 class Players:
     """All that one seed's game consists of. What goes into a network is brought to mean 0 and deviation 1."""
 
-    def __init__(self, noise: Toy, real: Toy, seed: int, hidden: int = HIDDEN):
+    hidden, learning_rate = HIDDEN, LEARNING_RATE
+    batch, betas, decay = BATCH, BETAS, AVERAGE
+
+    def __init__(self, noise: Toy, real: Toy, seed: int):
         self.rng = tg.random.default_rng(seed)
         self.noise, self.real = noise, real
         known = np.random.default_rng(seed)
         z, x = noise.sample(JUDGED, known), real.sample(JUDGED, known)
         self.scales = [(z.mean(0), z.std()), (x.mean(0), x.std())]
-        self.generator, self.average = (
-            network(z.shape[1], hidden, x.shape[1], self.rng) for _ in range(2)
-        )
+        inputs, outputs = z.shape[1], x.shape[1]
+        self.generator, self.average = (self.new_generator(inputs, outputs) for _ in range(2))
         self.average.load_state_dict(self.generator.state_dict())
-        self.discriminator = network(x.shape[1], hidden, 1, self.rng)
-        self.g_optimiser = optim.Adam(self.generator.parameters(), lr=LEARNING_RATE, betas=BETAS)
-        self.d_optimiser = optim.Adam(
-            self.discriminator.parameters(), lr=LEARNING_RATE, betas=BETAS
+        self.discriminator = self.new_discriminator(outputs)
+        self.g_optimiser, self.d_optimiser = (
+            optim.Adam(part.parameters(), betas=self.betas)
+            for part in (self.generator, self.discriminator)
         )
 
-    def draw(self, toy: Toy, n: int = BATCH) -> tg.Tensor:
-        return tg.tensor(toy.sample(n, self.rng.numpy))
+    def new_generator(self, inputs: int, outputs: int) -> nn.Module:
+        return network(inputs, self.hidden, outputs, self.rng)
+
+    def new_discriminator(self, inputs: int) -> nn.Module:
+        return network(inputs, self.hidden, 1, self.rng)
+
+    def draw(self, source: Toy, n: int | None = None) -> tg.Tensor:
+        return tg.tensor(source.sample(n or self.batch, self.rng.numpy))
 
     def fake(self, z: tg.Tensor, generator: nn.Module | None = None) -> tg.Tensor:
         mean, std = self.scales[0]
@@ -90,7 +98,7 @@ class Players:
     def cool(self, progress: float) -> None:
         """In the second half both players slow down, so that they meet. progress: from 0 to 1."""
         for optimiser in (self.d_optimiser, self.g_optimiser):
-            optimiser.lr = LEARNING_RATE * min(1.0, 2 * (1 - progress))
+            optimiser.lr = self.learning_rate * min(1.0, 2 * (1 - progress))
 
     def train_discriminator(self) -> float:
         x, fake = self.draw(self.real), self.fake(self.draw(self.noise)).detach()
@@ -105,7 +113,7 @@ class Players:
         self.g_optimiser.zero_grad()
         loss.backward()
         self.g_optimiser.step()
-        optim.average_(self.average.parameters(), self.generator.parameters(), AVERAGE)
+        optim.average_(self.average.parameters(), self.generator.parameters(), self.decay)
         return loss.item()
 
     def parts(self) -> dict:

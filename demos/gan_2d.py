@@ -28,10 +28,14 @@ from tinygen.data.toys import TOYS, GaussianMixture, Ring, Toy
 SHAPES = ["ring", "gaussians_ring", "gaussians_grid", "two_moons", "swiss_roll"]
 NOISE = GaussianMixture([[0.0, 0.0]], 1.0)
 STEPS, ROUND = 4000, 100  # generator steps, and how many make a round
-CRITIC_STEPS, HIDDEN = 3, 96
+CRITIC_STEPS = 3
 JUDGED = 10_000  # samples
 CELLS = 24  # of the grid over the noise, along each axis
 ANGLES = 36  # bins
+
+
+class PlanePlayers(Players):
+    hidden = 96
 
 
 def judge(fake: np.ndarray, real: Toy) -> dict[str, float]:
@@ -90,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = {"data": args.data, "loss": args.loss, "seed": args.seed, "seeds": args.seeds}
     run = Run(args.out, settings | {"steps": rounds * ROUND}, args.resume)
     seeds = range(args.seed, args.seed + args.seeds)
-    games = {f"seed_{seed}": Players(NOISE, real, seed, HIDDEN) for seed in seeds}
+    games = {f"seed_{seed}": PlanePlayers(NOISE, real, seed) for seed in seeds}
     known = real.sample(400, np.random.default_rng(0))
     reach = float(1.3 * np.abs(known).max())
     first, film = games[f"seed_{args.seed}"], Film()

@@ -21,7 +21,6 @@ The rate sinks to 0, for a game has no loss to go down: it settles only as the p
 
 import itertools
 import math
-import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,7 +29,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import tinygen as tg
-from demos.common import Run, load_images, parser, spread
+from demos.common import Run, load_classifier, load_images, parser, spread
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images
 from tinygen.data.toys import TOYS, GaussianMixture
@@ -142,7 +141,7 @@ class Players:
             part.load_state_dict(state[name])
 
 
-# Two kinds of data: each gives real batches, and figures for samples. ----------------------------------------
+# Two kinds of data: each gives real batches, figures for samples, and fresh data to compare these with. ---------------
 
 
 class Plane:
@@ -152,6 +151,7 @@ class Plane:
         self.name, self.toy, self.recipe, self.dims = name, TOYS[name](), PLANE, 2
         known = self.toy.sample(10_000, np.random.default_rng(0))
         self.scale, self.held_out = known.std(), known[:JUDGED]
+        self.fresh = known[-JUDGED:] / self.scale
 
     def batch(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return self.toy.sample(n, rng) / self.scale
@@ -177,11 +177,10 @@ class Digits:
         self.name, self.recipe = name, IMAGES
         self.images: Images = load_images(name)
         self.dims = self.images.train.shape[1]
-        try:
-            self.classifier = metrics.load_classifier(name)
-        except (OSError, ValueError) as error:
-            sys.exit(f"cannot judge {name}: {error}")
-        self.features = self.classifier.features(self.images.test[:JUDGED])
+        self.classifier = load_classifier(name)
+        half = min(len(self.images.test) // 2, JUDGED)
+        self.features = self.classifier.features(self.images.test[:half])
+        self.fresh = self.images.test[half : 2 * half]
 
     def batch(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return self.images.train[rng.integers(len(self.images.train), size=n)]
@@ -284,7 +283,7 @@ def main(argv: list[str] | None = None) -> None:
     run.finish(
         **spread(list(results.values())),
         seeds=results,
-        real=data.judge(data.batch(JUDGED, np.random.default_rng(1))),
+        real=data.judge(data.fresh),
         steps=rounds * ROUND,
         seconds_a_seed=seconds,
         **extra,

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 from PIL import Image
 
-from tinygen.viz import curves, image_grid, image_rows, line_game
+from tinygen.viz import curves, games, image_grid, image_rows, line_game, plane_game, scatter
 from tinygen.viz.images import GAP, HEAD, MARGIN, TILE
 
 RNG = np.random.default_rng(0)
@@ -331,3 +331,45 @@ def test_a_logarithmic_axis(tmp_path):
     for log in (False, True):
         curves(history, tmp_path / f"{log}.png", panels={"a": {"b": "norm"}}, log_y=log)
     assert (tmp_path / "True.png").read_bytes() != (tmp_path / "False.png").read_bytes()
+
+
+def plane_frame(k):
+    corners = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * 2), axis=-1) / (k + 1)
+    return {
+        "fake": RNG.normal(size=(30, 2)),
+        "push": RNG.normal(size=(30, 2)),
+        "d": RNG.random((9, 9)),
+        "net": corners,
+    }
+
+
+def test_a_game_in_the_plane(tmp_path):
+    history = [
+        {"step": s, "d_loss": 1.0, "g_loss": 0.7, "kl": 2 / s, "js": 0.5 / s} for s in (1, 2, 3)
+    ]
+    frames = [plane_frame(k) for k in range(3)]
+    real = RNG.normal(size=(40, 2))
+    plane_game(real, frames, history, 2.0, tmp_path / "game.gif")
+    with Image.open(tmp_path / "game.gif") as film:
+        assert film.n_frames == 3
+    plane_game(real, frames[-1:], history, 2.0, tmp_path / "game.png")
+    assert read(tmp_path / "game.png").std() > 10
+    with pytest.raises(ValueError, match=r"game\.gif cannot show 0 frames"):
+        plane_game(real, [], history, 2.0, tmp_path / "game.gif")
+
+
+def test_the_area_of_a_cell():
+    square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]])
+    np.testing.assert_allclose(
+        games._areas(np.array([square, square[::-1], 0.5 * square])), [4, 4, 1]
+    )
+
+
+def test_points_in_panels(tmp_path):
+    points = RNG.normal(size=(50, 2))
+    scatter({"real": points, "a": points + 1, "b": 0 * points}, tmp_path / "s.png", columns=2)
+    assert read(tmp_path / "s.png").std() > 5
+    for bad in ({}, {"real": RNG.normal(size=5)}, {"real": RNG.normal(size=(5, 3))}):
+        with pytest.raises(ValueError, match="panels of points"):
+            scatter(bad, tmp_path / "bad.png")
+    assert not (tmp_path / "bad.png").exists()

@@ -63,7 +63,7 @@ class Op(Node):
                     f"since (version {version[0]}, saved at {at_forward}); change it after backward, or use a copy"
                 )
             # The output is wrapped anew: a node that held its own output tensor would be a cycle.
-            tensors.append(Tensor(array, False, self, version) if tensor is None else tensor)
+            tensors.append(Tensor(array, node=self, version=version) if tensor is None else tensor)
         return tensors
 
     @classmethod
@@ -101,7 +101,7 @@ class Op(Node):
         for t in tensors:
             if type(t) is Tensor and t._data is array:
                 return array, t, t.version, t.version[0]
-        return array, Tensor(array) if type(array) is np.ndarray else array, None, 0
+        return array, Tensor(array) if type(array) is np.ndarray else array, None, None
 
     def cotangents(self, g: Tensor) -> list[Tensor | None]:
         results = self.backward(g) if _anomaly.get() is None else _watched_backward(self, g)

@@ -1,0 +1,215 @@
+"""Digits from the game of `demos/gan_1d.py`, without and with a say in which digit it shall be.
+
+The losses and the loop are those of that page: D maximises E log D(x) + E log(1 - D(G(z))), G
+minimises -E log D(G(z)) (heuristic) or E log(1 - D(G(z))) (minimax). New are networks for images,
+and with --conditional (Mirza and Osindero, 2014) a label y, which both players are told:
+
+    max_D  E log D(x, y) + E log(1 - D(G(z, y), y)),
+
+so D learns which image belongs to which label, and G must draw what it is asked for. Here the label
+travels with noise and image: ten more columns, of which the one that counts is 1.
+
+A GAN has no encoder, but its noise has directions that mean something (Radford et al., 2016). The
+noise of bold samples, less that of thin ones, on average, is a step towards boldness, from any
+digit; and on the way between two points all images should be digits.
+"""
+
+import math
+import time
+
+import numpy as np
+
+import tinygen as tg
+from demos import gan_1d
+from demos.common import Run, load_classifier, load_images, parser, spread
+from demos.gan_1d import LOSSES
+from tinygen import metrics, nn, viz
+from tinygen.data import Images
+
+STEPS = {"digits": 3000, "mnist": 10_000}  # of each player
+ROUND = 250
+NOISE, CLASSES = 64, 10
+JUDGED = 5000  # samples
+
+
+class Noise:
+    """z ~ N(0, 1), and with labels an evenly drawn one."""
+
+    def __init__(self, labels: int):
+        self.labels = labels
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        z = rng.standard_normal((n, NOISE), np.float32)
+        return with_labels(z, rng.integers(CLASSES, size=n)) if self.labels else z
+
+
+class Real:
+    """Images (n, pixels), and with labels theirs."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray | None):
+        self.rows = images if labels is None else with_labels(images, labels)
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return self.rows[rng.integers(len(self.rows), size=n)]
+
+
+def with_labels(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.concatenate([rows, np.eye(CLASSES, dtype=np.float32)[labels]], axis=1)
+
+
+class Players(gan_1d.Players):
+    learning_rate, batch, betas, decay = 5e-4, 128, (0.5, 0.999), 0.999
+
+    def new_generator(self, inputs: int, outputs: int) -> nn.Module:
+        pixels = outputs - self.noise.labels
+        return nn.Sequential(
+            nn.Linear(inputs, 256, activation="relu", rng=self.rng),
+            nn.Linear(256, 512, activation="relu", rng=self.rng),
+            nn.Linear(512, pixels, activation="sigmoid", rng=self.rng),
+        )
+
+    def new_discriminator(self, inputs: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(inputs, 512, rng=self.rng), nn.LeakyReLU(0.2), nn.Dropout(0.3, rng=self.rng),
+            nn.Linear(512, 256, rng=self.rng), nn.LeakyReLU(0.2), nn.Dropout(0.3, rng=self.rng),
+            nn.Linear(256, 1, rng=self.rng),
+        )  # fmt: skip
+
+    def fake(self, z: tg.Tensor, generator: nn.Module | None = None) -> tg.Tensor:
+        images = super().fake(z, generator)
+        return tg.concat([images, z[:, NOISE:]], axis=1) if self.noise.labels else images
+
+    def images(self, z: np.ndarray) -> np.ndarray:
+        """What the averaged generator makes of noise (n, ...), without labels."""
+        with tg.no_grad():
+            fake = self.fake(tg.tensor(z), self.average).numpy()
+        return fake[:, : fake.shape[1] - self.noise.labels]
+
+
+class Judge:
+    """What the classifier says of samples, beside one half of the test images; the other half are `fresh`."""
+
+    def __init__(self, name: str, images: Images):
+        half = min(len(images.test) // 2, JUDGED)
+        self.classifier = load_classifier(name)
+        self.test = self.classifier.features(images.test[:half])
+        self.fresh, self.fresh_labels = (
+            images.test[half : 2 * half],
+            images.test_labels[half : 2 * half],
+        )
+
+    def __call__(self, images: np.ndarray, asked: np.ndarray | None = None) -> dict[str, float]:
+        features, found = self.classifier.features(images), self.classifier.predict(images)
+        few = min(len(self.test), 2000)  # precision and recall compare all pairs
+        precision, recall = metrics.precision_recall(self.test[:few], features[:few])
+        figures = {
+            "frechet": metrics.frechet_distance(features, self.test),
+            "precision": precision,
+            "recall": recall,
+            "rarest_digit": float(np.bincount(found, minlength=CLASSES).min() / len(found)),
+        }
+        return figures if asked is None else figures | {"agreement": float((found == asked).mean())}
+
+
+def judged(players: Players, judge: Judge) -> dict[str, float]:
+    z = players.noise.sample(JUDGED, np.random.default_rng(0))
+    return judge(players.images(z), z[:, NOISE:].argmax(1) if players.noise.labels else None)
+
+
+def draw(players: Players, run: Run, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    z = players.noise.sample(100, rng)
+    if players.noise.labels:  # one row for each digit, one column for each z
+        columns = np.tile(rng.standard_normal((10, NOISE), np.float32), (10, 1))
+        z = with_labels(columns, np.repeat(np.arange(10), 10))
+    viz.image_grid(players.images(z), shape, run.out / "samples.png", columns=10)
+
+    # From one point to another over the sphere that noise lies near (White, 2016); labels stay.
+    ends = players.noise.sample(16, rng)
+    rows = {}
+    for i, (a, b) in enumerate(zip(ends[:8], ends[8:], strict=True)):
+        way = np.array([slerp(a[:NOISE], b[:NOISE], t) for t in np.linspace(0, 1, 10)], np.float32)
+        rows[f"{i + 1}"] = players.images(np.hstack([way, np.tile(a[NOISE:], (10, 1))]))
+    viz.image_rows(rows, shape, run.out / "interpolation.png", title="from one point to another")
+
+    # Boldness: the noise of the tenth with most ink, less that of the tenth with least.
+    known = players.noise.sample(JUDGED, rng)
+    ink = players.images(known).mean(1).argsort()
+    tenth = JUDGED // 10
+    bold, thin = (known[chosen, :NOISE].mean(0) for chosen in (ink[-tenth:], ink[:tenth]))
+    start = players.noise.sample(10, rng)
+    rows = {}
+    for factor in (-2, -1, 0, 1, 2):
+        moved = start.copy()
+        moved[:, :NOISE] += factor * (bold - thin)
+        rows["z" if factor == 0 else f"z {'+' if factor > 0 else '-'} {abs(factor)} v"] = (
+            players.images(moved)
+        )
+    viz.image_rows(
+        rows,
+        shape,
+        run.out / "arithmetic.png",
+        title="v = mean noise of bold digits - of thin ones",
+    )
+
+
+def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
+    """Spherical interpolation between two vectors (Shoemake, 1985), t from 0 to 1."""
+    cosine = np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+
+
+def main(argv: list[str] | None = None) -> None:
+    defaults = ", ".join(f"{steps} for {name}" for name, steps in STEPS.items())
+    options = parser("gan_mnist", __doc__, list(STEPS), defaults, unit="step", seeds=1)
+    options.add_argument(
+        "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
+    )
+    options.add_argument("--conditional", action="store_true", help="tell both players the label")
+    args = options.parse_args(argv)
+    images = load_images(args.data)
+    rounds = math.ceil((args.steps or STEPS[args.data]) / ROUND)
+    settings = {
+        "data": args.data, "loss": args.loss, "conditional": args.conditional, "seed": args.seed,
+        "seeds": args.seeds, "steps": rounds * ROUND,
+    }  # fmt: skip
+    run = Run(args.out, settings, args.resume)
+    noise = Noise(CLASSES if args.conditional else 0)
+    real = Real(images.train, images.train_labels if args.conditional else None)
+    seeds = range(args.seed, args.seed + args.seeds)
+    games = {f"seed_{seed}": Players(noise, real, seed) for seed in seeds}
+    judge = Judge(args.data, images)
+    first = games[f"seed_{args.seed}"]
+
+    began, done = time.perf_counter(), 0
+    for i in run.rounds(rounds, "round", **games):
+        figures = {"d_loss": [], "g_loss": []}
+        for players in games.values():
+            for step in range(i * ROUND, (i + 1) * ROUND):
+                players.cool(step / (rounds * ROUND))
+                d_loss = players.train_discriminator()
+                g_loss = players.train_generator(args.loss)
+            figures["d_loss"].append(d_loss)
+            figures["g_loss"].append(g_loss)
+        means = {name: float(np.mean(values)) for name, values in figures.items()}
+        run.log(step=(i + 1) * ROUND, **means, **judged(first, judge))
+        done += 1
+    seconds = (time.perf_counter() - began) / done / len(games) * rounds if done else None
+
+    draw(first, run, images.shape)
+    panels = {"Losses, nats": {"discriminator": "d_loss", "generator": "g_loss"}}
+    panels |= {"Frechet distance": {"of the samples": "frechet"}}
+    viz.curves(run.history, run.out / "curves.png", panels=panels, unit="")
+    results = {name: judged(players, judge) for name, players in games.items()}
+    run.finish(
+        **spread(list(results.values())),
+        seeds=results,
+        real=judge(judge.fresh, judge.fresh_labels if args.conditional else None),
+        steps=rounds * ROUND,
+        seconds_a_seed=seconds,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,283 @@
+"""The demos of adversarial games: each runs, shows, stops and resumes; and their mathematics is what they say."""
+
+import functools
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tinygen as tg
+from demos import gan_1d, gan_2d, gan_mnist, mode_coverage, wgan
+from demos.common import Run
+from tinygen.data.toys import TOYS
+from tinygen.metrics import Classifier, save_classifier
+from tinygen.testing import check_grads
+
+# Demo, its options, and its pictures.
+RUNS = {
+    "gan_2d": (gan_2d, ["--data", "gaussians_ring", "--seeds", "2"], ["game.png"]),
+    "wgan": (wgan, ["--seeds", "2"], ["samples.png", "curves.png", "slopes.png"]),
+    "wgan, clipping": (wgan, ["--data", "swiss_roll", "--clip", "0.1"], ["samples.png", "curves.png"]),
+    "wgan, digits": (wgan, ["--data", "digits"], ["samples.png", "curves.png"]),
+    "gan_mnist": (gan_mnist, [], ["samples.png", "interpolation.png", "arithmetic.png", "curves.png"]),
+    "gan_mnist, conditional": (gan_mnist, ["--conditional", "--seeds", "2"], ["samples.png"]),
+    "mode_coverage": (mode_coverage, ["--data", "grid", "--seeds", "2"], ["samples.png", "curves.png"]),
+}  # fmt: skip
+STEPS = 8  # two rounds
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch, tmp_path_factory):
+    """Rounds of a few steps, few samples, and a classifier of digits that need not be good."""
+    for demo in (gan_2d, wgan, gan_mnist, mode_coverage):
+        monkeypatch.setattr(demo, "ROUND", STEPS // 2)
+    monkeypatch.setattr(gan_mnist, "JUDGED", 300)
+    monkeypatch.setattr(wgan, "slopes", functools.partial(wgan.slopes, depth=3, steps=3))
+    cache = tmp_path_factory.getbasetemp() / "data"
+    monkeypatch.setenv("TINYGEN_DATA", str(cache))
+    monkeypatch.setattr("tinygen.metrics.classifier.cache_folder", lambda: cache)
+    if not cache.exists():
+        save_classifier(Classifier(64, tg.random.default_rng(0)), "digits", 0.1)
+
+
+def play(name: str, out, *more: str) -> dict:
+    demo, options, _ = RUNS[name]
+    demo.main([*options, "--steps", str(STEPS), "--out", str(out), *more])
+    figures = json.loads((out / "metrics.json").read_text())
+    for time in ("seconds", "seconds_a_seed"):
+        figures.pop(time, None)
+    return figures
+
+
+def numbers(tree) -> list[float]:
+    if isinstance(tree, dict):
+        return [n for value in tree.values() for n in numbers(value)]
+    if isinstance(tree, list):
+        return [n for value in tree for n in numbers(value)]
+    return [tree]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_game_leaves_figures_and_pictures_and_a_stopped_one_ends_with_the_same_bits(
+    name, tmp_path, monkeypatch
+):
+    figures = play(name, tmp_path / "whole")
+    assert figures["steps"] == STEPS
+    assert all(math.isfinite(n) for n in numbers(figures))
+    for picture in RUNS[name][2]:
+        assert (tmp_path / "whole" / picture).read_bytes().startswith(b"\x89PNG")
+
+    log = Run.log
+
+    def stopping(self, **line):
+        log(self, **line)
+        if len(self.history) == 1:  # in the first round
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "log", stopping)
+        with pytest.raises(SystemExit) as stopped:
+            play(name, tmp_path / "stopped")
+    assert stopped.value.code == 130
+    assert play(name, tmp_path / "stopped", "--resume") == figures
+    for file in ("checkpoint.safetensors", "history.jsonl"):
+        both = [(tmp_path / run / file).read_bytes() for run in ("whole", "stopped")]
+        assert both[0] == both[1]
+
+
+# The game in the plane ---------------------------------------------------------------------------------------
+
+
+def test_samples_of_a_ring_are_judged_by_radius_and_angle():
+    ring = TOYS["ring"]()
+    x = ring.sample(5000, np.random.default_rng(3))
+    found = gan_2d.judge(x, ring)
+    assert 0.99 < found["within_3_sigma"] <= 1
+    assert found["angles_hit"] == 36
+    assert found["kl"] < 0.1
+    upper = gan_2d.judge(x[x[:, 1] > 0], ring)
+    assert upper["angles_hit"] == 18
+    assert upper["kl"] > 10 * found["kl"]
+    assert gan_2d.judge(1.5 * x, ring)["within_3_sigma"] < 0.01
+
+
+def test_a_frame_shows_how_each_fake_is_pushed(tmp_path):
+    """-d loss / dy = (1 - D(y)) grad d(y) over the number of fakes, for the heuristic loss."""
+    players = gan_2d.PlanePlayers(gan_2d.NOISE, TOYS["two_moons"](), 0)
+    frame = gan_2d.frame(players, "heuristic", 2.0)
+    y = tg.tensor(frame["fake"], requires_grad=True)
+    d = players.d(y)
+    (slope,) = tg.autograd.grad(d.sum(), y)
+    expected = (1 - 1 / (1 + np.exp(-d.numpy()))) * slope.numpy() / len(y)
+    np.testing.assert_allclose(frame["push"], expected, rtol=1e-3, atol=1e-9)
+    assert frame["d"].shape == (61, 61)
+    middle = players.d(tg.tensor([[0.0, 0.0]])).sigmoid().item()
+    assert frame["d"][30, 30] == pytest.approx(middle, rel=1e-4)
+
+
+def test_the_film_of_the_plane_has_a_picture_for_each_round(tmp_path):
+    play("gan_2d", tmp_path)
+    with Image.open(tmp_path / "game.gif") as film:
+        assert film.n_frames == 2
+
+
+# The earth-mover game ----------------------------------------------------------------------------------------
+
+
+def test_the_penalty_of_a_linear_critic_is_known():
+    """D(x) = <w, x> has gradient w everywhere: the penalty is (||w|| - 1)^2."""
+    rng = tg.random.default_rng(0)
+    x, fake = np.random.default_rng(1).normal(size=(2, 8, 3))
+    w = np.array([[2.0], [-1.0], [2.0]])
+    penalty = wgan.gradient_penalty(lambda h: h @ w, x, fake, rng)
+    assert penalty.item() == pytest.approx(4.0, rel=1e-12)
+
+
+def test_the_gradient_of_the_penalty_is_right():
+    x, fake = np.random.default_rng(1).normal(size=(2, 5, 2))
+    a, b = (
+        np.random.default_rng(2).normal(size=(2, 4)),
+        np.random.default_rng(3).normal(size=(4, 1)),
+    )
+
+    def penalty(a, b):
+        eps = tg.random.default_rng(0)  # the same at every call
+        return wgan.gradient_penalty(lambda h: tg.tanh(h @ a) @ b, x, fake, eps)
+
+    check_grads(penalty, a, b, order=1)
+
+
+def test_the_penalty_is_taken_between_real_and_fake():
+    seen = []
+
+    def critic(h):
+        seen.append(h.numpy())
+        return (h * h).sum(1)
+
+    x, fake = np.zeros((50, 2), np.float32), np.ones((50, 2), np.float32)
+    wgan.gradient_penalty(critic, x, fake, tg.random.default_rng(0))
+    (between,) = seen
+    assert (between[:, 0] == between[:, 1]).all()  # one eps for each pair
+    assert 0 < between.min() < 0.2 < 0.8 < between.max() < 1
+    assert len(np.unique(between)) == 50
+
+
+@pytest.mark.parametrize("clip", [0.01, None])
+def test_clipping_bounds_the_critics_weights_and_the_penalty_does_not(clip):
+    data = wgan.Plane("ring")
+    players = wgan.Players(data.recipe, 2, False, clip, 0)
+    for _ in range(3):
+        players.train_critic(data.batch(64, players.rng.numpy))
+    largest = max(np.abs(p.numpy()).max() for p in players.critic.parameters())
+    assert largest == np.float32(0.01) if clip else largest > 0.1
+    assert max(np.abs(p.numpy()).max() for p in players.generator.parameters()) > 0.1
+
+
+def test_the_slopes_of_clipped_critics_vanish_or_explode_with_depth():
+    first, *_, last = wgan.slopes.func(wgan.Plane("swiss_roll"), 0, steps=100)
+    assert first["c = 0.01"] < 1e-6 * last["c = 0.01"]
+    assert first["c = 0.1"] > 1e3 * last["c = 0.1"]
+    assert 0.01 < first["penalty"] < 100
+
+
+def test_a_clip_that_is_none_is_refused(tmp_path, capsys):
+    for bad in ("0", "-1", "nan", "inf"):
+        with pytest.raises(SystemExit):
+            wgan.main(["--clip", bad, "--out", str(tmp_path)])
+        assert "--clip must be above 0" in capsys.readouterr().err
+
+
+# Digits ------------------------------------------------------------------------------------------------------
+
+
+def test_the_label_that_is_asked_for_is_what_the_discriminator_is_told():
+    images, labels = np.random.default_rng(0).random((50, 64), np.float32), np.arange(50) % 10
+    real, noise = gan_mnist.Real(images, labels), gan_mnist.Noise(10)
+    players = gan_mnist.Players(noise, real, 0)
+    z = noise.sample(20, np.random.default_rng(1))
+    fake = players.fake(tg.tensor(z)).numpy()
+    assert fake.shape == (20, 74)
+    np.testing.assert_array_equal(fake[:, 64:], z[:, gan_mnist.NOISE :])
+    assert (z[:, gan_mnist.NOISE :].sum(1) == 1).all()
+    np.testing.assert_array_equal(players.images(z).shape, (20, 64))
+    drawn = real.sample(30, np.random.default_rng(2))
+    for row in drawn:  # each image still has its own label
+        (i,) = np.flatnonzero((images == row[:64]).all(1))
+        assert row[64:].argmax() == labels[i]
+
+
+def test_spherical_interpolation_keeps_to_the_sphere():
+    a, b = np.array([2.0, 0.0, 0.0]), np.array([0.0, 2.0, 0.0])
+    np.testing.assert_allclose(gan_mnist.slerp(a, b, 0.0), a, atol=1e-12)
+    np.testing.assert_allclose(gan_mnist.slerp(a, b, 1.0), b, atol=1e-12)
+    np.testing.assert_allclose(
+        gan_mnist.slerp(a, b, 0.5), [2**0.5, 2**0.5, 0.0], rtol=1e-12, atol=1e-12
+    )
+
+
+def test_a_missing_classifier_is_trained_first(monkeypatch, tmp_path, capsys):
+    from demos import classifier
+
+    monkeypatch.setattr("tinygen.metrics.classifier.cache_folder", lambda: tmp_path / "empty")
+    monkeypatch.setenv("TINYGEN_DATA", str(tmp_path / "empty"))
+    monkeypatch.setattr(classifier, "EPOCHS", {"digits": 1})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tinygen.data.sources.cache_folder", lambda: tmp_path / "empty")
+    play("wgan, digits", tmp_path / "run")
+    assert "there is no classifier of digits yet" in capsys.readouterr().out
+    assert list(tmp_path.glob("empty/classifiers/*"))
+
+
+# The bench ---------------------------------------------------------------------------------------------------
+
+
+def test_a_packing_discriminator_judges_two_samples_at_once():
+    players = mode_coverage.METHODS["PacGAN2"](0)
+    x = tg.tensor(np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32))
+    assert players.judged(x).shape == (3, 1)
+    pairs = x.numpy().reshape(3, 4)
+    np.testing.assert_array_equal(
+        players.judged(x).numpy(), players.critic(tg.tensor(pairs)).numpy()
+    )
+    assert mode_coverage.METHODS["GAN, minimax"](0).judged(x).shape == (6, 1)
+
+
+def test_the_methods_play_different_games_from_the_same_start():
+    players = {name: make(0) for name, make in mode_coverage.METHODS.items()}
+    weights = [p.generator.state_dict() for p in players.values()]
+    for other in weights[1:]:
+        for key, array in weights[0].items():
+            np.testing.assert_array_equal(other[key], array)
+    data = wgan.Plane("gaussians_ring")
+    x = data.batch(256, np.random.default_rng(0))
+    for p in players.values():
+        p.train_critic(x)
+        p.train_generator()
+    first = [next(iter(p.generator.parameters())).numpy().tobytes() for p in players.values()]
+    assert len(set(first)) == len(first)
+
+
+def test_the_table_has_all_rows():
+    seeds = {
+        "seed_0": {"modes": 8, "high_quality": 0.9},
+        "seed_1": {"modes": 6, "high_quality": 0.7},
+    }
+    real = {"modes": 8, "high_quality": 0.989}
+    text = mode_coverage.table({"GAN": seeds}, real, {"VEEGAN": ("8", "52.9")})
+    assert "| GAN | 7.0 ± 1.0 | 6 | 80.0 ± 10.0 | 70.0 |" in text
+    assert "| real data | 8 | | 98.9 | |" in text
+    assert "| *VEEGAN* | 8 | | 52.9 | |" in text
+
+
+def test_the_losses_are_the_formulas():
+    d = np.array([[-1.5], [0.25]])
+    probability = 1 / (1 + np.exp(-d))
+    heuristic, minimax = (
+        gan_1d.LOSSES[name](tg.tensor(d)).item() for name in ("heuristic", "minimax")
+    )
+    assert heuristic == pytest.approx(-np.log(probability).mean(), rel=1e-12)
+    assert minimax == pytest.approx(np.log(1 - probability).mean(), rel=1e-12)
