@@ -93,6 +93,19 @@ def spread(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return table
 
 
+class Kept:
+    """All that one seed's training consists of, kept with the run: the attributes that `parts` names."""
+
+    parts: tuple[str, ...]
+
+    def state_dict(self) -> dict:
+        return {name: getattr(self, name).state_dict() for name in self.parts}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in self.parts:
+            getattr(self, name).load_state_dict(state[name])
+
+
 class Film:
     """The frames so far, kept with the run."""
 

@@ -24,7 +24,7 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import Film, Run, parser, spread
+from demos.common import Film, Kept, Run, parser, spread
 from tinygen import metrics, nn, optim, viz
 from tinygen.data.toys import Normal, Toy, Uniform
 
@@ -56,9 +56,10 @@ def network(inputs: int, hidden: int, outputs: int, rng: tg.random.Generator) ->
     )
 
 
-class Players:
+class Players(Kept):
     """All that one seed's game consists of. What goes into a network is brought to mean 0 and deviation 1."""
 
+    parts = ("generator", "average", "discriminator", "g_optimiser", "d_optimiser", "rng")
     hidden, learning_rate = HIDDEN, LEARNING_RATE
     batch, betas, decay = BATCH, BETAS, AVERAGE
 
@@ -115,19 +116,6 @@ class Players:
         self.g_optimiser.step()
         optim.average_(self.average.parameters(), self.generator.parameters(), self.decay)
         return loss.item()
-
-    def parts(self) -> dict:
-        return {
-            "generator": self.generator, "average": self.average, "discriminator": self.discriminator,
-            "g_optimiser": self.g_optimiser, "d_optimiser": self.d_optimiser, "rng": self.rng,
-        }  # fmt: skip
-
-    def state_dict(self) -> dict:
-        return {name: part.state_dict() for name, part in self.parts().items()}
-
-    def load_state_dict(self, state: dict) -> None:
-        for name, part in self.parts().items():
-            part.load_state_dict(state[name])
 
 
 def saturation(players: Players) -> list[dict[str, float]]:

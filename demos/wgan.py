@@ -29,7 +29,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import tinygen as tg
-from demos.common import Run, load_classifier, load_images, parser, spread
+from demos.common import Kept, Run, load_classifier, load_images, parser, spread
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images
 from tinygen.data.toys import TOYS, GaussianMixture
@@ -52,7 +52,7 @@ class Recipe(NamedTuple):
 
 
 PLANE = Recipe(2, (128,) * 3, (128,) * 3, steps=4000, batch=256, penalty=0.1)
-IMAGES = Recipe(64, (256, 512), (512, 256), steps=4000, batch=64, penalty=10.0, learning_rate=5e-4)
+IMAGES = Recipe(64, (256, 256), (256, 128), steps=3000, batch=64, penalty=10.0, learning_rate=5e-4)
 ROUND = 100  # generator steps
 JUDGED = 2500  # samples
 
@@ -77,8 +77,10 @@ def gradient_penalty(
     return tg.square(tg.norm(slope, axis=1) - 1).mean()
 
 
-class Players:
+class Players(Kept):
     """All that one seed's game consists of."""
+
+    parts = ("generator", "critic", "g_optimiser", "c_optimiser", "rng")
 
     def __init__(self, recipe: Recipe, dims: int, images: bool, clip: float | None, seed: int):
         self.rng = rng = tg.random.default_rng(seed)
@@ -126,19 +128,6 @@ class Players:
         z = np.random.default_rng(0).standard_normal((n, self.recipe.noise), np.float32)
         with tg.no_grad():
             return self.generator(tg.tensor(z)).numpy()
-
-    def parts(self) -> dict:
-        return {
-            "generator": self.generator, "critic": self.critic, "rng": self.rng,
-            "g_optimiser": self.g_optimiser, "c_optimiser": self.c_optimiser,
-        }  # fmt: skip
-
-    def state_dict(self) -> dict:
-        return {name: part.state_dict() for name, part in self.parts().items()}
-
-    def load_state_dict(self, state: dict) -> None:
-        for name, part in self.parts().items():
-            part.load_state_dict(state[name])
 
 
 # Two kinds of data: each gives real batches, figures for samples, and fresh data to compare these with. ---------------
