@@ -13,10 +13,10 @@ from benchmarks.timing import against_torch
 
 
 def tinygen_step(batch: int):
-    from demos.wgan import Plane, Players
+    from demos.wgan import Plane
 
     data = Plane("gaussians_ring")
-    players = Players(data.recipe._replace(batch=batch), 2, images=False, clip=None, seed=0)
+    players = data.players(None, 0)
     x = data.batch(batch, players.rng.numpy)
     return lambda: players.train_critic(x)
 

@@ -56,7 +56,7 @@ class Discriminating(Players):
     """The players of `demos/wgan.py` at another game: a discriminator that judges `pack` samples at a time."""
 
     def __init__(self, loss: str, pack: int, seed: int):
-        super().__init__(PLANE, 2, images=False, clip=None, seed=seed)
+        super().__init__(PLANE, None, seed)
         self.loss, self.pack = LOSSES[loss], pack
         if pack > 1:
             self.critic = network(2 * pack, *PLANE.critic, 1, rng=self.rng)
@@ -86,8 +86,8 @@ METHODS = {
     "GAN, minimax": lambda seed: Discriminating("minimax", 1, seed),
     "GAN, non-saturating": lambda seed: Discriminating("heuristic", 1, seed),
     "PacGAN2": lambda seed: Discriminating("heuristic", 2, seed),
-    "WGAN, clipping": lambda seed: Players(PLANE, 2, images=False, clip=CLIP, seed=seed),
-    "WGAN-GP": lambda seed: Players(PLANE, 2, images=False, clip=None, seed=seed),
+    "WGAN, clipping": lambda seed: Players(PLANE, CLIP, seed),
+    "WGAN-GP": lambda seed: Players(PLANE, None, seed),
 }
 
 
@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
     for (method, seed), players in games.items():
         results[method][f"seed_{seed}"] = data.judge(players.samples())
     panels = {"real data": data.held_out}
-    panels |= {m: games[m, args.seed].samples() * data.scale for m in METHODS}
+    panels |= {m: games[m, args.seed].samples() * data.unit for m in METHODS}
     viz.scatter(panels, run.out / "samples.png", columns=3)
     viz.curves(
         run.history, run.out / "curves.png", unit="",

@@ -47,12 +47,12 @@ class Recipe(NamedTuple):
     steps: int  # of the generator
     batch: int
     penalty: float  # lambda
-    critic_steps: int = 5
-    learning_rate: float = 1e-3
+    critic_steps: int = 5  # for each of the generator
+    learning_rate: float = 1e-3  # at first
 
 
 PLANE = Recipe(2, (128,) * 3, (128,) * 3, steps=4000, batch=256, penalty=0.1)
-IMAGES = Recipe(64, (256, 256), (256, 128), steps=3000, batch=64, penalty=10.0, learning_rate=5e-4)
+IMAGES = Recipe(64, (256, 256), (512, 256), steps=3000, batch=64, penalty=10.0)
 ROUND = 100  # generator steps
 JUDGED = 2500  # samples
 
@@ -78,15 +78,26 @@ def gradient_penalty(
 
 
 class Players(Kept):
-    """All that one seed's game consists of."""
+    """All that one seed's game consists of. What goes into the critic is brought to mean 0 and deviation 1.
+
+    scale: mean and deviation of the data. images: whether the fakes are, so that they must lie in [0, 1].
+    """
 
     parts = ("generator", "critic", "g_optimiser", "c_optimiser", "rng")
 
-    def __init__(self, recipe: Recipe, dims: int, images: bool, clip: float | None, seed: int):
+    def __init__(
+        self,
+        recipe: Recipe,
+        clip: float | None,
+        seed: int,
+        dims: int = 2,
+        scale: tuple[np.ndarray | float, float] = (0.0, 1.0),
+        images: bool = False,
+    ):
         self.rng = rng = tg.random.default_rng(seed)
-        self.recipe, self.clip = recipe, clip
+        self.recipe, self.clip, self.scale = recipe, clip, scale
         self.generator = network(recipe.noise, *recipe.generator, dims, rng=rng)
-        if images:  # pixels lie in [0, 1]
+        if images:
             self.generator = nn.Sequential(self.generator, nn.Sigmoid())
         self.critic = network(dims, *recipe.critic, 1, rng=rng)
         if clip is None:  # betas as Gulrajani et al. choose them for images
@@ -101,14 +112,18 @@ class Players(Kept):
     def fake(self, n: int) -> tg.Tensor:
         return self.generator(self.rng.normal((n, self.recipe.noise)))
 
+    def d(self, x: tg.Tensor) -> tg.Tensor:
+        mean, std = self.scale
+        return self.critic((x - mean) / std)
+
     def train_critic(self, x: np.ndarray) -> float:
         """One step; the estimate of W before it."""
         with tg.no_grad():
             fake = self.fake(len(x)).numpy()
-        estimate = self.critic(tg.tensor(x)).mean() - self.critic(tg.tensor(fake)).mean()
+        estimate = self.d(tg.tensor(x)).mean() - self.d(tg.tensor(fake)).mean()
         loss = -estimate
         if self.clip is None:
-            penalty = gradient_penalty(self.critic, x, fake, self.rng)
+            penalty = gradient_penalty(self.d, x, fake, self.rng)
             loss = loss + self.recipe.penalty * penalty
         self.c_optimiser.zero_grad()
         loss.backward()
@@ -118,7 +133,7 @@ class Players(Kept):
         return estimate.item()
 
     def train_generator(self) -> None:
-        loss = -self.critic(self.fake(self.recipe.batch)).mean()
+        loss = -self.d(self.fake(self.recipe.batch)).mean()
         self.g_optimiser.zero_grad()
         loss.backward()
         self.g_optimiser.step()
@@ -137,16 +152,19 @@ class Plane:
     """A shape, scaled to deviation 1: the critic is as steep as the data are wide."""
 
     def __init__(self, name: str):
-        self.name, self.toy, self.recipe, self.dims = name, TOYS[name](), PLANE, 2
+        self.toy = TOYS[name]()
         known = self.toy.sample(10_000, np.random.default_rng(0))
-        self.scale, self.held_out = known.std(), known[:JUDGED]
-        self.fresh = known[-JUDGED:] / self.scale
+        self.unit, self.held_out = known.std(), known[:JUDGED]
+        self.fresh = known[-JUDGED:] / self.unit
+
+    def players(self, clip: float | None, seed: int) -> Players:
+        return Players(PLANE, clip, seed)
 
     def batch(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        return self.toy.sample(n, rng) / self.scale
+        return self.toy.sample(n, rng) / self.unit
 
     def judge(self, samples: np.ndarray) -> dict[str, float]:
-        fake, toy = samples * self.scale, self.toy
+        fake, toy = samples * self.unit, self.toy
         directions = np.random.default_rng(0)
         found = {"distance": metrics.sliced_wasserstein(fake, self.held_out, directions)}
         if isinstance(toy, GaussianMixture):
@@ -155,7 +173,7 @@ class Plane:
         return found
 
     def draw(self, samples: np.ndarray, run: Run) -> None:
-        panels = {"real": self.held_out, "fake": samples * self.scale}
+        panels = {"real": self.held_out, "fake": samples * self.unit}
         viz.scatter(panels, run.out / "samples.png")
 
 
@@ -163,13 +181,15 @@ class Digits:
     """Images; what they are like, a classifier says (`python -m demos.classifier`)."""
 
     def __init__(self, name: str):
-        self.name, self.recipe = name, IMAGES
         self.images: Images = load_images(name)
-        self.dims = self.images.train.shape[1]
         self.classifier = load_classifier(name)
         half = min(len(self.images.test) // 2, JUDGED)
         self.features = self.classifier.features(self.images.test[:half])
         self.fresh = self.images.test[half : 2 * half]
+
+    def players(self, clip: float | None, seed: int) -> Players:
+        x = self.images.train
+        return Players(IMAGES, clip, seed, x.shape[1], (x.mean(0), x.std()), images=True)
 
     def batch(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return self.images.train[rng.integers(len(self.images.train), size=n)]
@@ -188,7 +208,7 @@ def slopes(toy: Plane, seed: int, depth: int = 12, units: int = 64, steps: int =
     lines: list[dict[str, float]] = [{"layer": float(i)} for i in range(depth + 1)]
     for c in (*CLIPS, None):
         recipe = PLANE._replace(critic=(units,) * depth, penalty=10.0)
-        players = Players(recipe, 2, False, c, seed)
+        players = Players(recipe, c, seed)
         players.c_optimiser.lr = 1e-3
         for _ in range(steps):
             players.train_critic(toy.batch(recipe.batch, players.rng.numpy))
@@ -214,14 +234,14 @@ def main(argv: list[str] | None = None) -> None:
     args = options.parse_args(argv)
     if args.clip is not None and not 0 < args.clip < math.inf:
         options.error(f"--clip must be above 0, not {args.clip}")
-    data = Digits(args.data) if args.data in ("digits", "mnist") else Plane(args.data)
-    recipe = data.recipe
+    images = args.data in ("digits", "mnist")
+    recipe = IMAGES if images else PLANE
     rounds = math.ceil((args.steps or recipe.steps) / ROUND)
     settings = {"data": args.data, "clip": args.clip, "seed": args.seed, "seeds": args.seeds}
     run = Run(args.out, settings | {"steps": rounds * ROUND}, args.resume)
     seeds = range(args.seed, args.seed + args.seeds)
-    images = isinstance(data, Digits)
-    games = {f"seed_{seed}": Players(recipe, data.dims, images, args.clip, seed) for seed in seeds}
+    data = Digits(args.data) if images else Plane(args.data)
+    games = {f"seed_{seed}": data.players(args.clip, seed) for seed in seeds}
 
     began, done = time.perf_counter(), 0
     for i in run.rounds(rounds, "round", **games):
@@ -261,7 +281,7 @@ def main(argv: list[str] | None = None) -> None:
         },
     )  # fmt: skip
     extra = {}
-    if isinstance(data, Plane):
+    if not images:
         lines = slopes(data, args.seed)
         extra["slopes"] = lines
         labels = {label: label for label in lines[0] if label != "layer"}

@@ -169,7 +169,7 @@ def test_the_penalty_is_taken_between_real_and_fake():
 @pytest.mark.parametrize("clip", [0.01, None])
 def test_clipping_bounds_the_critics_weights_and_the_penalty_does_not(clip):
     data = wgan.Plane("ring")
-    players = wgan.Players(data.recipe, 2, False, clip, 0)
+    players = data.players(clip, 0)
     for _ in range(3):
         players.train_critic(data.batch(64, players.rng.numpy))
     largest = max(np.abs(p.numpy()).max() for p in players.critic.parameters())
