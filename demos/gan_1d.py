@@ -60,7 +60,7 @@ class Players(Kept):
     """All that one seed's game consists of. What goes into a network is brought to mean 0 and deviation 1."""
 
     parts = ("generator", "average", "discriminator", "g_optimiser", "d_optimiser", "rng")
-    hidden, learning_rate = HIDDEN, LEARNING_RATE
+    hidden, g_rate, d_rate = HIDDEN, LEARNING_RATE, LEARNING_RATE
     batch, betas, decay = BATCH, BETAS, AVERAGE
 
     def __init__(self, noise: Toy, real: Toy, seed: int):
@@ -98,8 +98,8 @@ class Players(Kept):
 
     def cool(self, progress: float) -> None:
         """In the second half both players slow down, so that they meet. progress: from 0 to 1."""
-        for optimiser in (self.d_optimiser, self.g_optimiser):
-            optimiser.lr = self.learning_rate * min(1.0, 2 * (1 - progress))
+        factor = min(1.0, 2 * (1 - progress))
+        self.g_optimiser.lr, self.d_optimiser.lr = factor * self.g_rate, factor * self.d_rate
 
     def train_discriminator(self) -> float:
         x, fake = self.draw(self.real), self.fake(self.draw(self.noise)).detach()

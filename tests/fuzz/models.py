@@ -178,6 +178,25 @@ def clip_values(p: Any, low: Any, high: Any) -> Tensor:
     return leaf
 
 
+def _expect_average(got: Tensor, average: Any, p: Any, decay: Any) -> None:
+    (a,), (b,), decay = understood("add", [average]), understood("add", [p]), number(decay)
+    if (a.shape, a.dtype) != (b.shape, b.dtype) or not 0 <= decay <= 1:
+        raise ValueError("no average")
+    close(got, decay * wide(a) + (1 - decay) * wide(b), a.dtype, 10.0, (average, p))
+
+
+def _draw_average(d: FastDraw) -> list:
+    shape, dtype = d.shape(), d.choice(["f4", "f8"])
+    return [real(d, shape, dtype), real(d, shape, dtype), d.choice([0, 0.5, 0.999, 1])]
+
+
+@subject("average_", _draw_average, _expect_average, also=("tensor",))
+def average(average: Any, p: Any, decay: Any) -> Tensor:
+    leaves = [tg.tensor(x, requires_grad=True) for x in (average, p)]
+    optim.average_(leaves[:1], leaves[1:], decay)
+    return leaves[0]
+
+
 # Densities ------------------------------------------------------------------------------------------------------------
 
 
