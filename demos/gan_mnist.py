@@ -6,8 +6,11 @@ and with --conditional (Mirza and Osindero, 2014) a label y, which both players 
 
     max_D  E log D(x, y) + E log(1 - D(G(z, y), y)),
 
-so D learns which image belongs to which label, and G must draw what it is asked for. Here the label
-travels with noise and image: ten more columns, of which one is not 0.
+so D learns which image belongs to which label, and G must draw what it is asked for. The label
+travels with noise and image: ten more columns, of which one is 1. G is free to use its ten as it
+likes. D, given its ten among hundreds of pixels, would hardly hear them, so its logit is built to
+need them: D(x, y) = f_0(x) + f(x) . y with eleven outputs f of one network, "is it a digit" and "is
+it this digit" (the projection of Miyato and Koyama, 2018).
 
 A GAN has no encoder, but its noise has directions that mean something (Radford et al., 2016). The
 noise of bold samples, less that of thin ones, on average, is a step towards boldness, from any
@@ -29,7 +32,6 @@ from tinygen.data import Images
 STEPS = {"digits": 3000, "mnist": 6000}  # of each player
 ROUND = 250
 NOISE, CLASSES = 32, 10
-LOUD = 3  # the size of a label, to be heard among so much noise
 JUDGED = 5000  # samples
 
 
@@ -55,7 +57,19 @@ class Real:
 
 
 def with_labels(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return np.concatenate([rows, LOUD * np.eye(CLASSES, dtype=np.float32)[labels]], axis=1)
+    return np.concatenate([rows, np.eye(CLASSES, dtype=np.float32)[labels]], axis=1)
+
+
+class Projection(nn.Module):
+    """D(x, y) = f_0(x) + f(x) . y, a logit (n, 1), for rows (n, pixels + labels) of x and y."""
+
+    def __init__(self, f: nn.Module, labels: int):
+        self.f, self.labels = f, labels
+
+    def forward(self, rows: tg.Tensor) -> tg.Tensor:
+        pixels = rows.shape[1] - self.labels
+        scores = self.f(rows[:, :pixels])
+        return scores[:, :1] + (scores[:, 1:] * rows[:, pixels:]).sum(1, keepdims=True)
 
 
 class Players(gan_1d.Players):
@@ -71,11 +85,15 @@ class Players(gan_1d.Players):
         )
 
     def new_discriminator(self, inputs: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Linear(inputs, 512, rng=self.rng), nn.LeakyReLU(0.2), nn.Dropout(0.3, rng=self.rng),
-            nn.Linear(512, 256, rng=self.rng), nn.LeakyReLU(0.2), nn.Dropout(0.3, rng=self.rng),
-            nn.Linear(256, 1, rng=self.rng),
+        labels = self.noise.labels
+        f = nn.Sequential(
+            nn.Linear(inputs - labels, 512, rng=self.rng), nn.LeakyReLU(0.2),
+            nn.Dropout(0.3, rng=self.rng),
+            nn.Linear(512, 256, rng=self.rng), nn.LeakyReLU(0.2),
+            nn.Dropout(0.3, rng=self.rng),
+            nn.Linear(256, 1 + labels, rng=self.rng),
         )  # fmt: skip
+        return Projection(f, labels) if labels else f
 
     def fake(self, z: tg.Tensor, generator: nn.Module | None = None) -> tg.Tensor:
         images = super().fake(z, generator)
