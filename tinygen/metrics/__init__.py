@@ -1,4 +1,4 @@
-"""How good are samples? Arrays in, plain numbers out; each function says what it estimates, in which unit.
+"""How good are samples, codes, likelihoods? Arrays in, numbers out; each function says what it estimates, in what unit.
 
     mode_coverage(x, target.modes, target.sigma).modes_covered
     mmd_test(x, real, rng).p_value
@@ -9,6 +9,12 @@ a row in which held-out real data plays the generator.
 """
 
 from tinygen.metrics.classifier import Classifier, load_classifier, save_classifier
+from tinygen.metrics.codes import (
+    active_units,
+    knn_accuracy,
+    pca_reconstruction,
+    reconstruction_error,
+)
 from tinygen.metrics.coverage import Coverage, mode_coverage
 from tinygen.metrics.distances import (
     MMDTest,
@@ -25,19 +31,24 @@ from tinygen.metrics.frechet import (
     precision_recall,
 )
 from tinygen.metrics.histograms import histogram_js, histogram_kl, ks_statistic, ks_two_sample
+from tinygen.metrics.likelihood import LogLikelihood, importance_log_likelihood
 from tinygen.metrics.two_sample import ClassifierTest, classifier_two_sample_test
 
 __all__ = [
     "Classifier",
     "ClassifierTest",
     "Coverage",
+    "LogLikelihood",
     "MMDTest",
     "PrecisionRecall",
+    "active_units",
     "classifier_two_sample_test",
     "frechet_distance",
     "frechet_gaussians",
     "histogram_js",
     "histogram_kl",
+    "importance_log_likelihood",
+    "knn_accuracy",
     "ks_statistic",
     "ks_two_sample",
     "load_classifier",
@@ -45,7 +56,9 @@ __all__ = [
     "mmd2",
     "mmd_test",
     "mode_coverage",
+    "pca_reconstruction",
     "precision_recall",
+    "reconstruction_error",
     "save_classifier",
     "sliced_wasserstein",
     "wasserstein_1d",

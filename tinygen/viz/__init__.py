@@ -1,12 +1,22 @@
-"""Pictures one would put on a slide, as PNG files: images in a grid, images in rows, curves, points, games of two.
+"""Pictures one would put on a slide, as PNG files: images in a grid, images in rows, curves,
+points, densities, games of two.
 
 matplotlib is imported only when a picture is drawn, and without pyplot: no window, no backend to
 choose, no figure left behind in a global list.
 """
 
 from tinygen.viz.curves import curves
+from tinygen.viz.density import density_map
 from tinygen.viz.games import line_game, plane_game
 from tinygen.viz.images import image_grid, image_rows
 from tinygen.viz.scatter import scatter
 
-__all__ = ["curves", "image_grid", "image_rows", "line_game", "plane_game", "scatter"]
+__all__ = [
+    "curves",
+    "density_map",
+    "image_grid",
+    "image_rows",
+    "line_game",
+    "plane_game",
+    "scatter",
+]

@@ -12,20 +12,28 @@ from tinygen.viz.style import COLOURS, figure
 
 
 def scatter(
-    panels: Mapping[str, np.ndarray], path: str | Path, *, columns: int | None = None
+    panels: Mapping[str, np.ndarray],
+    path: str | Path,
+    *,
+    columns: int | None = None,
+    labels: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Draw each entry, points (n, 2), as a panel with its key as title, as a PNG at `path`.
 
-    All panels show what the first one spans, and a tenth more. columns: all in one row if not given.
-    Raises ValueError if there is no panel, or points are not (n, 2); ImportError without matplotlib.
+    Panels show what the first one spans, and a tenth more; with labels, each what it spans itself.
+    columns: all in one row if not given. labels: for each panel, an integer for each point, that gives it a colour.
+    Raises ValueError if there is no panel, points are not (n, 2), or labels do not match them;
+    ImportError without matplotlib.
     """
     if not panels or not all(np.ndim(x) == 2 and np.shape(x)[1] == 2 for x in panels.values()):
         shapes = {name: np.shape(x) for name, x in panels.items()}
         raise ValueError(f"needs panels of points (n, 2), got {shapes}")
+    for name, x in panels.items() if labels else ():
+        if name not in labels or np.shape(labels[name]) != (len(x),):
+            raise ValueError(f"panel {name!r} needs {len(x)} labels")
     columns = columns or len(panels)
     rows = math.ceil(len(panels) / columns)
     first = next(iter(panels.values()))
-    middle, half = (first.max(0) + first.min(0)) / 2, 0.6 * np.ptp(first, axis=0).max()
     with figure(path) as drawing:
         drawing.set_size_inches(2.6 * columns, 2.8 * rows)
         drawing.set_layout_engine("constrained")
@@ -33,7 +41,12 @@ def scatter(
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
         for i, (axis, (name, x)) in enumerate(zip(axes, panels.items(), strict=False)):
-            axis.scatter(*x.T, s=3, linewidths=0, alpha=0.5, color=COLOURS[min(i, 1)])
+            if labels:
+                axis.scatter(*x.T, s=3, linewidths=0, c=labels[name], cmap="tab10", vmin=0, vmax=9)
+            else:
+                axis.scatter(*x.T, s=3, linewidths=0, alpha=0.5, color=COLOURS[min(i, 1)])
+            span = x if labels else first
+            middle, half = (span.max(0) + span.min(0)) / 2, 0.6 * np.ptp(span, axis=0).max()
             low, high = middle - half, middle + half
             axis.set(title=name, aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
             axis.set(xticks=[], yticks=[])

@@ -1,0 +1,222 @@
+"""A density network (MacKay, 1995): a model with a hidden code, trained on its likelihood itself.
+
+A point x is thought to come from a code z that nobody sees, z ~ N(0, I), through a network that
+gives, for each z, a mixture of K round Gaussians (Bishop, 1994; K = 1: one Gaussian),
+
+    p(x|z) = sum_k pi_k(z) N(x; mu_k(z), sigma_k(z)^2 I).
+
+What counts is p(x) = E_z p(x|z), an average over all codes. With S of them from the prior,
+
+    log p(x) ~ log (1/S) sum_s p(x|z_s) = logsumexp_s log p(x|z_s) - log S,
+
+and the loss is its negative, in nats. Its gradient is one of a mixture of S x K Gaussians: each
+code is pulled towards the points that it explains better than the others do. Nothing else is
+needed, no encoder and no bound, but codes are drawn blindly: the sum is good only if some of them
+happen to explain x. `samples_needed` measures what that costs where the truth is known, x = z + noise
+in d dimensions: the number of codes grows exponentially with d. The way out is to learn where
+to look, which is what `demos/vae.py` does.
+"""
+
+import math
+import time
+
+import numpy as np
+
+import tinygen as tg
+from demos.common import Run, load_images, parser, positive
+from tinygen import metrics, nn, optim, viz
+from tinygen.data.toys import TOYS, Ring
+from tinygen.distributions import Normal
+from tinygen.kernels import LOG_2PI
+
+STEPS = {"ring": 4000, "two_moons": 4000, "digits": 3000}
+ROUND = 100  # steps
+CODES, BATCH, HIDDEN, LEARNING_RATE = 500, 256, 100, 2e-3
+JUDGED, JUDGED_CODES, PART = 5000, 20_000, 1000  # points held out, codes for each, codes at a time
+NOISE, DIMS, MOST, POINTS = (
+    0.2,
+    6,
+    2**17,
+    50,
+)  # of `samples_needed`: at most so many dimensions, codes
+
+
+class DensityNetwork(nn.Module):
+    """z - 100 - 100 - the parameters of K Gaussians in `dims` dimensions."""
+
+    def __init__(self, latent: int, dims: int, components: int, rng: tg.random.Generator):
+        self.latent, self.dims, self.components = latent, dims, components
+        self.network = nn.Sequential(
+            nn.Linear(latent, HIDDEN, activation="tanh", rng=rng),
+            nn.Linear(HIDDEN, HIDDEN, activation="tanh", rng=rng),
+            nn.Linear(HIDDEN, components * (dims + 2), rng=rng),
+        )
+
+    def forward(self, z: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor]:
+        """For S codes: mu (S, K, dims), log sigma (S, K), log pi (S, K)."""
+        out = self.network(z).reshape((len(z), self.components, self.dims + 2))
+        return out[..., :-2], out[..., -2], tg.log_softmax(out[..., -1])
+
+    def log_p_given_z(self, x: tg.Tensor, z: tg.Tensor) -> tg.Tensor:
+        """log p(x_i | z_s), (S, n), nats."""
+        mu, log_sigma, log_pi = self(z)
+        centres = mu.reshape((-1, self.dims))
+        # |x - mu|^2 of all pairs, by one product.
+        squared = (x**2).sum(1) - 2 * centres @ x.T + (centres**2).sum(1, keepdims=True)
+        squared = squared.reshape((len(z), self.components, len(x)))
+        normal = -squared * (tg.exp(-2 * log_sigma) / 2)[..., None]
+        normal = normal + (log_pi - self.dims * (log_sigma + LOG_2PI / 2))[..., None]
+        return tg.logsumexp(normal, axis=1)
+
+    def log_likelihood(self, x: tg.Tensor, z: tg.Tensor) -> tg.Tensor:
+        """log p(x), (n,), from the codes z, (S, latent)."""
+        return tg.logsumexp(self.log_p_given_z(x, z), axis=0) - math.log(len(z))
+
+    def sample(self, n: int, rng: tg.random.Generator, noise: bool = True) -> np.ndarray:
+        """x ~ p(x), (n, dims); without noise, only the centre that was chosen."""
+        with tg.no_grad():
+            mu, log_sigma, log_pi = (part.numpy() for part in self(rng.normal((n, self.latent))))
+        chosen = (log_pi + rng.numpy.gumbel(size=log_pi.shape)).argmax(1)  # with probability pi
+        rows = np.arange(n)
+        x = mu[rows, chosen]
+        return x + noise * np.exp(log_sigma[rows, chosen, None]) * rng.normal(x.shape).numpy()
+
+
+def judge(model: DensityNetwork, x: np.ndarray, codes: int) -> metrics.LogLikelihood:
+    """log p of held-out points, from as many new codes, the same at every call."""
+    rng = tg.random.default_rng(0)
+    with tg.no_grad():
+        return metrics.importance_log_likelihood(
+            model.log_p_given_z(tg.tensor(x), rng.normal((PART, model.latent))).numpy()
+            for _ in range(codes // PART)
+        )
+
+
+def samples_needed(rng: tg.random.Generator) -> list[dict[str, float]]:
+    """How far the sum over S codes lies below log p(x), in nats, for x = z + noise in 1 to DIMS dimensions.
+
+    There p(x) = N(x; 0, (1 + NOISE^2) I), exactly.
+    """
+    doublings = np.arange(int(math.log2(MOST)) + 1)
+    lines = [{"codes": float(2**i)} for i in doublings]
+    broad, narrow = Normal(0.0, math.sqrt(1 + NOISE**2)), Normal(0.0, NOISE)
+    for d in range(1, DIMS + 1):
+        errors = np.zeros(len(lines))
+        for _ in range(POINTS):
+            x, z = broad.sample(rng, (d,)), rng.normal((MOST, d))
+            log_weights = narrow.log_prob(x - z).sum(1).numpy()
+            sums = np.logaddexp.accumulate(
+                log_weights.astype(np.float64)
+            )  # over 1, 2, 3, ... codes
+            found = sums[2**doublings - 1] - doublings * math.log(2)
+            errors += (broad.log_prob(x).sum().item() - found) / POINTS
+        for line, error in zip(lines, errors, strict=True):
+            line[f"{d}"] = float(error)
+    return lines
+
+
+class Toys:
+    """A shape in the plane; new points for every step."""
+
+    def __init__(self, name: str):
+        self.toy = TOYS[name]()
+        self.test = self.toy.sample(JUDGED, np.random.default_rng(0))
+        self.entropy = self.toy.entropy() if isinstance(self.toy, Ring) else None
+
+    def batch(self, rng: np.random.Generator) -> np.ndarray:
+        return self.toy.sample(BATCH, rng)
+
+    def draw(self, model: DensityNetwork, run: Run) -> None:
+        reach = float(1.2 * np.abs(self.test).max())
+        line = np.linspace(-reach, reach, 150, dtype=np.float32)
+        plane = np.stack(np.meshgrid(line, line), axis=-1)
+        density = np.exp(judge(model, plane.reshape(-1, 2), 5 * PART).values).reshape(plane.shape[:2])
+        viz.density_map(self.test[:2000], density, reach, run.out / "density.png", title="p(x)")
+
+
+class Digits:
+    """8x8 images, as points in 64 dimensions."""
+
+    entropy = None
+
+    def __init__(self, name: str):
+        self.images = load_images(name)
+        self.test = self.images.test
+
+    def batch(self, rng: np.random.Generator) -> np.ndarray:
+        return self.images.train[rng.integers(len(self.images.train), size=BATCH)]
+
+    def draw(self, model: DensityNetwork, run: Run) -> None:
+        x = model.sample(64, tg.random.default_rng(1), noise=False)
+        viz.image_grid(x.clip(0, 1), self.images.shape, run.out / "samples.png", columns=8)
+
+
+def draw(model: DensityNetwork, run: Run, data: Toys | Digits, lines: list[dict]) -> None:
+    data.draw(model, run)
+    panels = {"Held-out data: -log p(x)": {"model": "nll"}}
+    if data.entropy is not None:
+        panels["Held-out data: -log p(x)"]["entropy of the data"] = "entropy"
+    viz.curves(run.history, run.out / "curves.png", panels=panels)
+    labels = {f"z in {d} dimensions": f"{d}" for d in range(1, DIMS + 1)}
+    viz.curves(
+        lines, run.out / "samples_needed.png", panels={"log p(x) - its estimate": labels},
+        x="codes", log_x=True, log_y=True,
+    )  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+    counts = ", ".join(f"{steps} for {name}" for name, steps in STEPS.items())
+    options = parser("density_network", __doc__, list(STEPS), counts, unit="step")
+    options.add_argument("--latent", type=positive, default=2, help="dimensions of z; default: 2")
+    options.add_argument(
+        "--components", type=positive, default=1, metavar="K",
+        help="Gaussians for each code; default: 1",
+    )  # fmt: skip
+    args = options.parse_args(argv)
+    data = Digits(args.data) if args.data == "digits" else Toys(args.data)
+    rounds = math.ceil((args.steps or STEPS[args.data]) / ROUND)
+    settings = {
+        "data": args.data, "seed": args.seed, "latent": args.latent,
+        "components": args.components, "steps": rounds * ROUND,
+    }  # fmt: skip
+    run = Run(args.out, settings, args.resume)
+    rng = tg.random.default_rng(args.seed)
+    model = DensityNetwork(args.latent, data.test.shape[1], args.components, rng)
+    optimiser = optim.Adam(model.parameters(), lr=LEARNING_RATE)
+
+    seconds: list[float] = []  # for each round of this process
+    for i in run.rounds(rounds, "round", model=model, optimiser=optimiser, rng=rng):
+        began = time.perf_counter()
+        for step in range(i * ROUND, (i + 1) * ROUND):
+            optimiser.lr = LEARNING_RATE * (1 - step / (rounds * ROUND))
+            x = tg.tensor(data.batch(rng.numpy))
+            loss = -model.log_likelihood(x, rng.normal((CODES, args.latent))).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        seconds.append(time.perf_counter() - began)
+        nll = -judge(model, data.test[:1000], PART).values.mean()
+        known = {} if data.entropy is None else {"entropy": data.entropy}
+        run.log(step=(i + 1) * ROUND, train_nll=loss.item(), nll=nll, **known)
+
+    found = judge(model, data.test, JUDGED_CODES)
+    lines = samples_needed(tg.random.default_rng(args.seed))
+    draw(model, run, data, lines)
+    nll = float(-found.values.mean())
+    run.finish(
+        nll_test=nll,
+        entropy=data.entropy,  # the least that any model can have
+        gap=None if data.entropy is None else nll - data.entropy,
+        codes=found.samples,
+        effective_codes=float(np.median(found.effective)),
+        samples_needed={  # codes until the estimate is half a nat too low, on average
+            f"{d}": next((int(line["codes"]) for line in lines if line[f"{d}"] <= 0.5), None)
+            for d in range(1, DIMS + 1)
+        },
+        steps=rounds * ROUND,
+        step_ms=1e3 * float(np.median(seconds)) / ROUND if seconds else None,
+    )
+
+
+if __name__ == "__main__":
+    main()

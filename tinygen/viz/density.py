@@ -1,0 +1,39 @@
+"""Densities in the plane: data as points, a model's density as a heat map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from tinygen.viz.style import COLOURS, figure
+
+
+def density_map(
+    points: np.ndarray, density: np.ndarray, reach: float, path: str | Path, *, title: str
+) -> None:
+    """Draw data, points (n, 2), beside a density (rows, columns) over [-reach, reach]^2, as a PNG at `path`.
+
+    density[i, j] is that at y_i, x_j, both evenly spaced from -reach to reach. It is drawn by its square
+    root, so that thin places are seen beside thick ones.
+    Raises ValueError unless shapes are these and densities at least 0; ImportError without matplotlib.
+    """
+    points, density = np.asarray(points), np.asarray(density)
+    if points.ndim != 2 or points.shape[1] != 2 or density.ndim != 2:
+        shapes = f"{points.shape} and {density.shape}"
+        raise ValueError(f"needs points (n, 2) and a density (rows, columns), got {shapes}")
+    if not (density >= 0).all():
+        raise ValueError("a density must be at least 0 everywhere")
+    with figure(path) as drawing:
+        drawing.set_size_inches(6.4, 3.4)
+        drawing.set_layout_engine("constrained")
+        left, right = drawing.subplots(1, 2)
+        left.scatter(*points.T, s=3, linewidths=0, alpha=0.5, color=COLOURS[0])
+        right.imshow(
+            np.sqrt(density), extent=(-reach, reach, -reach, reach), origin="lower",
+            cmap="Blues", interpolation="bilinear",
+        )  # fmt: skip
+        for axis, name in ((left, "data"), (right, title)):
+            axis.set(title=name, aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
