@@ -2,7 +2,7 @@
 
     python -m benchmarks.critic_step [--batch 256] [--threads 2] [--rounds 50]
 
-A step is all that the demo's loop does for one batch in the plane: draw the noise, make the fakes,
+A step is all that the demo's loop does with a batch in the plane: draw the noise, make the fakes,
 estimate W, the gradient of the critic between real and fake and the gradient of its norm, Adam. Both
 sides have the networks 2-128-128-128-1 and 2-128-128-128-2.
 """

@@ -21,7 +21,7 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, load_images, parser
+from demos.common import Run, load_images, parser, start
 from tinygen import optim, viz
 from tinygen.data import batches
 from tinygen.metrics import Classifier, save_classifier
@@ -110,4 +110,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from tinygen import data, metrics
+from tinygen import data
 from tinygen.data import Images
 from tinygen.io import load, save, write_atomically
-from tinygen.metrics import Classifier
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
 
@@ -84,12 +84,26 @@ def load_images(name: str) -> Images:
         sys.exit(f"cannot load {name}: {error}")
 
 
+def not_negative(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text}")
+    return number
+
+
+def unseen(stream: int) -> np.random.Generator:
+    """Random numbers that no --seed gives, the same at every call: for what is held out, judged or shown."""
+    return np.random.default_rng(np.random.SeedSequence(0, spawn_key=(stream,)))
+
+
 def spread(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each figure the mean over the seeds, and their standard deviation."""
+    """Of each figure the mean over the seeds, and if there are several their standard deviation (n - 1)."""
     table = {}
     for key in results[0]:
         column = [result[key] for result in results]
-        table[f"{key}_mean"], table[f"{key}_spread"] = map(float, (np.mean(column), np.std(column)))
+        table[f"{key}_mean"] = float(np.mean(column))
+        if len(column) > 1:
+            table[f"{key}_spread"] = float(np.std(column, ddof=1))
     return table
 
 
@@ -119,18 +133,12 @@ class Film:
         self.frames = list(state["frames"])
 
 
-def load_classifier(name: str) -> Classifier:
-    """The classifier of the digits of a data set, trained now if there is none; or an exit that says what is wrong."""
+def start(main: Callable[[], None]) -> None:
+    """Run a demo from the command line: Ctrl-C where there is nothing to wait for ends it with a line."""
     try:
-        return metrics.load_classifier(name)
-    except FileNotFoundError as error:
-        print(f"{error}; it does so now")
-    except (OSError, ValueError) as error:
-        sys.exit(f"cannot judge images: {error}")
-    from demos import classifier  # which needs this module
-
-    classifier.main(["--data", name])
-    return metrics.load_classifier(name)
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped; what has been trained is saved, --resume goes on from there")
 
 
 class Run:
@@ -143,6 +151,7 @@ class Run:
         """
         self.out, self.settings = out, settings
         self.history: list[dict[str, float]] = []
+        self._seconds: list[float] = []  # for each round of this process
         try:
             out.mkdir(parents=True, exist_ok=True)
             self._saved = self._load_checkpoint() if resume else self._put_aside()
@@ -196,7 +205,9 @@ class Run:
         saved_at = time.monotonic()
         with stop, tqdm(total=count, initial=start, unit=unit, disable=None) as self.bar:
             for i in range(start, count):
+                began = time.perf_counter()
                 yield i
+                self._seconds.append(time.perf_counter() - began)
                 self.bar.update()
                 if stop.asked or i + 1 == count or time.monotonic() - saved_at > SAVE_EVERY:
                     self._save(i + 1, parts)
@@ -224,15 +235,28 @@ class Run:
         self.history.append(figures)
         self.bar.set_postfix({k: f"{v:.2f}" for k, v in figures.items() if isinstance(v, float)})
 
+    def seconds(self, rounds: int) -> float | None:
+        """How long so many rounds take, by those of this process; None if it had none to do."""
+        return float(np.mean(self._seconds)) * rounds if self._seconds else None
+
     def _write_history(self) -> None:
-        lines = "".join(json.dumps(line) + "\n" for line in self.history)
+        lines = "".join(json.dumps(_numbers(line), allow_nan=False) + "\n" for line in self.history)
         write_atomically(self.out / "history.jsonl", lines)
 
     def finish(self, **figures: Any) -> None:
-        """Write `metrics.json` and print it."""
-        text = json.dumps(figures, indent=2) + "\n"
+        """Write `metrics.json` and print it. What is not finite is null there."""
+        text = json.dumps(_numbers(figures), indent=2, allow_nan=False) + "\n"
         write_atomically(self.out / "metrics.json", text)
         print(f"{text}results and pictures are in {self.out}")
+
+
+def _numbers(tree: Any) -> Any:
+    """`tree` with None for NaN and infinities, which JSON does not know."""
+    if isinstance(tree, Mapping):
+        return {key: _numbers(value) for key, value in tree.items()}
+    if isinstance(tree, Sequence) and not isinstance(tree, str):
+        return [_numbers(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
 class _StopAfterRound:

@@ -23,7 +23,7 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, load_images, parser, positive
+from demos.common import Run, load_images, parser, positive, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data.toys import TOYS, Ring
 from tinygen.distributions import Normal
@@ -130,7 +130,9 @@ class Toys:
         reach = float(1.2 * np.abs(self.test).max())
         line = np.linspace(-reach, reach, 150, dtype=np.float32)
         plane = np.stack(np.meshgrid(line, line), axis=-1)
-        density = np.exp(judge(model, plane.reshape(-1, 2), 5 * PART).values).reshape(plane.shape[:2])
+        density = np.exp(judge(model, plane.reshape(-1, 2), 5 * PART).values).reshape(
+            plane.shape[:2]
+        )
         viz.density_map(self.test[:2000], density, reach, run.out / "density.png", title="p(x)")
 
 
@@ -219,4 +221,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -11,7 +11,7 @@ For the best D this is 2 JS(real, fake) - 2 log 2. The generator plays one of tw
 
 In terms of d, with log D = -softplus(-d) and log(1 - D) = -softplus(d), the slopes with respect to
 d(G(z)) are -D and -(1 - D): where D is sure that a fake is one, D -> 0, the first vanishes and the
-second does not. `saturation` measures that, as Arjovsky and Bottou (2017, section 2) do: the
+second does not. `saturation` measures that, as Arjovsky and Bottou (2017, section 2) do: an untrained
 generator stays what it is, the discriminator gets ever better, and both gradients are taken.
 
 Several seeds are trained side by side, for one seed proves nothing about a GAN. The generator that
@@ -19,12 +19,12 @@ is judged is the average of its weights over the steps (Yazici et al., 2019): th
 """
 
 import math
-import time
+from collections.abc import Mapping
 
 import numpy as np
 
 import tinygen as tg
-from demos.common import Film, Kept, Run, parser, spread
+from demos.common import Film, Kept, Run, parser, spread, start, unseen
 from tinygen import metrics, nn, optim, viz
 from tinygen.data.toys import Normal, Toy, Uniform
 
@@ -40,7 +40,7 @@ LOSSES = {
     "minimax": lambda d: -tg.softplus(d).mean(),
 }
 STEPS, ROUND = 4000, 100  # generator steps, and how many make a round
-CRITIC_STEPS, BATCH, HIDDEN, LEARNING_RATE = 3, 256, 32, 2e-3
+BATCH, HIDDEN, LEARNING_RATE = 256, 32, 2e-3
 BETAS = (0.0, 0.999)  # momentum makes the players circle each other
 AVERAGE = 0.998
 JUDGED = 10_000  # samples
@@ -57,26 +57,34 @@ def network(inputs: int, hidden: int, outputs: int, rng: tg.random.Generator) ->
 
 
 class Players(Kept):
-    """All that one seed's game consists of. What goes into a network is brought to mean 0 and deviation 1."""
+    """All that one seed's game consists of.
+
+    Noise and data have their mean taken off, and are divided by the deviation that is left, before a
+    network sees them.
+    """
 
     parts = ("generator", "average", "discriminator", "g_optimiser", "d_optimiser", "rng")
     hidden, g_rate, d_rate = HIDDEN, LEARNING_RATE, LEARNING_RATE
     batch, betas, decay = BATCH, BETAS, AVERAGE
+    critic_steps = 3  # of the discriminator for each of the generator
 
     def __init__(self, noise: Toy, real: Toy, seed: int):
         self.rng = tg.random.default_rng(seed)
         self.noise, self.real = noise, real
-        known = np.random.default_rng(seed)
-        z, x = noise.sample(JUDGED, known), real.sample(JUDGED, known)
-        self.scales = [(z.mean(0), z.std()), (x.mean(0), x.std())]
+        z, x = (source.sample(JUDGED, unseen(0)) for source in (noise, real))
+        self.scales = [self.scale(a) for a in (z, x)]
         inputs, outputs = z.shape[1], x.shape[1]
         self.generator, self.average = (self.new_generator(inputs, outputs) for _ in range(2))
         self.average.load_state_dict(self.generator.state_dict())
         self.discriminator = self.new_discriminator(outputs)
         self.g_optimiser, self.d_optimiser = (
-            optim.Adam(part.parameters(), betas=self.betas)
-            for part in (self.generator, self.discriminator)
+            optim.Adam(part.parameters(), lr=rate, betas=self.betas)
+            for part, rate in ((self.generator, self.g_rate), (self.discriminator, self.d_rate))
         )
+
+    def scale(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What is taken off, and what is divided by."""
+        return x.mean(0), (x - x.mean(0)).std()
 
     def new_generator(self, inputs: int, outputs: int) -> nn.Module:
         return network(inputs, self.hidden, outputs, self.rng)
@@ -118,28 +126,44 @@ class Players(Kept):
         return loss.item()
 
 
+def play_round(
+    games: Mapping[str, Players], loss: str, done: float, until: float, steps: int
+) -> dict[str, float]:
+    """`steps` generator steps of each game, from the part `done` of the whole to `until`; the mean last losses."""
+    losses = []
+    for players in games.values():
+        for step in range(steps):
+            players.cool(done + (until - done) * step / steps)
+            for _ in range(players.critic_steps):
+                d_loss = players.train_discriminator()
+            losses.append((d_loss, players.train_generator(loss)))
+    d_loss, g_loss = np.mean(losses[steps - 1 :: steps], axis=0)
+    return {"d_loss": float(d_loss), "g_loss": float(g_loss)}
+
+
 def saturation(players: Players) -> list[dict[str, float]]:
-    """The norm of the generator's gradient under both losses, while only the discriminator learns."""
+    """The norm of the generator's gradient under both losses, while only the discriminator learns; and its loss."""
     lines = []
     z = players.draw(players.noise, 1000)
-    for step in range(SATURATION + 1):
+    d_loss = players.train_discriminator()
+    for step in range(1, SATURATION + 1):
         if step % 20 == 0:
             d = players.d(players.fake(z))
             weights = list(players.generator.parameters())
-            line = {"step": float(step)}
+            line = {"step": float(step), "d_loss": d_loss}
             for name, loss in LOSSES.items():
                 gradients = tg.autograd.grad(loss(d), weights, retain_graph=True)
                 line[name] = math.sqrt(sum(float(np.sum(g.numpy() ** 2)) for g in gradients))
             lines.append(line)
-        players.train_discriminator()
+        d_loss = players.train_discriminator()
     return lines
 
 
 def judge(players: Players) -> dict[str, float]:
     """Of the averaged generator's samples: mean, standard deviation, Kolmogorov-Smirnov distance to the real law."""
-    rng = np.random.default_rng(0)  # the same noise at every call, for every seed
+    z = players.noise.sample(JUDGED, unseen(1))
     with tg.no_grad():
-        fake = players.fake(tg.tensor(players.noise.sample(JUDGED, rng)), players.average).numpy()
+        fake = players.fake(tg.tensor(z), players.average).numpy()
     ks = metrics.ks_statistic(fake, players.real.cdf)
     return {"mean": float(fake.mean()), "std": float(fake.std()), "ks": ks}
 
@@ -147,9 +171,7 @@ def judge(players: Players) -> dict[str, float]:
 def frame(players: Players, line: np.ndarray) -> dict[str, np.ndarray]:
     """What a picture shows: fakes, and D along the line."""
     with tg.no_grad():
-        fake = players.fake(
-            tg.tensor(players.noise.sample(2000, np.random.default_rng(1))), players.average
-        )
+        fake = players.fake(tg.tensor(players.noise.sample(2000, unseen(2))), players.average)
         probability = players.d(tg.tensor(line[:, None])).sigmoid()
     return {"fake": fake.numpy().ravel(), "d": probability.numpy().ravel()}
 
@@ -166,27 +188,15 @@ def main(argv: list[str] | None = None) -> None:
     run = Run(args.out, settings | {"steps": rounds * ROUND}, args.resume)
     seeds = range(args.seed, args.seed + args.seeds)
     games = {f"seed_{seed}": Players(noise, real, seed) for seed in seeds}
-    known = real.sample(JUDGED, np.random.default_rng(0))
+    known = real.sample(JUDGED, unseen(0))
     line = np.linspace(known.min() - 3, known.max() + 3, 200, dtype=np.float32)
     film = Film()
 
-    began, done = time.perf_counter(), 0
+    first = games[f"seed_{args.seed}"]
     for i in run.rounds(rounds, "round", film=film, **games):
-        figures = {"d_loss": [], "g_loss": []}
-        for players in games.values():
-            for step in range(i * ROUND, (i + 1) * ROUND):
-                players.cool(step / (rounds * ROUND))
-                for _ in range(CRITIC_STEPS):
-                    d_loss = players.train_discriminator()
-                g_loss = players.train_generator(args.loss)
-            figures["d_loss"].append(d_loss)
-            figures["g_loss"].append(g_loss)
-        film.frames.append(frame(games[f"seed_{args.seed}"], line))
-        judged = judge(games[f"seed_{args.seed}"])
-        means = {name: float(np.mean(values)) for name, values in figures.items()}
-        run.log(step=(i + 1) * ROUND, **means, **judged)
-        done += 1
-    seconds = (time.perf_counter() - began) / done / len(games) * rounds if done else None
+        losses = play_round(games, args.loss, i / rounds, (i + 1) / rounds, ROUND)
+        film.frames.append(frame(first, line))
+        run.log(step=(i + 1) * ROUND, **losses, **judge(first))
 
     slopes = {seed: saturation(Players(noise, real, seed)) for seed in seeds}
     draw(run, film, known.ravel(), line, slopes[args.seed])
@@ -194,15 +204,22 @@ def main(argv: list[str] | None = None) -> None:
     ratios = [
         lines[-1]["heuristic"] / max(lines[-1]["minimax"], 1e-300) for lines in slopes.values()
     ]
-    fresh = metrics.ks_statistic(real.sample(JUDGED, np.random.default_rng(1)), real.cdf)
+    fresh = metrics.ks_statistic(real.sample(JUDGED, unseen(3)), real.cdf)
+    seconds = run.seconds(rounds)
     run.finish(
         **spread(list(results.values())),
         ks_worst=max(result["ks"] for result in results.values()),
         ks_real=fresh,  # what real samples would get
-        gradient_ratio=float(np.min(ratios)),
+        gradient_ratio=float(
+            np.min(ratios)
+        ),  # the smallest of the seeds', at the end of `saturation`
+        saturated={
+            "steps": SATURATION,
+            "d_loss": max(lines[-1]["d_loss"] for lines in slopes.values()),
+        },
         seeds=results,
         steps=rounds * ROUND,
-        seconds_a_seed=seconds,
+        seconds_a_seed=seconds and seconds / len(games),
     )
 
 
@@ -218,4 +235,4 @@ def draw(
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

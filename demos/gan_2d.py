@@ -10,25 +10,25 @@ Gaussian; real data are one of five shapes. The picture shows, as GAN Lab does (
     small is dark, for the density of the fakes is what a cell holds divided by its area;
     both losses, and how far the fakes are from the data: KL and JS of two histograms.
 
-For the best D the discriminator's loss is 2 log 2 - 2 JS: near 1.39 nats it can no longer tell.
+Fakes and grid are of the averaged generator, which is what is judged; D, the pushes and the losses
+belong to the game as it is. For the best D the discriminator's loss is 2 log 2 - 2 JS: near 1.39
+nats it can no longer tell.
 """
 
 import math
-import time
 from statistics import NormalDist
 
 import numpy as np
 
 import tinygen as tg
-from demos.common import Film, Run, parser, spread
-from demos.gan_1d import LOSSES, Players
+from demos.common import Film, Run, parser, spread, start, unseen
+from demos.gan_1d import LOSSES, Players, play_round
 from tinygen import metrics, viz
 from tinygen.data.toys import TOYS, GaussianMixture, Ring, Toy
 
 SHAPES = ["ring", "gaussians_ring", "gaussians_grid", "two_moons", "swiss_roll"]
 NOISE = GaussianMixture([[0.0, 0.0]], 1.0)
 STEPS, ROUND = 4000, 100  # generator steps, and how many make a round
-CRITIC_STEPS = 3
 JUDGED = 10_000  # samples
 CELLS = 24  # of the grid over the noise, along each axis
 ANGLES = 36  # bins
@@ -40,7 +40,7 @@ class PlanePlayers(Players):
 
 def judge(fake: np.ndarray, real: Toy) -> dict[str, float]:
     """How far samples (n, 2) are from the law of `real`."""
-    fresh = real.sample(JUDGED, np.random.default_rng(0))
+    fresh = real.sample(JUDGED, unseen(0))
     reach = 1.2 * np.abs(fresh).max()
     grid = {"bins": 25, "limits": [(-reach, reach)] * 2, "pseudo_count": 0.5}
     found = {
@@ -58,16 +58,16 @@ def judge(fake: np.ndarray, real: Toy) -> dict[str, float]:
     return found
 
 
-def samples(players: Players, seed: int = 0) -> np.ndarray:
+def samples(players: Players) -> np.ndarray:
     """Of the averaged generator, from the same noise at every call."""
     with tg.no_grad():
-        z = tg.tensor(NOISE.sample(JUDGED, np.random.default_rng(seed)))
+        z = tg.tensor(NOISE.sample(JUDGED, unseen(1)))
         return players.fake(z, players.average).numpy()
 
 
 def frame(players: Players, loss: str, reach: float) -> dict[str, np.ndarray]:
     """What a picture shows."""
-    fake = tg.tensor(samples(players, seed=1)[:400], requires_grad=True)
+    fake = tg.tensor(samples(players)[:400], requires_grad=True)
     (slope,) = tg.autograd.grad(LOSSES[loss](players.d(fake)), fake)
     line = np.linspace(-reach, reach, 61, dtype=np.float32)
     plane = np.stack(np.meshgrid(line, line), axis=-1)
@@ -95,38 +95,27 @@ def main(argv: list[str] | None = None) -> None:
     run = Run(args.out, settings | {"steps": rounds * ROUND}, args.resume)
     seeds = range(args.seed, args.seed + args.seeds)
     games = {f"seed_{seed}": PlanePlayers(NOISE, real, seed) for seed in seeds}
-    known = real.sample(400, np.random.default_rng(0))
+    known = real.sample(400, unseen(0))
     reach = float(1.3 * np.abs(known).max())
     first, film = games[f"seed_{args.seed}"], Film()
 
-    began, done = time.perf_counter(), 0
     for i in run.rounds(rounds, "round", film=film, **games):
-        figures = {"d_loss": [], "g_loss": []}
-        for players in games.values():
-            for step in range(i * ROUND, (i + 1) * ROUND):
-                players.cool(step / (rounds * ROUND))
-                for _ in range(CRITIC_STEPS):
-                    d_loss = players.train_discriminator()
-                g_loss = players.train_generator(args.loss)
-            figures["d_loss"].append(d_loss)
-            figures["g_loss"].append(g_loss)
+        losses = play_round(games, args.loss, i / rounds, (i + 1) / rounds, ROUND)
         film.frames.append(frame(first, args.loss, reach))
-        means = {name: float(np.mean(values)) for name, values in figures.items()}
-        run.log(step=(i + 1) * ROUND, **means, **judge(samples(first), real))
-        done += 1
-    seconds = (time.perf_counter() - began) / done / len(games) * rounds if done else None
+        run.log(step=(i + 1) * ROUND, **losses, **judge(samples(first), real))
 
     viz.plane_game(known, film.frames[-1:], run.history, reach, run.out / "game.png")
     viz.plane_game(known, film.frames, run.history, reach, run.out / "game.gif")
     results = {name: judge(samples(players), real) for name, players in games.items()}
+    seconds = run.seconds(rounds)
     run.finish(
         **spread(list(results.values())),
         seeds=results,
-        real=judge(real.sample(JUDGED, np.random.default_rng(1)), real),  # what real samples get
+        real=judge(real.sample(JUDGED, unseen(2)), real),  # what real samples get
         steps=rounds * ROUND,
-        seconds_a_seed=seconds,
+        seconds_a_seed=seconds and seconds / len(games),
     )
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -18,21 +18,20 @@ digit; and on the way between two points all images should be digits.
 """
 
 import math
-import time
 
 import numpy as np
 
 import tinygen as tg
 from demos import gan_1d
-from demos.common import Run, load_classifier, load_images, parser, spread
-from demos.gan_1d import LOSSES
-from tinygen import metrics, nn, viz
-from tinygen.data import Images
+from demos.common import Run, load_images, parser, spread, start, unseen
+from demos.gan_1d import LOSSES, play_round
+from demos.judge import CLASSES, Judge
+from tinygen import nn, viz
 
 STEPS = {"digits": 3000, "mnist": 6000}  # of each player
 ROUND = 250
-NOISE, CLASSES = 32, 10
-JUDGED = 5000  # samples
+SORTED = 5000  # samples, by their ink
+NOISE = 32
 
 
 class Noise:
@@ -74,7 +73,14 @@ class Projection(nn.Module):
 
 class Players(gan_1d.Players):
     g_rate, d_rate = 1e-3, 2.5e-4  # as fast, and the discriminator wins before the game has begun
-    batch, betas, decay = 128, (0.5, 0.999), 0.998
+    batch, betas, decay, critic_steps = 128, (0.5, 0.999), 0.998, 1
+
+    def scale(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        label = np.arange(x.shape[1]) >= x.shape[1] - self.noise.labels
+        mean, std = super().scale(x[:, ~label])
+        means, stds = np.zeros_like(x[0]), np.ones_like(x[0])  # a label stays what it is
+        means[~label], stds[~label] = mean, std
+        return means, stds
 
     def new_generator(self, inputs: int, outputs: int) -> nn.Module:
         pixels = outputs - self.noise.labels
@@ -106,38 +112,13 @@ class Players(gan_1d.Players):
         return fake[:, : fake.shape[1] - self.noise.labels]
 
 
-class Judge:
-    """What the classifier says of samples, beside one half of the test images; the other half are `fresh`."""
-
-    def __init__(self, name: str, images: Images):
-        half = min(len(images.test) // 2, JUDGED)
-        self.classifier = load_classifier(name)
-        self.test = self.classifier.features(images.test[:half])
-        self.fresh, self.fresh_labels = (
-            images.test[half : 2 * half],
-            images.test_labels[half : 2 * half],
-        )
-
-    def __call__(self, images: np.ndarray, asked: np.ndarray | None = None) -> dict[str, float]:
-        features, found = self.classifier.features(images), self.classifier.predict(images)
-        few = min(len(self.test), 2000)  # precision and recall compare all pairs
-        precision, recall = metrics.precision_recall(self.test[:few], features[:few])
-        figures = {
-            "frechet": metrics.frechet_distance(features, self.test),
-            "precision": precision,
-            "recall": recall,
-            "rarest_digit": float(np.bincount(found, minlength=CLASSES).min() / len(found)),
-        }
-        return figures if asked is None else figures | {"agreement": float((found == asked).mean())}
-
-
 def judged(players: Players, judge: Judge) -> dict[str, float]:
-    z = players.noise.sample(JUDGED, np.random.default_rng(0))
+    z = players.noise.sample(judge.count, unseen(1))
     return judge(players.images(z), z[:, NOISE:].argmax(1) if players.noise.labels else None)
 
 
 def draw(players: Players, run: Run, shape: tuple[int, int]) -> None:
-    rng = np.random.default_rng(1)
+    rng = unseen(2)
     z = players.noise.sample(100, rng)
     if players.noise.labels:  # one row for each digit, one column for each z
         columns = np.tile(rng.standard_normal((10, NOISE), np.float32), (10, 1))
@@ -153,9 +134,9 @@ def draw(players: Players, run: Run, shape: tuple[int, int]) -> None:
     viz.image_rows(rows, shape, run.out / "interpolation.png", title="from one point to another")
 
     # Boldness: the noise of the tenth with most ink, less that of the tenth with least.
-    known = players.noise.sample(JUDGED, rng)
+    known = players.noise.sample(SORTED, rng)
     ink = players.images(known).mean(1).argsort()
-    tenth = JUDGED // 10
+    tenth = SORTED // 10
     bold, thin = (known[chosen, :NOISE].mean(0) for chosen in (ink[-tenth:], ink[:tenth]))
     start = players.noise.sample(10, rng)
     rows = {}
@@ -190,46 +171,38 @@ def main(argv: list[str] | None = None) -> None:
     args = options.parse_args(argv)
     images = load_images(args.data)
     rounds = math.ceil((args.steps or STEPS[args.data]) / ROUND)
+    judge = Judge(args.data, images, args.out)
     settings = {
-        "data": args.data, "loss": args.loss, "conditional": args.conditional, "seed": args.seed,
-        "seeds": args.seeds, "steps": rounds * ROUND,
+        "data": args.data, "judge": judge.identity, "loss": args.loss,
+        "conditional": args.conditional, "seed": args.seed, "seeds": args.seeds,
+        "steps": rounds * ROUND,
     }  # fmt: skip
     run = Run(args.out, settings, args.resume)
     noise = Noise(CLASSES if args.conditional else 0)
     real = Real(images.train, images.train_labels if args.conditional else None)
     seeds = range(args.seed, args.seed + args.seeds)
     games = {f"seed_{seed}": Players(noise, real, seed) for seed in seeds}
-    judge = Judge(args.data, images)
     first = games[f"seed_{args.seed}"]
 
-    began, done = time.perf_counter(), 0
     for i in run.rounds(rounds, "round", **games):
-        figures = {"d_loss": [], "g_loss": []}
-        for players in games.values():
-            for step in range(i * ROUND, (i + 1) * ROUND):
-                players.cool(step / (rounds * ROUND))
-                d_loss = players.train_discriminator()
-                g_loss = players.train_generator(args.loss)
-            figures["d_loss"].append(d_loss)
-            figures["g_loss"].append(g_loss)
-        means = {name: float(np.mean(values)) for name, values in figures.items()}
-        run.log(step=(i + 1) * ROUND, **means, **judged(first, judge))
-        done += 1
-    seconds = (time.perf_counter() - began) / done / len(games) * rounds if done else None
+        losses = play_round(games, args.loss, i / rounds, (i + 1) / rounds, ROUND)
+        run.log(step=(i + 1) * ROUND, **losses, **judged(first, judge))
 
     draw(first, run, images.shape)
     panels = {"Losses, nats": {"discriminator": "d_loss", "generator": "g_loss"}}
     panels |= {"Frechet distance": {"of the samples": "frechet"}}
     viz.curves(run.history, run.out / "curves.png", panels=panels, unit="")
     results = {name: judged(players, judge) for name, players in games.items()}
+    seconds = run.seconds(rounds)
     run.finish(
         **spread(list(results.values())),
         seeds=results,
         real=judge(judge.fresh, judge.fresh_labels if args.conditional else None),
+        judge=judge.identity,
         steps=rounds * ROUND,
-        seconds_a_seed=seconds,
+        seconds_a_seed=seconds and seconds / len(games),
     )
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

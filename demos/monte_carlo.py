@@ -22,7 +22,7 @@ import math
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, parser
+from demos.common import Run, parser, start
 from tinygen import viz
 from tinygen.distributions import (
     Bernoulli,
@@ -119,4 +119,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -23,7 +23,7 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, load_images, parser
+from demos.common import Run, load_images, parser, start
 from tinygen import nn, optim, viz
 from tinygen.data import batches, binarise
 
@@ -148,4 +148,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -6,7 +6,9 @@ How much earth must be moved, and how far, to make one distribution of the other
 
 so a critic D that may not be steeper than 1 plays against a generator that minimises W: -E D(G(z)).
 Unlike the discriminator of a GAN it is asked to be good: several steps for each of the generator,
-and its loss means something: it falls when the samples get better. To bound the slope, either
+and its loss means something: it falls when the samples get better. (On the batches it is trained on,
+and with clipping in an unknown unit: W times the steepest slope that the weights allow.) To bound
+the slope, either
 
     clip       keep every weight in [-c, c] (algorithm 1 of that paper, with RMSprop), or
     penalty    add lambda E (||grad D(x_hat)|| - 1)^2, x_hat somewhere between real and fake
@@ -21,15 +23,16 @@ The rate sinks to 0, for a game has no loss to go down: it settles only as the p
 
 import itertools
 import math
-import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import spearmanr
 
 import tinygen as tg
-from demos.common import Kept, Run, load_classifier, load_images, parser, spread
+from demos.common import Kept, Run, load_images, parser, spread, start, unseen
+from demos.judge import Judge
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images
 from tinygen.data.toys import TOYS, GaussianMixture
@@ -78,9 +81,10 @@ def gradient_penalty(
 
 
 class Players(Kept):
-    """All that one seed's game consists of. What goes into the critic is brought to mean 0 and deviation 1.
+    """All that one seed's game consists of.
 
-    scale: mean and deviation of the data. images: whether the fakes are, so that they must lie in [0, 1].
+    scale: what is taken off the critic's input, and what it is divided by. images: whether the fakes
+    are, so that they must lie in [0, 1].
     """
 
     parts = ("generator", "critic", "g_optimiser", "c_optimiser", "rng")
@@ -138,9 +142,9 @@ class Players(Kept):
         loss.backward()
         self.g_optimiser.step()
 
-    def samples(self, n: int = JUDGED) -> np.ndarray:
+    def samples(self, n: int) -> np.ndarray:
         """From the same noise at every call."""
-        z = np.random.default_rng(0).standard_normal((n, self.recipe.noise), np.float32)
+        z = unseen(1).standard_normal((n, self.recipe.noise), np.float32)
         with tg.no_grad():
             return self.generator(tg.tensor(z)).numpy()
 
@@ -153,23 +157,31 @@ class Plane:
 
     def __init__(self, name: str):
         self.toy = TOYS[name]()
-        known = self.toy.sample(10_000, np.random.default_rng(0))
-        self.unit, self.held_out = known.std(), known[:JUDGED]
+        known = self.toy.sample(10_000, unseen(0))
+        self.unit, self.held_out = (known - known.mean(0)).std(), known[:JUDGED]
         self.fresh = known[-JUDGED:] / self.unit
 
     def players(self, clip: float | None, seed: int) -> Players:
         return Players(PLANE, clip, seed)
 
+    def samples(self, players: Players) -> np.ndarray:
+        return players.samples(JUDGED)
+
     def batch(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return self.toy.sample(n, rng) / self.unit
 
     def judge(self, samples: np.ndarray) -> dict[str, float]:
-        fake, toy = samples * self.unit, self.toy
-        directions = np.random.default_rng(0)
-        found = {"distance": metrics.sliced_wasserstein(fake, self.held_out, directions)}
+        """Samples that are no numbers, of a game that diverged, are infinitely far off and of no mode."""
+        toy, finite = self.toy, np.isfinite(samples).all(1)
+        fake = samples[finite] * self.unit
+        found = {"distance": math.inf}
+        if finite.all():
+            found["distance"] = metrics.sliced_wasserstein(fake, self.held_out, unseen(2))
         if isinstance(toy, GaussianMixture):
-            coverage = metrics.mode_coverage(fake, toy.modes, toy.sigma)
-            found |= {"modes": coverage.modes_covered, "high_quality": coverage.high_quality}
+            modes, quality = 0, 0.0
+            if finite.any():
+                modes, quality, _ = metrics.mode_coverage(fake, toy.modes, toy.sigma)
+            found |= {"modes": modes, "high_quality": quality * float(finite.mean())}
         return found
 
     def draw(self, samples: np.ndarray, run: Run) -> None:
@@ -178,26 +190,27 @@ class Plane:
 
 
 class Digits:
-    """Images; what they are like, a classifier says (`python -m demos.classifier`)."""
+    """Images, compared by what a classifier sees in them."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, out: Path):
         self.images: Images = load_images(name)
-        self.classifier = load_classifier(name)
-        half = min(len(self.images.test) // 2, JUDGED)
-        self.features = self.classifier.features(self.images.test[:half])
-        self.fresh = self.images.test[half : 2 * half]
+        self.judge_images = Judge(name, self.images, out)
+        self.fresh, self.identity = self.judge_images.fresh, self.judge_images.identity
 
     def players(self, clip: float | None, seed: int) -> Players:
         x = self.images.train
-        return Players(IMAGES, clip, seed, x.shape[1], (x.mean(0), x.std()), images=True)
+        scale = x.mean(0), (x - x.mean(0)).std()
+        return Players(IMAGES, clip, seed, x.shape[1], scale, images=True)
+
+    def samples(self, players: Players) -> np.ndarray:
+        return players.samples(self.judge_images.count)
 
     def batch(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return self.images.train[rng.integers(len(self.images.train), size=n)]
 
     def judge(self, samples: np.ndarray) -> dict[str, float]:
-        shares = np.bincount(self.classifier.predict(samples), minlength=10) / len(samples)
-        distance = metrics.frechet_distance(self.classifier.features(samples), self.features)
-        return {"distance": distance, "rarest_digit": float(shares.min())}
+        found = self.judge_images.quick(samples)
+        return {"distance": found["frechet"], "rarest_digit": found["rarest_digit"]}
 
     def draw(self, samples: np.ndarray, run: Run) -> None:
         viz.image_grid(samples[:100], self.images.shape, run.out / "samples.png")
@@ -237,13 +250,13 @@ def main(argv: list[str] | None = None) -> None:
     images = args.data in ("digits", "mnist")
     recipe = IMAGES if images else PLANE
     rounds = math.ceil((args.steps or recipe.steps) / ROUND)
+    data = Digits(args.data, args.out) if images else Plane(args.data)
     settings = {"data": args.data, "clip": args.clip, "seed": args.seed, "seeds": args.seeds}
-    run = Run(args.out, settings | {"steps": rounds * ROUND}, args.resume)
+    settings |= {"steps": rounds * ROUND} | ({"judge": data.identity} if images else {})
+    run = Run(args.out, settings, args.resume)
     seeds = range(args.seed, args.seed + args.seeds)
-    data = Digits(args.data) if images else Plane(args.data)
     games = {f"seed_{seed}": data.players(args.clip, seed) for seed in seeds}
 
-    began, done = time.perf_counter(), 0
     for i in run.rounds(rounds, "round", **games):
         line = {}
         for name, players in games.items():
@@ -255,32 +268,32 @@ def main(argv: list[str] | None = None) -> None:
                     x = data.batch(recipe.batch, players.rng.numpy)
                     estimates.append(players.train_critic(x))
                 players.train_generator()
-            found = data.judge(players.samples())
+            found = data.judge(data.samples(players))
             line |= {
                 f"{name}_estimate": float(np.mean(estimates)),
                 f"{name}_distance": found["distance"],
             }
         run.log(step=(i + 1) * ROUND, **line)
-        done += 1
-    seconds = (time.perf_counter() - began) / done / len(games) * rounds if done else None
 
     results = {}
     for name, players in games.items():
         estimates, distances = (
             [line[f"{name}_{key}"] for line in run.history] for key in ("estimate", "distance")
         )
-        agreement = spearmanr(estimates, distances).statistic
-        results[name] = data.judge(players.samples()) | {"rank_correlation": float(agreement)}
+        # Of less than three points, or of numbers that are all the same, there is none.
+        ranks = len(estimates) > 2 and len(set(estimates)) > 1 and len(set(distances)) > 1
+        agreement = float(spearmanr(estimates, distances).statistic) if ranks else math.nan
+        results[name] = data.judge(data.samples(players)) | {"rank_correlation": agreement}
     first = f"seed_{args.seed}"
-    data.draw(games[first].samples(), run)
+    data.draw(data.samples(games[first]), run)
     viz.curves(
         run.history, run.out / "curves.png", unit="",
         panels={
-            "The critic's estimate of W": {"estimate": f"{first}_estimate"},
+            "The critic's estimate": {"estimate": f"{first}_estimate"},
             "Distance of the samples": {"distance": f"{first}_distance"},
         },
     )  # fmt: skip
-    extra = {}
+    extra = {"judge": data.identity} if images else {}
     if not images:
         lines = slopes(data, args.seed)
         extra["slopes"] = lines
@@ -289,15 +302,16 @@ def main(argv: list[str] | None = None) -> None:
             lines, run.out / "slopes.png", panels={"Gradient at each layer of a deep critic": labels},
             x="layer", unit="norm", log_y=True,
         )  # fmt: skip
+    seconds = run.seconds(rounds)
     run.finish(
         **spread(list(results.values())),
         seeds=results,
         real=data.judge(data.fresh),
         steps=rounds * ROUND,
-        seconds_a_seed=seconds,
+        seconds_a_seed=seconds and seconds / len(games),
         **extra,
     )
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from PIL import Image
 
 import tinygen as tg
 from demos import gan_1d, gan_2d, gan_mnist, mode_coverage, wgan
-from demos.common import Run
+from demos.common import Run, spread, unseen
+from demos.judge import Judge
+from tinygen.data import Images
 from tinygen.data.toys import TOYS
 from tinygen.metrics import Classifier, save_classifier
 from tinygen.testing import check_grads
@@ -27,15 +30,15 @@ RUNS = {
     "gan_mnist, conditional": (gan_mnist, ["--conditional", "--seeds", "2"], ["samples.png"]),
     "mode_coverage": (mode_coverage, ["--data", "grid", "--seeds", "2"], ["samples.png", "curves.png"]),
 }  # fmt: skip
-STEPS = 8  # two rounds
+STEPS = 9  # three rounds
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, tmp_path_factory):
     """Rounds of a few steps, few samples, and a classifier of digits that need not be good."""
     for demo in (gan_2d, wgan, gan_mnist, mode_coverage):
-        monkeypatch.setattr(demo, "ROUND", STEPS // 2)
-    monkeypatch.setattr(gan_mnist, "JUDGED", 300)
+        monkeypatch.setattr(demo, "ROUND", STEPS // 3)
+    monkeypatch.setattr(gan_mnist, "SORTED", 300)
     monkeypatch.setattr(wgan, "slopes", functools.partial(wgan.slopes, depth=3, steps=3))
     cache = tmp_path_factory.getbasetemp() / "data"
     monkeypatch.setenv("TINYGEN_DATA", str(cache))
@@ -67,7 +70,7 @@ def test_a_game_leaves_figures_and_pictures_and_a_stopped_one_ends_with_the_same
 ):
     figures = play(name, tmp_path / "whole")
     assert figures["steps"] == STEPS
-    assert all(math.isfinite(n) for n in numbers(figures))
+    assert all(math.isfinite(n) for n in numbers(figures) if not isinstance(n, str))
     for picture in RUNS[name][2]:
         assert (tmp_path / "whole" / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -117,12 +120,53 @@ def test_a_frame_shows_how_each_fake_is_pushed(tmp_path):
     assert frame["d"].shape == (61, 61)
     middle = players.d(tg.tensor([[0.0, 0.0]])).sigmoid().item()
     assert frame["d"][30, 30] == pytest.approx(middle, rel=1e-4)
+    corner = players.d(tg.tensor([[2.0, -2.0]])).sigmoid().item()  # lower right
+    assert frame["d"][0, -1] == pytest.approx(corner, rel=1e-4)
+    assert frame["d"][-1, 0] != pytest.approx(corner, rel=1e-3)
+    # The grid: the first axis is the second coordinate of the noise, evenly likely.
+    z = np.float32([[NormalDist().inv_cdf(1.5 / 25), NormalDist().inv_cdf(3.5 / 25)]])
+    sent = players.fake(tg.tensor(z), players.average).numpy()[0]
+    np.testing.assert_allclose(frame["net"][3, 1], sent, rtol=1e-4, atol=1e-5)
 
 
 def test_the_film_of_the_plane_has_a_picture_for_each_round(tmp_path):
     play("gan_2d", tmp_path)
     with Image.open(tmp_path / "game.gif") as film:
-        assert film.n_frames == 2
+        assert film.n_frames == 3
+
+
+def average_is_judged(players, samples) -> None:
+    before = samples()
+    for p in players.generator.parameters():
+        p.copy_(p.numpy() + 1)
+    np.testing.assert_array_equal(samples(), before)
+    for p in players.average.parameters():
+        p.copy_(p.numpy() + 1)
+    assert not np.array_equal(samples(), before)
+
+
+def test_the_averaged_generator_is_judged():
+    plane = gan_2d.PlanePlayers(gan_2d.NOISE, TOYS["ring"](), 0)
+    average_is_judged(plane, lambda: gan_2d.samples(plane))
+    images = np.random.default_rng(0).random((50, 64), np.float32)
+    digits = gan_mnist.Players(gan_mnist.Noise(0), gan_mnist.Real(images, None), 0)
+    z = digits.noise.sample(5, unseen(0))
+    average_is_judged(digits, lambda: digits.images(z))
+    line = gan_1d.Players(*gan_1d.GAMES["far"], 0)
+    average_is_judged(line, lambda: np.array(list(gan_1d.judge(line).values())))
+
+
+def test_the_spread_is_that_of_a_sample_and_one_seed_has_none():
+    assert spread([{"a": 1.0}, {"a": 3.0}]) == {"a_mean": 2.0, "a_spread": math.sqrt(2)}
+    assert spread([{"a": 1.0}]) == {"a_mean": 1.0}
+
+
+def test_no_seed_draws_what_is_held_out():
+    held_out = unseen(0).standard_normal(4)
+    np.testing.assert_array_equal(unseen(0).standard_normal(4), held_out)
+    for seed in (0, 1, 2**32, 2**64):
+        assert not np.isin(np.random.default_rng(seed).standard_normal(1000), held_out).any()
+    assert not np.isin(unseen(1).standard_normal(1000), held_out).any()
 
 
 # The earth-mover game ----------------------------------------------------------------------------------------
@@ -191,6 +235,35 @@ def test_a_clip_that_is_none_is_refused(tmp_path, capsys):
         assert "--clip must be above 0" in capsys.readouterr().err
 
 
+def test_a_game_that_diverged_has_no_mode_and_ends_no_other():
+    data = wgan.Plane("gaussians_ring")
+    real = data.fresh
+    half = np.where(np.arange(len(real))[:, None] % 2, real, np.nan)
+    whole, found = data.judge(real), data.judge(half)
+    assert found["modes"] == 8
+    assert found["high_quality"] == pytest.approx(whole["high_quality"] / 2, abs=0.01)
+    assert found["distance"] == math.inf
+    nothing = data.judge(np.full_like(real, np.nan))
+    assert nothing == {"modes": 0, "high_quality": 0.0, "distance": math.inf}
+
+
+def test_one_round_has_no_rank_correlation(tmp_path):
+    wgan.main(["--steps", "1", "--out", str(tmp_path)])
+    text = (tmp_path / "metrics.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["rank_correlation_mean"] is None
+
+
+def test_missing_data_touch_no_older_run(tmp_path, monkeypatch):
+    play("gan_mnist", tmp_path)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    monkeypatch.setattr("tinygen.data.sets.SETS", {})
+    for demo in (wgan, gan_mnist):
+        with pytest.raises(SystemExit, match="cannot load digits"):
+            demo.main(["--data", "digits", "--out", str(tmp_path)])
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
 # Digits ------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +283,44 @@ def test_the_label_that_is_asked_for_is_what_the_discriminator_is_told():
         assert row[64:].argmax() == labels[i]
 
 
+def test_the_label_reaches_the_projection_as_it_is():
+    """D(x, y) = f_0(x) + f(x) . y: with the label k, f_0 + f_k of the image alone."""
+    images, labels = np.random.default_rng(0).random((50, 64), np.float32), np.arange(50) % 10
+    real = gan_mnist.Real(images, labels)
+    players = gan_mnist.Players(gan_mnist.Noise(10), real, 0)
+    players.discriminator.eval()
+    mean, std = (part[:64] for part in players.scales[1])
+    np.testing.assert_allclose(std, (images - images.mean(0)).std(), rtol=0.01)
+    scores = players.discriminator.f(tg.tensor((images - mean) / std)).numpy()
+    expected = scores[:, 0] + scores[np.arange(50), 1 + labels]
+    found = players.d(tg.tensor(real.rows)).numpy()[:, 0]
+    assert np.std(expected) > 0.01
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_both_halves_of_the_judges_images_are_drawn_from_all(tmp_path):
+    """Test images in order of their label: a half by position would have other digits than the other half."""
+    n = 1000
+    images = Images(
+        train=np.zeros((1, 64)), test=np.random.default_rng(0).random((n, 64)),
+        train_labels=np.zeros(1, int), test_labels=np.arange(n) // 100, shape=(8, 8), name="digits",
+    )  # fmt: skip
+    judge = Judge("digits", images, tmp_path)
+    assert judge.count == len(judge.fresh) == len(judge.reference) == n // 2
+    assert np.bincount(judge.fresh_labels, minlength=10).min() > 30
+    together = np.concatenate([judge.reference, judge.classifier.features(judge.fresh)])
+    assert len(np.unique(together, axis=0)) == n
+
+
+def test_images_that_are_no_numbers_end_the_game_with_a_word(tmp_path):
+    images = Images(
+        train=np.zeros((1, 64)), test=np.random.default_rng(0).random((20, 64)),
+        train_labels=np.zeros(1, int), test_labels=np.zeros(20, int), shape=(8, 8), name="digits",
+    )  # fmt: skip
+    with pytest.raises(SystemExit, match="diverged"):
+        Judge("digits", images, tmp_path).quick(np.full((10, 64), np.nan))
+
+
 def test_spherical_interpolation_keeps_to_the_sphere():
     a, b = np.array([2.0, 0.0, 0.0]), np.array([0.0, 2.0, 0.0])
     np.testing.assert_allclose(gan_mnist.slerp(a, b, 0.0), a, atol=1e-12)
@@ -225,11 +336,11 @@ def test_a_missing_classifier_is_trained_first(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("tinygen.metrics.classifier.cache_folder", lambda: tmp_path / "empty")
     monkeypatch.setenv("TINYGEN_DATA", str(tmp_path / "empty"))
     monkeypatch.setattr(classifier, "EPOCHS", {"digits": 1})
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tinygen.data.sources.cache_folder", lambda: tmp_path / "empty")
     play("wgan, digits", tmp_path / "run")
     assert "there is no classifier of digits yet" in capsys.readouterr().out
     assert list(tmp_path.glob("empty/classifiers/*"))
+    assert (tmp_path / "run" / "classifier" / "metrics.json").exists()
 
 
 # The bench ---------------------------------------------------------------------------------------------------
@@ -238,12 +349,10 @@ def test_a_missing_classifier_is_trained_first(monkeypatch, tmp_path, capsys):
 def test_a_packing_discriminator_judges_two_samples_at_once():
     players = mode_coverage.METHODS["PacGAN2"](0)
     x = tg.tensor(np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32))
-    assert players.judged(x).shape == (3, 1)
+    assert players.d(x).shape == (3, 1)
     pairs = x.numpy().reshape(3, 4)
-    np.testing.assert_array_equal(
-        players.judged(x).numpy(), players.critic(tg.tensor(pairs)).numpy()
-    )
-    assert mode_coverage.METHODS["GAN, minimax"](0).judged(x).shape == (6, 1)
+    np.testing.assert_array_equal(players.d(x).numpy(), players.critic(tg.tensor(pairs)).numpy())
+    assert mode_coverage.METHODS["GAN, minimax"](0).d(x).shape == (6, 1)
 
 
 def test_the_methods_play_different_games_from_the_same_start():
@@ -268,7 +377,7 @@ def test_the_table_has_all_rows():
     }
     real = {"modes": 8, "high_quality": 0.989}
     text = mode_coverage.table({"GAN": seeds}, real, {"VEEGAN": ("8", "52.9")})
-    assert "| GAN | 7.0 ± 1.0 | 6 | 80.0 ± 10.0 | 70.0 |" in text
+    assert "| GAN | 7.0 ± 1.4 | 6 | 80.0 ± 14.1 | 70 |" in text
     assert "| real data | 8 | | 98.9 | |" in text
     assert "| *VEEGAN* | 8 | | 52.9 | |" in text
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from PIL import Image
 
@@ -356,6 +357,41 @@ def test_a_game_in_the_plane(tmp_path):
     assert read(tmp_path / "game.png").std() > 10
     with pytest.raises(ValueError, match=r"game\.gif cannot show 0 frames"):
         plane_game(real, [], history, 2.0, tmp_path / "game.gif")
+
+
+def test_what_a_game_in_the_plane_shows(tmp_path, monkeypatch):
+    """Small cells dark and large ones pale, arrows where the push points, the second axis up, all of each loss."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.quiver import Quiver
+
+    drawn = []
+    monkeypatch.setattr(
+        games, "film", lambda draw, frames, path, size: drawn.append((draw, frames))
+    )
+    line = np.array([-1.5, -1.4, 0.0, 1.5])
+    frame = plane_frame(0) | {"net": np.stack(np.meshgrid(line, line), axis=-1)}
+    history = [{"step": 1, "d_loss": 1.0, "g_loss": -0.7, "kl": 2.0, "js": 0.5}] * 2
+    plane_game(RNG.normal(size=(40, 2)), [frame], history, 2.0, tmp_path / "game.png")
+    ((draw, (only,)),) = drawn
+    picture = Figure(figsize=(11, 4))
+    draw(picture, only)
+    drawings = [c for axis in picture.axes for c in axis.collections]
+    (cells,) = [c for c in drawings if type(c) is PolyCollection]
+    alphas = cells.get_facecolor()[:, 3].reshape(3, 3)
+    sides = np.diff(line)
+    assert alphas[0, 0] == alphas.max()
+    assert alphas[2, 2] * sides[2] ** 2 == pytest.approx(
+        alphas[0, 1] * sides[0] * sides[1], rel=1e-6
+    )
+    (arrows,) = [c for c in drawings if isinstance(c, Quiver)]
+    ratio = np.stack([arrows.U, arrows.V], axis=1) / frame["push"][: len(arrows.U)]
+    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-6)
+    assert ratio[0, 0] > 0
+    heat = next(a.images[0] for a in picture.axes if a.images)
+    assert heat.origin == "lower"
+    low, high = next(a for a in picture.axes if a.get_title() == "losses, nats").get_ylim()
+    assert low < -0.7
+    assert high > 1
 
 
 def test_the_area_of_a_cell():

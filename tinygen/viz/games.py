@@ -67,9 +67,8 @@ def plane_game(
                             likely: a cell that is small where it lands is drawn dark, for that is where the fakes are.
     Raises ValueError without a frame, ImportError without matplotlib.
     """
-    sides = len(frames[0]["net"]) - 1 if frames else 1
-    # The area of a cell that is drawn in full: a fifth of what the fakes would have if they were spread evenly.
-    dark = (2 * reach) ** 2 / sides**2 / 5
+    # The area of a cell that is drawn in full: in the last frame, a tenth are as small.
+    dark = np.quantile(_areas(_cells(frames[-1]["net"])), 0.1) if frames else 1.0
 
     def draw(drawing: Figure, numbered: tuple[int, Mapping[str, np.ndarray]]) -> None:
         from matplotlib.collections import PolyCollection
@@ -100,10 +99,7 @@ def plane_game(
                     angles="xy", scale_units="xy", scale=1, width=0.003, alpha=0.7)  # fmt: skip
         axis.legend(loc="upper left", markerscale=2)
         axis.set_title("samples, and the push on each fake")
-        corners = frame["net"]
-        cells = np.stack(
-            [corners[:-1, :-1], corners[1:, :-1], corners[1:, 1:], corners[:-1, 1:]], axis=2
-        ).reshape(-1, 4, 2)
+        cells = _cells(frame["net"])
         shade = np.clip(dark / np.maximum(_areas(cells), 1e-12), 0.02, 1)
         axis = axes["net"]
         axis.add_collection(
@@ -120,7 +116,8 @@ def plane_game(
                 steps = [line["step"] for line in history]
                 axis.plot(steps, numbers, color=COLOURS[i], alpha=0.25)
                 axis.plot(steps[: now + 1], numbers[: now + 1], color=COLOURS[i], label=label)
-            axis.set(title=f"{name}, nats", ylim=(0, None))
+            values = [line[key] for key in lines.values() for line in history]
+            axis.set(title=f"{name}, nats", ylim=(0 if min(values) >= 0 else None, None))
             axis.locator_params(axis="x", nbins=4)
             axis.legend()
         axes["divergences"].set_xlabel("step")
@@ -140,6 +137,12 @@ def _arrows(push: np.ndarray, reach: float) -> np.ndarray:
     """The pushes (m, 2) scaled so that a strong one (the 90th of 100) is a twentieth of the picture long."""
     strong = np.quantile(np.linalg.norm(push, axis=1), 0.9)
     return push * (0.1 * reach / max(strong, 1e-12))
+
+
+def _cells(corners: np.ndarray) -> np.ndarray:
+    """The quadrilaterals (n, 4, 2) between corners (a, a, 2)."""
+    around = [corners[:-1, :-1], corners[1:, :-1], corners[1:, 1:], corners[:-1, 1:]]
+    return np.stack(around, axis=2).reshape(-1, 4, 2)
 
 
 def _areas(polygons: np.ndarray) -> np.ndarray:

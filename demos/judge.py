@@ -1,0 +1,77 @@
+"""What a classifier of digits says of generated ones, and of real ones that take their place."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from demos.common import unseen
+from tinygen import metrics
+from tinygen.data import Images
+from tinygen.metrics import Classifier
+
+MOST = 5000  # images
+NEIGHBOURS = 2000  # of which precision and recall compare all pairs
+CLASSES = 10
+
+
+def load_classifier(name: str, out: Path) -> Classifier:
+    """The classifier of the digits of a data set, trained now (in the folder `out`) if there is none.
+
+    Exits with a message that says what is wrong if there can be none.
+    """
+    try:
+        return metrics.load_classifier(name)
+    except FileNotFoundError as error:
+        print(f"{error}; it does so now")
+    except (OSError, ValueError) as error:
+        sys.exit(f"cannot judge images: {error}")
+    from demos import classifier
+
+    classifier.main(["--data", name, "--out", str(out / "classifier"), "--resume"])
+    return metrics.load_classifier(name)
+
+
+class Judge:
+    """Compares generated images with one half of the test images. The other half, `fresh`, are the noise floor.
+
+    The halves are drawn: MNIST's test images are in order, the first 5,000 from other writers than the last.
+    count: how many images to judge at a time, as many as there are in each half, for the Frechet
+    distance depends on it. identity: which classifier it is; figures by another are other figures.
+    """
+
+    def __init__(self, name: str, images: Images, out: Path):
+        self.classifier = load_classifier(name, out)
+        digest = hashlib.sha256()
+        for key, array in sorted(self.classifier.state_dict().items()):
+            digest.update(key.encode() + np.ascontiguousarray(array).tobytes())
+        self.identity = digest.hexdigest()[:12]
+        self.count = min(len(images.test) // 2, MOST)
+        order = unseen(0).permutation(len(images.test))
+        reference, fresh = order[: self.count], order[self.count : 2 * self.count]
+        self.reference = self.classifier.features(images.test[reference])
+        self.fresh, self.fresh_labels = images.test[fresh], images.test_labels[fresh]
+
+    def quick(self, images: np.ndarray) -> dict[str, float]:
+        """Frechet distance of images (count, pixels) in [0, 1], and the share of the rarest digit among them."""
+        if not np.isfinite(images).all():
+            sys.exit("the generator diverged: its images are not numbers; try another --seed")
+        found = self.classifier.predict(images)
+        return {
+            "frechet": metrics.frechet_distance(self.classifier.features(images), self.reference),
+            "rarest_digit": float(np.bincount(found, minlength=CLASSES).min() / len(found)),
+        }
+
+    def __call__(self, images: np.ndarray, asked: np.ndarray | None = None) -> dict[str, float]:
+        """Precision and recall, too, and how many are the digit that was asked for."""
+        figures = self.quick(images)
+        features = self.classifier.features(images[:NEIGHBOURS])
+        figures["precision"], figures["recall"] = metrics.precision_recall(
+            self.reference[:NEIGHBOURS], features
+        )
+        if asked is not None:
+            figures["agreement"] = float((self.classifier.predict(images) == asked).mean())
+        return figures
