@@ -51,6 +51,7 @@ def parser(
     name: str, doc: str, sets: Sequence[str], count: str, unit: str = "epoch", seeds: int = 0
 ) -> argparse.ArgumentParser:
     """The options that all demos share. `doc` is the demo's docstring; `count` says how many epochs (or steps).
+    Without `sets` there is no --data: a model's own are used.
 
     With `seeds`, the demo trains so many of them by default.
     """
@@ -59,7 +60,8 @@ def parser(
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    options.add_argument("--data", choices=sets, default=sets[0], help=f"default: {sets[0]}")
+    if sets:
+        options.add_argument("--data", choices=sets, default=sets[0], help=f"default: {sets[0]}")
     what = "passes over the data" if unit == "epoch" else f"training {unit}s"
     options.add_argument(f"--{unit}s", type=positive, help=f"{what}; default: {count}")
     options.add_argument("--seed", type=seed, default=0, help="of everything random; default: 0")

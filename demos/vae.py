@@ -2,128 +2,365 @@
 
 A digit x is thought to come from a code z that nobody sees:
 
-    z ~ N(0, I),    x ~ Bernoulli(sigmoid(decoder(z))).
+    z ~ N(0, I),    x ~ p(x|z), whose parameters are h = decoder(z).
 
 log p(x) is an integral over z. The encoder proposes, for each x, where to look,
 q(z|x) = N(mu, diag sigma^2) with (mu, log sigma^2) = encoder(x), and Jensen's inequality gives
 
-    log p(x) >= E_q log p(x|z) - KL(q(z|x) || N(0, I))                     (the ELBO)
+    log p(x) >= E_q[log p(x, z)] + H(q(z|x))                               (the ELBO)
+              = E_q[log p(x|z)] - KL(q(z|x) || N(0, I)),
 
     KL = 1/2 sum_j (mu_j^2 + sigma_j^2 - 1 - log sigma_j^2).
 
 Writing z = mu + sigma * eps with eps ~ N(0, I) moves the chance out of the way: gradients flow
 through mu and sigma. The loss is the negative ELBO in nats, summed over pixels and latent
-dimensions, averaged over the batch. Grey pixels are probabilities: each step flips its own coins,
-x ~ Bernoulli(pixel); the test set is binarised once.
+dimensions, averaged over the batch.
+
+Pixels are black or white (--decoder bernoulli: grey ones are probabilities, each step flips its own
+coins, the test set is binarised once), or numbers with a Gaussian around the decoder's output,
+of one sigma for all (gaussian) or of a variance that the decoder gives too (probabilistic). Grey levels
+are spread evenly over their step first, or a density could be infinite (Theis et al., 2016).
+
+The two terms pull against each other. --beta weighs the second (Higgins et al., 2017); --warm-up lets
+its weight grow (Bowman et al., 2016), and --free-bits does not charge for the first nats of each
+dimension (Kingma et al., 2016): both keep dimensions alive that would give up early. --compare
+trains with each term alone, too: one packs the codes wherever it likes, the other ignores x.
 """
 
+import math
 import statistics
 import time
 
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, load_images, parser, start
-from tinygen import nn, optim, viz
-from tinygen.data import batches, binarise
+from demos.common import Kept, Run, load_images, not_negative, parser, positive, start
+from tinygen import metrics, nn, optim, viz
+from tinygen.data import Images, batches
 
 EPOCHS = {"digits": 300, "mnist": 20, "frey_faces": 200}
+LEVELS = {"digits": 17, "mnist": 256, "frey_faces": 256}  # of grey
 HIDDEN, LATENT, BATCH, LEARNING_RATE = 400, 20, 128, 1e-3
-TEST_SEED = 0  # every run is tested on the same binary images, with the same noise
+TEST_SEED = 0  # every run is tested on the same images, with the same noise
+DRAWS, DRAWN = 200, 1000  # samples of z for each of so many test images, for the sampled ELBO
+NEIGHBOURS = 10_000  # training codes that vote on a test image's label
+
+
+# Three kinds of pixels: what the decoder's output h means. ---------------------------------------
+
+
+class Bernoulli:
+    """x ~ Bernoulli(sigmoid(h))."""
+
+    outputs = 1  # for each pixel
+
+    def draw(self, grey: np.ndarray, levels: int, rng: tg.random.Generator) -> tg.Tensor:
+        """Pixels as the model sees them, from grey ones in [0, 1]."""
+        return rng.bernoulli(grey)
+
+    def surprise(self, h: tg.Tensor, x: tg.Tensor) -> tg.Tensor:
+        """-log p(x|z), nats, summed over the pixels."""
+        return tg.binary_cross_entropy_with_logits(h, x)
+
+    def mean(self, h: tg.Tensor) -> tg.Tensor:
+        return h.sigmoid()
+
+    def bits(self, levels: int) -> float:
+        """To add to -log2 p(x) for each pixel, so that it is about grey levels, not a density."""
+        return 0.0
+
+
+class Gaussian:
+    """x ~ N(h, sigma^2 I)."""
+
+    outputs = 1
+
+    def __init__(self, sigma: float):
+        self.log_var = 2 * math.log(sigma)
+
+    def draw(self, grey: np.ndarray, levels: int, rng: tg.random.Generator) -> tg.Tensor:
+        return tg.tensor(((levels - 1) * grey + rng.uniform(grey.shape).numpy()) / levels)
+
+    def parameters(self, h: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor | float]:
+        return h, self.log_var
+
+    def surprise(self, h: tg.Tensor, x: tg.Tensor) -> tg.Tensor:
+        return -tg.gaussian_log_density(x, *self.parameters(h))
+
+    def mean(self, h: tg.Tensor) -> tg.Tensor:
+        return self.parameters(h)[0]
+
+    def bits(self, levels: int) -> float:
+        return math.log2(levels)
+
+
+class Probabilistic(Gaussian):
+    """x ~ N(h_1, e^h_2): the decoder knows how sure it is, pixel by pixel."""
+
+    outputs = 2
+
+    def __init__(self):
+        pass
+
+    def parameters(self, h: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+        pixels = h.shape[-1] // 2
+        return h[..., :pixels], h[..., pixels:]
+
+
+DECODERS = {"bernoulli": Bernoulli, "gaussian": Gaussian, "probabilistic": Probabilistic}
+
+
+def new_pixels(decoder: str, sigma: float) -> Bernoulli | Gaussian:
+    return Gaussian(sigma) if decoder == "gaussian" else DECODERS[decoder]()
+
+
+# The model. --------------------------------------------------------------------------------------
+
+
+def beside(rows: tg.Tensor, y: tg.Tensor | None) -> tg.Tensor:
+    """Rows (..., n, d) with what both networks are told beside them, y (n, c), if there is such."""
+    if y is None:
+        return rows
+    return tg.concat([rows, tg.broadcast_to(y, (*rows.shape[:-1], y.shape[-1]))], axis=-1)
 
 
 class VAE(nn.Module):
-    """pixels - 400 - 20 - 400 - pixels."""
+    """x: pixels (n, pixels). y: None, or numbers (n, c) that both networks are told (`demos/cvae.py`)."""
 
-    def __init__(self, pixels: int, rng: tg.random.Generator):
-        self.hidden = nn.Linear(pixels, HIDDEN, activation="relu", rng=rng)
-        self.mean_log_var = nn.Linear(HIDDEN, 2 * LATENT, rng=rng)
-        self.decoder = nn.Sequential(
-            nn.Linear(LATENT, HIDDEN, activation="relu", rng=rng),
-            nn.Linear(HIDDEN, pixels, rng=rng),
-        )
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: int, pixels: Bernoulli):
+        self.encoder, self.decoder, self.latent, self.pixels = encoder, decoder, latent, pixels
 
-    def encode(self, x: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
-        """(mu, log sigma^2) of q(z|x)."""
-        both = self.mean_log_var(self.hidden(x))
-        return both[:, :LATENT], both[:, LATENT:]
+    def encode(self, x: tg.Tensor, y: tg.Tensor | None = None) -> tuple[tg.Tensor, tg.Tensor]:
+        """(mu, log sigma^2) of q(z|x), each (n, latent)."""
+        both = self.encoder(beside(x, y))
+        return both[:, : self.latent], both[:, self.latent :]
 
-    def negative_elbo(self, x: tg.Tensor, eps: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
-        """Its two terms, in nats, averaged over the batch: -E log p(x|z) with one sample of z, and the KL."""
+    def code(self, x: tg.Tensor, y: tg.Tensor | None = None) -> tg.Tensor:
+        """mu alone: where x is, (n, latent)."""
+        return self.encode(x, y)[0]
+
+    def decode(self, z: tg.Tensor, y: tg.Tensor | None = None) -> tg.Tensor:
+        """The mean image E[x|z], (..., pixels)."""
+        return self.pixels.mean(self.decoder(beside(z, y)))
+
+    def terms(
+        self, x: tg.Tensor, eps: tg.Tensor, y: tg.Tensor | None = None
+    ) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor]:
+        """-log p(x|z) with one z for each x, (n,), nats; and mu and log sigma^2 of q."""
+        mean, log_var = self.encode(x, y)
+        z = tg.reparameterise(mean, log_var, eps)
+        return self.pixels.surprise(self.decoder(beside(z, y)), x), mean, log_var
+
+    def log_weights(self, x: tg.Tensor, eps: tg.Tensor) -> tg.Tensor:
+        """log p(x, z) - log q(z|x) for S codes of each x, (S, n), nats; eps: (S, n, latent)."""
         mean, log_var = self.encode(x)
         z = tg.reparameterise(mean, log_var, eps)
-        reconstruction = tg.binary_cross_entropy_with_logits(self.decoder(z), x)
-        return reconstruction.mean(), tg.gaussian_kl(mean, log_var).mean()
+        log_p = tg.gaussian_log_density(z, 0.0, 0.0) - self.pixels.surprise(self.decoder(z), x)
+        return log_p - tg.gaussian_log_density(z, mean, log_var)
 
 
-def evaluate(model: VAE, images: np.ndarray) -> tuple[float, float]:
-    """Both terms over `images`, with one sample of z for each, the same at every call."""
+def new_model(
+    pixels: int, latent: int, kind: Bernoulli, rng: tg.random.Generator, told: int = 0
+) -> VAE:
+    """pixels - 400 - latent - 400 - pixels; both networks are told as many numbers more."""
+    encoder = nn.Sequential(
+        nn.Linear(pixels + told, HIDDEN, activation="relu", rng=rng),
+        nn.Linear(HIDDEN, 2 * latent, rng=rng),
+    )
+    decoder = nn.Sequential(
+        nn.Linear(latent + told, HIDDEN, activation="relu", rng=rng),
+        nn.Linear(HIDDEN, kind.outputs * pixels, rng=rng),
+    )
+    return VAE(encoder, decoder, latent, kind)
+
+
+def rebuild(settings: dict, pixels: int, parts: dict) -> VAE:
+    """The model of a checkpoint."""
+    kind = new_pixels(settings["decoder"], settings["sigma"])
+    model = new_model(pixels, settings["latent"], kind, tg.random.default_rng(0))
+    model.load_state_dict(parts["ELBO"]["model"])
+    return model
+
+
+def kl_by_dimension(mean: tg.Tensor, log_var: tg.Tensor) -> tg.Tensor:
+    """KL(q(z_j|x) || N(0, 1)), nats, averaged over the batch: (latent,)."""
+    return ((mean**2 + tg.exp(log_var) - 1 - log_var) / 2).mean(0)
+
+
+class Student(Kept):
+    """A model, its optimiser, and what the two terms of its loss weigh."""
+
+    parts = ("model", "optimiser")
+
+    def __init__(self, model: VAE, reconstruction: float, kl: float):
+        self.model, self.weights = model, (reconstruction, kl)
+        self.optimiser = optim.Adam(model.parameters(), lr=LEARNING_RATE)
+
+
+# What is measured of it. -------------------------------------------------------------------------
+
+
+def evaluate(model: VAE, x: np.ndarray, y: np.ndarray | None = None) -> tuple[float, np.ndarray]:
+    """-E log p(x|z) with one z for each of `x`, the same at every call; and the KL of each dimension. Nats."""
     rng = tg.random.default_rng(TEST_SEED)
-    totals = np.zeros(2)
+    surprise, kl = 0.0, np.zeros(model.latent)
     with tg.no_grad():
-        for x in batches(images, 1000, None):
-            terms = model.negative_elbo(tg.tensor(x), rng.normal((len(x), LATENT)))
-            totals += [len(x) * term.item() for term in terms]
-    return tuple(totals / len(images))
+        for i in range(0, len(x), 1000):
+            part, told = (
+                tg.tensor(x[i : i + 1000]),
+                None if y is None else tg.tensor(y[i : i + 1000]),
+            )
+            surprises, mean, log_var = model.terms(
+                part, rng.normal((len(part), model.latent)), told
+            )
+            surprise += surprises.sum().item()
+            kl += len(part) * kl_by_dimension(mean, log_var).numpy()
+    return surprise / len(x), kl / len(x)
 
 
-def draw(model: VAE, run: Run, x: np.ndarray, shape: tuple[int, int], seed: int) -> None:
-    """Samples, reconstructions, a walk between digits, and the curves of both terms."""
-    rng = tg.random.default_rng(seed)
+def codes(model: VAE, x: np.ndarray) -> np.ndarray:
+    """The means of q(z|x), (n, latent)."""
     with tg.no_grad():
-        samples = model.decoder(rng.normal((64, LATENT))).sigmoid().numpy()
-        mean, _ = model.encode(tg.tensor(x))
-        reconstructed = model.decoder(mean).sigmoid().numpy()
+        return np.concatenate(
+            [model.code(tg.tensor(part)).numpy() for part in batches(x, 1000, None)]
+        )
+
+
+def log_likelihood(
+    model: VAE, x: np.ndarray, samples: int, rng: tg.random.Generator, part: int = 10
+) -> metrics.LogLikelihood:
+    """log p(x) for each row of x by importance sampling from q(z|x), `part` samples at a time."""
+    with tg.no_grad():
+        images = tg.tensor(x)
+        return metrics.importance_log_likelihood(
+            model.log_weights(images, rng.normal((min(part, samples - done), len(x), model.latent))).numpy()
+            for done in range(0, samples, part)
+        )  # fmt: skip
+
+
+def both_forms(model: VAE, x: np.ndarray) -> dict[str, float]:
+    """The ELBO with DRAWS codes for each x: the KL in closed form, and all of it sampled, with other codes."""
+    rng = tg.random.default_rng(TEST_SEED)
+    with tg.no_grad():
+        surprise = 0.0
+        for _ in range(DRAWS):
+            noise = rng.normal((len(x), model.latent))
+            surprises, mean, log_var = model.terms(tg.tensor(x), noise)
+            surprise += surprises.mean().item() / DRAWS
+        analytic = -surprise - tg.gaussian_kl(mean, log_var).mean().item()
+    sampled = float(log_likelihood(model, x, DRAWS, rng).elbo.mean())
+    return {"analytic": analytic, "sampled": sampled, "relative_difference": abs(1 - sampled / analytic)}  # fmt: skip
+
+
+def judge(model: VAE, images: Images, train: np.ndarray, test: np.ndarray) -> dict:
+    surprise, kl = evaluate(model, test)
+    means = codes(model, test)
+    found = {
+        "neg_elbo_test": surprise + float(kl.sum()),
+        "reconstruction_test": surprise,
+        "kl_test": float(kl.sum()),
+        "bits_per_dimension": (surprise + float(kl.sum())) / math.log(2) / test.shape[1]
+        + model.pixels.bits(LEVELS[images.name]),
+        "kl_by_dimension": sorted(map(float, kl), reverse=True),
+        "active_units": metrics.active_units(means),
+        "elbo": both_forms(model, test[:DRAWN]),
+    }
+    if images.train_labels is not None:
+        known, labels = train[:NEIGHBOURS], images.train_labels[:NEIGHBOURS]
+        accuracy = metrics.knn_accuracy(codes(model, known), labels, means, images.test_labels)
+        found["knn_accuracy"] = accuracy
+    return found
+
+
+def draw(model: VAE, run: Run, images: Images, x: np.ndarray, seed: int) -> None:
+    """Samples, reconstructions, and a walk between digits."""
+    rng, shape = tg.random.default_rng(seed), images.shape
+    with tg.no_grad():
+        samples = model.decode(rng.normal((64, model.latent))).numpy()
+        mean, _ = model.encode(tg.tensor(x[:10]))
+        reconstructed = model.decode(mean).numpy()
         # From each digit to the next, along a straight line between their codes.
         t = np.linspace(0, 1, 11, dtype=np.float32)[:, None]
         walks = [
             (1 - t) * a + t * b for a, b in zip(mean.numpy()[:5], mean.numpy()[1:6], strict=True)
         ]
-        walked = [model.decoder(tg.tensor(walk)).sigmoid().numpy() for walk in walks]
+        walked = model.decode(tg.tensor(np.concatenate(walks))).numpy()
+    out = run.out
+    viz.image_grid(samples, shape, out / "samples.png", columns=8, title="Samples from the prior")
+    rows = {"original": images.test[:10], "reconstruction": reconstructed}
+    viz.image_rows(rows, shape, out / "reconstructions.png", title="Unseen images through the code")
     viz.image_grid(
-        samples, shape, run.out / "samples.png", columns=8, title="Samples from the prior"
+        walked, shape, out / "walk.png", columns=11, title="Straight walks between two codes"
     )
-    rows = {"original": x[:10], "reconstruction": reconstructed[:10]}
-    viz.image_rows(
-        rows, shape, run.out / "reconstructions.png", title="Unseen images through the code"
-    )
-    viz.image_grid(
-        np.concatenate(walked),
-        shape,
-        run.out / "walk.png",
-        columns=11,
-        title="Straight walks between two codes",
-    )
-    panels = {
-        "Reconstruction": {"train": "train_reconstruction", "test": "test_reconstruction"},
-        "KL to the prior": {"train": "train_kl", "test": "test_kl"},
-    }
-    viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch")
+
+
+def draw_codes(students: dict[str, Student], run: Run, images: Images, test: np.ndarray) -> None:
+    panels = {name: codes(student.model, test)[:5000] for name, student in students.items()}
+    labels = None
+    if images.test_labels is not None:
+        labels = dict.fromkeys(panels, images.test_labels[:5000])
+    viz.scatter(panels, run.out / "codes.png", labels=labels)
+
+
+def options():
+    defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
+    options = parser("vae", __doc__, list(EPOCHS), defaults)
+    options.add_argument(
+        "--decoder", choices=DECODERS, default="bernoulli",
+        help="what a pixel is; default: bernoulli",
+    )  # fmt: skip
+    add, number = options.add_argument, {"type": not_negative, "metavar": "X"}
+    add("--sigma", **number, default=0.1, help="of --decoder gaussian; default: 0.1")
+    add("--latent", type=positive, default=LATENT, help=f"dimensions of z; default: {LATENT}")
+    add("--beta", **number, default=1.0, help="weight of the KL; default: 1")
+    add("--warm-up", **number, default=0.0, help="epochs in which that weight grows; default: 0")
+    add("--free-bits", **number, default=0.0, help="nats free in each dimension; default: 0")
+    add("--compare", action="store_true", help="train with each term of the loss alone, too")
+    return options
 
 
 def main(argv: list[str] | None = None) -> None:
-    defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
-    args = parser("vae", __doc__, list(EPOCHS), defaults).parse_args(argv)
+    args = options().parse_args(argv)
     images = load_images(args.data)
-    run = Run(args.out, {"data": args.data, "seed": args.seed}, args.resume)
+    given = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "epochs")}
+    run = Run(args.out, {"demo": "vae"} | given, args.resume)
     epochs = args.epochs or EPOCHS[args.data]
 
     rng = tg.random.default_rng(args.seed)
-    model = VAE(images.train.shape[1], rng)
-    optimiser = optim.Adam(model.parameters(), lr=LEARNING_RATE)
-    test = binarise(images.test, np.random.default_rng(TEST_SEED))
+    weights = {"ELBO": (1.0, args.beta)}
+    if args.compare:
+        weights |= {"reconstruction only": (1.0, 0.0), "KL only": (0.0, args.beta)}
+    students = {
+        name: Student(
+            new_model(images.train.shape[1], args.latent, new_pixels(args.decoder, args.sigma), rng), *both
+        )
+        for name, both in weights.items()
+    }  # fmt: skip
+    model, levels = students["ELBO"].model, LEVELS[args.data]
+    fixed = tg.random.default_rng(TEST_SEED)
+    test = model.pixels.draw(images.test, levels, fixed).numpy()
+    steps = -(-len(images.train) // BATCH)
 
     seconds: list[float] = []  # of training, for each epoch of this process
-    for epoch in run.rounds(epochs, "epoch", model=model, optimiser=optimiser, rng=rng):
+    for epoch in run.rounds(epochs, "epoch", rng=rng, **students):
         began, totals = time.perf_counter(), np.zeros(2)
-        for pixels in batches(images.train, BATCH, rng):
-            x = rng.bernoulli(pixels)
-            reconstruction, kl = model.negative_elbo(x, rng.normal((len(x), LATENT)))
-            loss = reconstruction + kl
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            totals += len(x) * np.array([reconstruction.item(), kl.item()])
+        for step, grey in enumerate(batches(images.train, BATCH, rng)):
+            grown = 1.0 if not args.warm_up else min(1.0, (epoch + step / steps) / args.warm_up)
+            x = model.pixels.draw(grey, levels, rng)
+            for student in students.values():
+                reconstruction_weight, kl_weight = student.weights
+                surprise, mean, log_var = student.model.terms(x, rng.normal((len(x), args.latent)))
+                reconstruction = surprise.mean()
+                if args.free_bits:
+                    kl = tg.maximum(kl_by_dimension(mean, log_var), args.free_bits).sum()
+                else:
+                    kl = tg.gaussian_kl(mean, log_var).mean()
+                loss = reconstruction_weight * reconstruction + grown * kl_weight * kl
+                student.optimiser.zero_grad()
+                loss.backward()
+                student.optimiser.step()
+                if student.model is model:
+                    totals += len(x) * np.array([reconstruction.item(), kl.item()])
         seconds.append(time.perf_counter() - began)
         train_reconstruction, train_kl = totals / len(images.train)
         test_reconstruction, test_kl = evaluate(model, test)
@@ -132,16 +369,23 @@ def main(argv: list[str] | None = None) -> None:
             train_reconstruction=train_reconstruction,
             train_kl=train_kl,
             test_reconstruction=test_reconstruction,
-            test_kl=test_kl,
+            test_kl=test_kl.sum(),
         )
 
-    draw(model, run, images.test[:10], images.shape, args.seed)
-    reconstruction, kl = evaluate(model, test)
-    steps = -(-len(images.train) // BATCH)
+    draw(model, run, images, test, args.seed)
+    panels = {
+        "Reconstruction": {"train": "train_reconstruction", "test": "test_reconstruction"},
+        "KL to the prior": {"train": "train_kl", "test": "test_kl"},
+    }
+    viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch")
+    if args.latent == 2:
+        draw_codes(students, run, images, test)
+    train = model.pixels.draw(images.train, levels, tg.random.default_rng(TEST_SEED)).numpy()
+    figures = {name: judge(student.model, images, train, test) for name, student in students.items()}  # fmt: skip
+    ours = figures.pop("ELBO")
     run.finish(
-        neg_elbo_test=reconstruction + kl,
-        reconstruction_test=reconstruction,
-        kl_test=kl,
+        **ours,
+        **({"compared": figures} if figures else {}),
         epochs=epochs,
         step_ms=1e3 * statistics.median(seconds) / steps if seconds else None,
     )

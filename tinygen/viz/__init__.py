@@ -8,12 +8,13 @@ choose, no figure left behind in a global list.
 from tinygen.viz.curves import curves
 from tinygen.viz.density import density_map
 from tinygen.viz.games import line_game, plane_game
-from tinygen.viz.images import image_grid, image_rows
+from tinygen.viz.images import image_film, image_grid, image_rows
 from tinygen.viz.scatter import scatter
 
 __all__ = [
     "curves",
     "density_map",
+    "image_film",
     "image_grid",
     "image_rows",
     "line_game",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinygen.viz.style import DPI, figure
+from tinygen.viz.style import DPI, figure, write_gif
 
 if TYPE_CHECKING:
     from matplotlib.text import Text
@@ -64,6 +64,23 @@ def image_rows(
         raise ValueError("there is no row of images to draw")
     tiles = [_tiles(images, shape, f"row {label!r}") for label, images in rows.items()]
     _draw(tiles, list(rows), path, title)
+
+
+def image_film(
+    images: np.ndarray, shape: tuple[int, ...], path: str | Path, *, milliseconds: int = 60
+) -> None:
+    """Show images (n, ...) one after the other, as an animation (GIF) at `path`, each for so long.
+
+    shape, errors: as in `image_grid`.
+    """
+    tiles = _tiles(images, shape, "images")
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install tinygen[demos]") from error
+    zoom = math.ceil(2 * TILE / max(tiles.shape[1:3]))
+    large = (255 * tiles + 0.5).astype(np.uint8).repeat(zoom, 1).repeat(zoom, 2)
+    write_gif([Image.fromarray(tile) for tile in large], path, milliseconds)
 
 
 def _tiles(images: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:

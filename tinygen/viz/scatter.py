@@ -17,11 +17,13 @@ def scatter(
     *,
     columns: int | None = None,
     labels: Mapping[str, np.ndarray] | None = None,
+    size: float = 2.6,
 ) -> None:
     """Draw each entry, points (n, 2), as a panel with its key as title, as a PNG at `path`.
 
     Panels show what the first one spans, and a tenth more; with labels, each what it spans itself.
     columns: all in one row if not given. labels: for each panel, an integer for each point, that gives it a colour.
+    size: of a panel, in inches.
     Raises ValueError if there is no panel, points are not (n, 2), or labels do not match them;
     ImportError without matplotlib.
     """
@@ -35,7 +37,7 @@ def scatter(
     rows = math.ceil(len(panels) / columns)
     first = next(iter(panels.values()))
     with figure(path) as drawing:
-        drawing.set_size_inches(2.6 * columns, 2.8 * rows)
+        drawing.set_size_inches(size * columns, (size + 0.2) * rows)
         drawing.set_layout_engine("constrained")
         axes = drawing.subplots(rows, columns, squeeze=False).ravel()
         for axis in axes[len(panels) :]:
@@ -49,5 +51,8 @@ def scatter(
             middle, half = (span.max(0) + span.min(0)) / 2, 0.6 * np.ptp(span, axis=0).max()
             low, high = middle - half, middle + half
             axis.set(title=name, aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-            axis.set(xticks=[], yticks=[])
+            if labels:
+                axis.locator_params(nbins=5)
+            else:
+                axis.set(xticks=[], yticks=[])
             axis.grid(False)

@@ -10,6 +10,7 @@ from tinygen.io import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
 DPI = 150
 FILM_DPI = 80  # a film has many pictures
@@ -91,17 +92,20 @@ def film(
         return
     pictures = []
     with _style() as new_figure:
-        from PIL import Image  # comes with matplotlib
+        from PIL import Image as image  # comes with matplotlib
 
         for frame in frames:
             drawing = new_figure(dpi=FILM_DPI, figsize=size, layout="constrained")
             draw(drawing, frame)
             png = io.BytesIO()
             drawing.savefig(png, format="png", dpi=FILM_DPI)
-            pictures.append(Image.open(png).convert("P", palette=Image.Palette.ADAPTIVE))
+            pictures.append(image.open(png).convert("P", palette=image.Palette.ADAPTIVE))
+    write_gif(pictures, path, [milliseconds] * (len(pictures) - 1) + [2000])
+
+
+def write_gif(pictures: Sequence["Image"], path: str | Path, milliseconds: int | list[int]) -> None:
+    """An animation that starts again when it has ended; each picture is shown for so long."""
     gif = io.BytesIO()
-    durations = [milliseconds] * (len(pictures) - 1) + [2000]
-    pictures[0].save(
-        gif, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0
-    )
+    first, *others = pictures
+    first.save(gif, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
     write_atomically(path, gif.getvalue())

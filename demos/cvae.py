@@ -1,0 +1,133 @@
+"""A conditional VAE (Sohn et al., 2015): the label is given to encoder and decoder.
+
+    z ~ N(0, I),    x ~ p(x|y, z),    q(z|x, y),
+
+    log p(x|y) >= E_q log p(x|y, z) - KL(q(z|x, y) || N(0, I)).
+
+The label comes as ten numbers of which one is 1, beside the pixels and beside the code. As it is known,
+the code need not say it: what is left for z is style, the same for all digits, and the bound is
+better by what the label told. A model without labels is trained side by side, on the same batches with the
+same noise, so that the difference is the label's.
+"""
+
+import numpy as np
+
+import tinygen as tg
+from demos import vae
+from demos.common import Run, load_images, parser, start, unseen
+from demos.judge import CLASSES, Judge
+from tinygen import viz
+from tinygen.data import batches
+
+EPOCHS = {"digits": 300, "mnist": 20}
+SHOWN = 3  # the label of a model that is shown without one
+
+
+def one_hot(labels: np.ndarray) -> np.ndarray:
+    return np.eye(CLASSES, dtype=np.float32)[labels]
+
+
+def new_model(pixels: int, told: int, rng: tg.random.Generator) -> vae.VAE:
+    return vae.new_model(pixels, vae.LATENT, vae.Bernoulli(), rng, told)
+
+
+class Told:
+    """The model with one label for all images, as one without labels."""
+
+    def __init__(self, model: vae.VAE, label: int):
+        self.model, self.latent = model, model.latent
+        self.y = tg.tensor(one_hot(np.array([label])))
+
+    def code(self, x: tg.Tensor) -> tg.Tensor:
+        return self.model.code(x, self.y)
+
+    def decode(self, z: tg.Tensor) -> tg.Tensor:
+        return self.model.decode(z, self.y)
+
+
+def rebuild(settings: dict, pixels: int, parts: dict) -> Told:
+    """The model of a checkpoint."""
+    model = new_model(pixels, CLASSES, tg.random.default_rng(0))
+    model.load_state_dict(parts["conditional"]["model"])
+    return Told(model, SHOWN)
+
+
+def draw(model: vae.VAE, images: np.ndarray, run: Run, shape: tuple[int, int]) -> None:
+    z = tg.tensor(np.tile(unseen(2).standard_normal((10, vae.LATENT), np.float32), (CLASSES, 1)))
+    y = np.repeat(np.arange(CLASSES), 10)
+    with tg.no_grad():
+        drawn = model.decode(z, tg.tensor(one_hot(y))).numpy()
+        # The style of one image, as any digit: its code, with other labels.
+        threes = images[:5]
+        styles = model.code(tg.tensor(threes), tg.tensor(one_hot(np.full(5, SHOWN))))
+        rows = {}
+        for i, image in enumerate(threes):
+            code = tg.broadcast_to(styles[i : i + 1], (CLASSES, vae.LATENT))
+            as_any = model.decode(code, tg.tensor(one_hot(np.arange(CLASSES)))).numpy()
+            rows[f"{i + 1}"] = np.concatenate([image[None], as_any])
+    title = "One code for each column, one label for each row"
+    viz.image_grid(drawn, shape, run.out / "samples.png", columns=10, title=title)
+    title = f"An unseen {SHOWN}, and its style as 0 to 9"
+    viz.image_rows(rows, shape, run.out / "styles.png", title=title)
+
+
+def main(argv: list[str] | None = None) -> None:
+    defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
+    args = parser("cvae", __doc__, list(EPOCHS), defaults).parse_args(argv)
+    images, epochs = load_images(args.data), args.epochs or EPOCHS[args.data]
+    judge = Judge(args.data, images, args.out)
+    settings = {"demo": "cvae", "data": args.data, "seed": args.seed, "judge": judge.identity}
+    run = Run(args.out, settings, args.resume)
+
+    rng = tg.random.default_rng(args.seed)
+    pixels = images.train.shape[1]
+    told = {"conditional": CLASSES, "unconditional": 0}
+    students = {name: vae.Student(new_model(pixels, n, rng), 1.0, 1.0) for name, n in told.items()}
+    test = tg.random.default_rng(vae.TEST_SEED).bernoulli(images.test).numpy()
+    test_y = {"conditional": one_hot(images.test_labels), "unconditional": None}
+
+    for epoch in run.rounds(epochs, "epoch", rng=rng, **students):
+        for grey, labels in batches((images.train, images.train_labels), vae.BATCH, rng):
+            x, eps = rng.bernoulli(grey), rng.normal((len(grey), vae.LATENT))
+            for name, student in students.items():
+                y = tg.tensor(one_hot(labels)) if told[name] else None
+                surprise, mean, log_var = student.model.terms(x, eps, y)
+                loss = surprise.mean() + tg.gaussian_kl(mean, log_var).mean()
+                student.optimiser.zero_grad()
+                loss.backward()
+                student.optimiser.step()
+        line = {}
+        for name, student in students.items():
+            surprise, kl = vae.evaluate(student.model, test, test_y[name])
+            line[name] = surprise + kl.sum()
+        run.log(epoch=epoch + 1, **line)
+
+    model = students["conditional"].model
+    draw(model, images.test[images.test_labels == SHOWN], run, images.shape)
+    panels = {"-ELBO, unseen images": {"with the label": "conditional", "without": "unconditional"}}
+    viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch")
+    rng = unseen(1)
+    z = rng.standard_normal((judge.count, vae.LATENT), np.float32)
+    asked = rng.integers(CLASSES, size=judge.count)
+    with tg.no_grad():
+        samples = model.decode(tg.tensor(z), tg.tensor(one_hot(asked))).numpy()
+    figures = {}
+    for name, student in students.items():
+        surprise, kl = vae.evaluate(student.model, test, test_y[name])
+        figures[name] = {
+            "neg_elbo_test": surprise + float(kl.sum()),
+            "reconstruction_test": surprise,
+            "kl_test": float(kl.sum()),
+        }
+    run.finish(
+        **judge(samples, asked),
+        **figures,
+        real=judge(judge.fresh, judge.fresh_labels),
+        judge=judge.identity,
+        epochs=epochs,
+        seconds=run.seconds(epochs),
+    )
+
+
+if __name__ == "__main__":
+    start(main)

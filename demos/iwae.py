@@ -1,0 +1,134 @@
+"""Importance-weighted autoencoders (Burda et al., 2016): a tighter bound from several codes at once.
+
+The ELBO of `demos/vae.py` (read it first) explains x by one code at a time and pays for each that
+explains it badly. With k codes z_1, ..., z_k ~ q(z|x) and their weights
+
+    w_i = p(x, z_i) / q(z_i|x),       L_k = E log (1/k) sum_i w_i,
+
+L_1 is the ELBO, and by Jensen's inequality L_1 <= L_2 <= ... <= log p(x): a mean of k weights varies
+less than one. The gradient is that of the sum, so a code counts as much as its share of it: one good guess in k
+is enough, the encoder may spread out more, and more dimensions of z stay in use.
+
+Networks and schedule are the paper's: pixels - 200 - 200 - 50 and back with tanh, batches of 20, and
+stages i = 0, 1, ... of 3^i epochs at the rate 1e-3 * 10^(-i/7); eight of them are the paper's 3,280 epochs.
+The output's bias starts at the logit of the mean image. Pixels are black or white, tossed anew in each epoch,
+for the test images once. Their log-likelihood is that of 5,000 codes each.
+"""
+
+import math
+
+import numpy as np
+from tqdm import tqdm
+
+import tinygen as tg
+from demos import vae
+from demos.common import Run, load_images, parser, positive, start
+from tinygen import metrics, nn, optim, viz
+from tinygen.data import batches
+
+STAGES = {"digits": 5, "mnist": 4}
+HIDDEN, LATENT, BATCH, ADAM_EPS = 200, 50, 20, 1e-4
+SAMPLES = 5000  # codes for each test image, at the end
+WATCHED = 500  # test images whose bound is logged
+
+
+def new_model(pixels: int, rng: tg.random.Generator) -> vae.VAE:
+    def network(*sizes: int) -> nn.Sequential:
+        n_in, hidden, n_out = sizes
+        return nn.Sequential(
+            nn.Linear(n_in, hidden, activation="tanh", rng=rng),
+            nn.Linear(hidden, hidden, activation="tanh", rng=rng),
+            nn.Linear(hidden, n_out, rng=rng),
+        )
+
+    encoder, decoder = network(pixels, HIDDEN, 2 * LATENT), network(LATENT, HIDDEN, pixels)
+    return vae.VAE(encoder, decoder, LATENT, vae.Bernoulli())
+
+
+def rebuild(settings: dict, pixels: int, parts: dict) -> vae.VAE:
+    """The model of a checkpoint."""
+    model = new_model(pixels, tg.random.default_rng(0))
+    model.load_state_dict(parts["model"])
+    return model
+
+
+def bound(model: vae.VAE, x: tg.Tensor, k: int, rng: tg.random.Generator) -> tg.Tensor:
+    """L_k with one draw of k codes for each x, (n,), nats."""
+    log_weights = model.log_weights(x, rng.normal((k, len(x), LATENT)))
+    return tg.logsumexp(log_weights, axis=0) - math.log(k)
+
+
+def rate(epoch: int) -> float:
+    """1e-3 * 10^(-i/7) in stage i, which has 3^i epochs."""
+    i = 0
+    while epoch >= 3**i:
+        epoch -= 3**i
+        i += 1
+    return 1e-3 * 10 ** (-i / 7)
+
+
+def log_likelihood(model: vae.VAE, x: np.ndarray, samples: int) -> np.ndarray:
+    """log p(x) for each row, (n,), by importance sampling."""
+    rng = tg.random.default_rng(vae.TEST_SEED)
+    parts = [x[i : i + 100] for i in range(0, len(x), 100)]
+    return np.concatenate(
+        [
+            vae.log_likelihood(model, part, samples, rng, part=50).values
+            for part in tqdm(parts, unit="part", desc="log-likelihood", disable=None)
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    counts = ", ".join(f"{stages} for {name}" for name, stages in STAGES.items())
+    options = parser("iwae", __doc__, list(STAGES), counts, unit="stage")
+    options.add_argument("-k", type=positive, default=5, help="codes for each image; default: 5")
+    args = options.parse_args(argv)
+    images = load_images(args.data)
+    # Not the number of stages: a longer run goes on where a shorter one ended.
+    settings = {"demo": "iwae", "data": args.data, "seed": args.seed, "k": args.k}
+    run = Run(args.out, settings, args.resume)
+    epochs = sum(3**i for i in range(args.stages or STAGES[args.data]))
+
+    rng = tg.random.default_rng(args.seed)
+    model = new_model(images.train.shape[1], rng)
+    mean = images.train.mean(0).clip(0.001, 0.999)
+    *_, output = model.decoder
+    output.bias.copy_(np.log(mean / (1 - mean)))
+    optimiser = optim.Adam(model.parameters(), eps=ADAM_EPS)
+    fixed = tg.random.default_rng(vae.TEST_SEED)
+    test = fixed.bernoulli(images.test).numpy()
+    watched = tg.tensor(test[:WATCHED])
+
+    for epoch in run.rounds(epochs, "epoch", model=model, optimiser=optimiser, rng=rng):
+        optimiser.lr, total = rate(epoch), 0.0
+        for pixels in batches(images.train, BATCH, rng):
+            loss = -bound(model, rng.bernoulli(pixels), args.k, rng).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            total += len(pixels) * loss.item()
+        with tg.no_grad():
+            seen = (
+                -bound(model, watched, args.k, tg.random.default_rng(vae.TEST_SEED)).mean().item()
+            )
+        run.log(epoch=epoch + 1, train=total / len(images.train), test=seen)
+
+    with tg.no_grad():
+        samples = model.decode(tg.random.default_rng(args.seed).normal((64, LATENT))).numpy()
+    viz.image_grid(samples, images.shape, run.out / "samples.png", columns=8)
+    panels = {f"-L_{args.k}": {"train": "train", f"{len(watched)} test images": "test"}}
+    viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", log_x=True)
+    values = log_likelihood(model, test, SAMPLES)
+    run.finish(
+        nll_test=-float(values.mean()),
+        samples=SAMPLES,
+        k=args.k,
+        active_units=metrics.active_units(vae.codes(model, test)),
+        epochs=epochs,
+        seconds=run.seconds(epochs),  # of training
+    )
+
+
+if __name__ == "__main__":
+    start(main)

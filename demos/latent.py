@@ -1,0 +1,144 @@
+"""What is between the codes? Walks, maps and arithmetic in the latent space of trained models.
+
+An autoencoder packs its codes wherever they fit; a VAE's KL pulls them to one round cloud without holes.
+So of a VAE any z ~ N(0, I) should be an image, and so should all on the way between two. Shown are
+
+    walk        from one unseen image to another: z = (1 - t) a + t b;
+    manifold    of two dimensions: z = Phi^-1(u) for u on an even grid, which gives equal shares
+                of the codes to all tiles (Kingma and Welling, 2014, figure 4);
+    attribute   the mean code of images that have something, less that of those that have not, is
+                a direction that adds it to others (Larsen et al., 2016): here ink;
+    morph       a film through the codes of unseen images, and back to the first.
+
+Models stand side by side: what one does badly is seen beside one that does it well. Of digits, the
+Frechet distance to unseen ones says how good samples are, and what lies half way between two
+unseen images. (An autoencoder has no prior; its samples come from a Gaussian fitted to its codes.)
+
+--models names folders of `demos/vae.py`, `autoencoder.py`, `iwae.py` or `cvae.py`; without, an autoencoder
+and a VAE with codes of two numbers are trained first.
+"""
+
+import itertools
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+
+import tinygen as tg
+from demos import autoencoder, vae
+from demos.common import Run, parser, start, unseen
+from demos.judge import Judge
+from demos.trained import Trained, load_trained
+from tinygen import viz
+
+STOPS, STEPS = 6, 11  # images on a walk, points from one to the next
+SIDE = 15  # tiles of a manifold
+
+
+class Space:
+    """The latent space of one model. Whatever goes in and comes out is an array."""
+
+    def __init__(self, trained: Trained):
+        self.model, self.images, self.settings = trained
+        self.unseen = self.codes(self.images.test)
+        if (
+            self.settings["demo"] == "autoencoder"
+        ):  # knows no prior: that of its codes, as a Gaussian
+            known = self.codes(self.images.train)
+            self.mean, self.root = known.mean(0), np.linalg.cholesky(np.cov(known.T))
+        else:
+            self.mean, self.root = 0.0, np.eye(self.model.latent)
+
+    def codes(self, x: np.ndarray) -> np.ndarray:
+        with tg.no_grad():
+            return self.model.code(tg.tensor(x)).numpy()
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        with tg.no_grad():
+            return self.model.decode(tg.tensor(np.float32(z))).numpy()
+
+    def prior(self, eps: np.ndarray) -> np.ndarray:
+        """Codes that a sample would have, from standard normal numbers (n, latent)."""
+        return self.mean + eps @ self.root.T
+
+    def judge(self, judge: Judge) -> dict[str, float]:
+        """Frechet distance of samples, and of what lies half way between two unseen images."""
+        rng, n = unseen(1), judge.count
+        samples = self.decode(self.prior(rng.standard_normal((n, self.model.latent))))
+        pairs = self.unseen[rng.integers(len(self.unseen), size=(2, n))]
+        return {
+            "samples_frechet": judge.quick(samples)["frechet"],
+            "half_way_frechet": judge.quick(self.decode(pairs.mean(0)))["frechet"],
+        }
+
+
+def walk(stops: np.ndarray) -> np.ndarray:
+    """STEPS points on each straight line from one of `stops` (n, latent) to the next."""
+    t = np.linspace(0, 1, STEPS)[:, None]
+    return np.stack([(1 - t) * a + t * b for a, b in itertools.pairwise(stops)])
+
+
+def draw(name: str, space: Space, out: Path) -> None:
+    shape, images = space.images.shape, space.images
+    stops = unseen(3).permutation(len(images.test))[:STOPS]
+    walks = walk(space.unseen[stops])
+    rows = {f"{i + 1}": space.decode(line) for i, line in enumerate(walks)}
+    title = f"{name}: from one unseen image to the next"
+    viz.image_rows(rows, shape, out / f"{name}_walk.png", title=title)
+    loop = walk(space.unseen[[*stops, stops[0]]]).reshape(-1, space.model.latent)
+    viz.image_film(space.decode(loop), shape, out / f"{name}_morph.gif")
+
+    samples = space.decode(space.prior(unseen(4).standard_normal((64, space.model.latent))))
+    viz.image_grid(samples, shape, out / f"{name}_samples.png", columns=8, title=f"{name}: samples")
+
+    ink = images.train.mean(1).argsort()
+    tenth = len(ink) // 10
+    bold, thin = (space.codes(images.train[some]).mean(0) for some in (ink[-tenth:], ink[:tenth]))
+    rows = {
+        f"{factor:+g} ink" if factor else "as it is": space.decode(space.unseen[stops] + factor * (bold - thin))
+        for factor in (-1, -0.5, 0, 0.5, 1)
+    }
+    viz.image_rows(rows, shape, out / f"{name}_attribute.png", title=f"{name}: more or less ink")
+
+    if space.model.latent == 2:
+        line = [NormalDist().inv_cdf((i + 0.5) / SIDE) for i in range(SIDE)]
+        grid = np.stack(np.meshgrid(line, line[::-1]), axis=-1).reshape(-1, 2)
+        tiles, title = space.decode(space.prior(grid)), f"{name}: equally likely codes"
+        viz.image_grid(tiles, shape, out / f"{name}_manifold.png", columns=SIDE, title=title)
+
+
+def main(argv: list[str] | None = None) -> None:
+    counts = "as many as each demo's"
+    options = parser("latent", __doc__, list(autoencoder.EPOCHS), counts)
+    options.add_argument(
+        "--models", type=Path, nargs="+", metavar="FOLDER", help="of trained models"
+    )
+    args = options.parse_args(argv)
+    folders = args.models
+    if not folders:
+        folders = [args.out / "autoencoder", args.out / "vae"]
+        for demo, folder in zip((autoencoder, vae), folders, strict=True):
+            more = [] if args.epochs is None else ["--epochs", str(args.epochs)]
+            more += ["--resume"] if (folder / "checkpoint.safetensors").exists() else []
+            common = ["--data", args.data, "--latent", "2", "--seed", str(args.seed)]
+            demo.main([*common, "--out", str(folder), *more])
+    spaces = {folder.name: Space(load_trained(folder)) for folder in folders}
+    run = Run(args.out, {"models": [space.settings for space in spaces.values()]}, resume=False)
+    figures = {}
+    for name, space in spaces.items():
+        draw(name, space, run.out)
+        if space.images.test_labels is not None:
+            judge = Judge(space.images.name, space.images, args.out)
+            figures[name] = space.judge(judge) | {"judge": judge.identity}
+    flat = {name: space for name, space in spaces.items() if space.model.latent == 2}
+    if flat:
+        points = {name: space.unseen[:5000] for name, space in flat.items()}
+        labels = {
+            name: space.images.test_labels[:5000] for name, space in flat.items() if name in figures
+        }
+        viz.scatter(points, run.out / "codes.png", labels=labels or None, size=4)
+    run.finish(**figures)
+
+
+if __name__ == "__main__":
+    start(main)

@@ -1,0 +1,140 @@
+"""How likely are unseen images under a trained model? Three estimates of one number.
+
+    log p(x) = log E_p(z) p(x|z) = log E_q(z|x) [p(x, z) / q(z|x)] >= E_q log [p(x, z) / q(z|x)]
+
+The first invites to draw codes from the prior, as `demos/density_network.py` does in training. But of
+all codes hardly any explain a given image: until the sum meets one it is far too low, and with 20
+dimensions it never does. The second draws them where the encoder expects them and corrects for that
+with weights (importance sampling); the third, the ELBO, is what is left of it with one code. With k
+codes it is L_k of `demos/iwae.py`, and by Jensen's inequality
+
+    ELBO = L_1 <= L_5 <= L_50 <= ... <= log p(x),
+
+here even on the very same codes: L_k is taken over groups of k of them. What the weights cannot say is how
+far L_S is from log p(x); their effective number says when to doubt it.
+
+The model is the checkpoint of `demos/vae.py` or `demos/iwae.py` that --model names.
+"""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+
+import tinygen as tg
+from demos import vae
+from demos.common import Run, parser, positive, start
+from demos.trained import load_trained
+from tinygen import metrics, viz
+
+SAMPLES, IMAGES, PART = 5000, 200, 100  # codes for each of so many images, codes at a time
+GROUPS = (1, 5, 50)
+
+
+def weights(model: vae.VAE, x: tg.Tensor, n: int, rng: tg.random.Generator) -> np.ndarray:
+    """log p(x, z) - log q(z|x) for n codes from the encoder, (n, images)."""
+    return model.log_weights(x, rng.normal((n, len(x), model.latent))).numpy()
+
+
+def prior_weights(model: vae.VAE, x: tg.Tensor, n: int, rng: tg.random.Generator) -> np.ndarray:
+    """log p(x|z) for n codes from the prior, (n, images): each code is tried on all images."""
+    h = model.decoder(rng.normal((n, model.latent)))
+    rows = [-model.pixels.surprise(h[i : i + 1], x).numpy() for i in range(n)]
+    return np.stack(rows)
+
+
+class Drawn:
+    """All log-weights so far, (codes, images) for each way to draw them, kept with the run."""
+
+    def __init__(self):
+        self.parts: dict[str, list[np.ndarray]] = {"encoder": [], "prior": []}
+
+    def add(self, encoder: np.ndarray, prior: np.ndarray) -> None:
+        self.parts["encoder"].append(encoder)
+        self.parts["prior"].append(prior)
+
+    def all(self, name: str) -> np.ndarray:
+        return np.concatenate(self.parts[name])
+
+    def estimate(self, name: str) -> metrics.LogLikelihood:
+        return metrics.importance_log_likelihood(self.parts[name])
+
+    def state_dict(self) -> dict:
+        return {name: self.all(name) for name, parts in self.parts.items() if parts}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.parts = {name: [array] for name, array in state.items()}
+
+
+def group_bound(log_weights: np.ndarray, k: int) -> float:
+    """The mean of log (1/k) sum_i w_i over groups of k codes and over images, nats; a last few codes are left out."""
+    groups = len(log_weights) // k
+    grouped = log_weights[: groups * k].astype(np.float64).reshape(groups, k, -1)
+    return float((np.logaddexp.reduce(grouped, axis=1) - math.log(k)).mean())
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parser("likelihood", __doc__, (), f"{SAMPLES // PART}", unit="step")
+    options.add_argument(
+        "--model", type=Path, default=Path("runs/vae"), help="folder of a run; default: runs/vae"
+    )
+    options.add_argument(
+        "--images", type=positive, default=IMAGES, help=f"how many test images; default: {IMAGES}"
+    )
+    args = options.parse_args(argv)
+    if args.model == Path("runs/vae") and not (args.model / "checkpoint.safetensors").exists():
+        print("there is no model in runs/vae yet: training it now")
+        vae.main([])
+    model, images, settings = load_trained(args.model, only=("vae", "iwae"))
+    levels = vae.LEVELS[settings["data"]]
+    test = model.pixels.draw(images.test, levels, tg.random.default_rng(vae.TEST_SEED)).numpy()
+    x = tg.tensor(test[: args.images])
+    steps = args.steps or SAMPLES // PART
+    given = {"model": settings, "images": len(x), "seed": args.seed, "steps": steps}
+    run = Run(args.out, given, args.resume)
+    rng = tg.random.default_rng(args.seed)
+    drawn = Drawn()
+
+    with tg.no_grad():
+        for step in run.rounds(steps, "step", rng=rng, drawn=drawn):
+            drawn.add(weights(model, x, PART, rng), prior_weights(model, x, PART, rng))
+            run.log(codes=(step + 1) * PART, importance=-drawn.estimate("encoder").values.mean())
+
+    encoder, prior = drawn.all("encoder"), drawn.all("prior")
+    lines = []
+    for codes in sorted({int(n) for n in np.geomspace(1, len(encoder), 40)}):
+        lines.append(
+            {
+                "codes": codes,
+                "prior": -group_bound(prior, codes),
+                "encoder": -group_bound(encoder, codes),
+                "elbo": -group_bound(encoder, 1),
+            }
+        )
+    viz.curves(
+        lines, run.out / "estimates.png", x="codes", log_x=True,
+        panels={"-log p(x), unseen images": {
+            "codes from the prior": "prior", "importance sampling": "encoder", "ELBO": "elbo",
+        }},
+    )  # fmt: skip
+    found, blind = drawn.estimate("encoder"), drawn.estimate("prior")
+    bounds = {f"L_{k}": group_bound(encoder, k) for k in GROUPS if k <= len(encoder)}
+    bounds[f"L_{found.samples}"] = float(found.values.mean())
+    ordered = list(bounds.values())
+    run.finish(
+        bounds=bounds,
+        ordered=all(a <= b for a, b in itertools.pairwise(ordered)),
+        prior=float(blind.values.mean()),
+        elbo_gap=float(found.gap.mean()),
+        effective_codes={
+            "encoder": float(np.median(found.effective)),
+            "prior": float(np.median(blind.effective)),
+        },
+        samples=found.samples,
+        images=len(x),
+    )
+
+
+if __name__ == "__main__":
+    start(main)
