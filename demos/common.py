@@ -93,6 +93,13 @@ def not_negative(text: str) -> float:
     return number
 
 
+def above_zero(text: str) -> float:
+    number = not_negative(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return number
+
+
 def unseen(stream: int) -> np.random.Generator:
     """Random numbers that no --seed gives, the same at every call: for what is held out, judged or shown."""
     return np.random.default_rng(np.random.SeedSequence(0, spawn_key=(stream,)))

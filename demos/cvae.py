@@ -16,7 +16,7 @@ import tinygen as tg
 from demos import vae
 from demos.common import Run, load_images, parser, start, unseen
 from demos.judge import CLASSES, Judge
-from tinygen import viz
+from tinygen import nn, viz
 from tinygen.data import batches
 
 EPOCHS = {"digits": 300, "mnist": 20}
@@ -31,7 +31,7 @@ def new_model(pixels: int, told: int, rng: tg.random.Generator) -> vae.VAE:
     return vae.new_model(pixels, vae.LATENT, vae.Bernoulli(), rng, told)
 
 
-class Told:
+class Told(nn.Module):
     """The model with one label for all images, as one without labels."""
 
     def __init__(self, model: vae.VAE, label: int):

@@ -204,17 +204,21 @@ def main(argv: list[str] | None = None) -> None:
     found = judge(model, data.test, JUDGED_CODES)
     lines = samples_needed(tg.random.default_rng(args.seed))
     draw(model, run, data, lines)
-    nll = float(-found.values.mean())
+    nll, figures = float(-found.values.mean()), {}
+    if data.entropy is not None:  # the least that any model can have
+        figures = {"entropy": data.entropy, "gap": nll - data.entropy}
+    # Codes until the estimate is half a nat too low on average; none where MOST are not enough.
+    needed = {
+        d: next((int(line["codes"]) for line in lines if line[d] <= 0.5), None)
+        for d in lines[0]
+        if d != "codes"
+    }
     run.finish(
         nll_test=nll,
-        entropy=data.entropy,  # the least that any model can have
-        gap=None if data.entropy is None else nll - data.entropy,
+        **figures,
         codes=found.samples,
         effective_codes=float(np.median(found.effective)),
-        samples_needed={  # codes until the estimate is half a nat too low, on average
-            f"{d}": next((int(line["codes"]) for line in lines if line[f"{d}"] <= 0.5), None)
-            for d in range(1, DIMS + 1)
-        },
+        samples_needed={d: codes for d, codes in needed.items() if codes},
         steps=rounds * ROUND,
         step_ms=1e3 * float(np.median(seconds)) / ROUND if seconds else None,
     )

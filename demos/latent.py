@@ -54,8 +54,9 @@ class Space:
             return self.model.code(tg.tensor(x)).numpy()
 
     def decode(self, z: np.ndarray) -> np.ndarray:
+        """Images in [0, 1], which a Gaussian's mean may leave."""
         with tg.no_grad():
-            return self.model.decode(tg.tensor(np.float32(z))).numpy()
+            return self.model.decode(tg.tensor(np.float32(z))).numpy().clip(0, 1)
 
     def prior(self, eps: np.ndarray) -> np.ndarray:
         """Codes that a sample would have, from standard normal numbers (n, latent)."""
@@ -95,7 +96,9 @@ def draw(name: str, space: Space, out: Path) -> None:
     tenth = len(ink) // 10
     bold, thin = (space.codes(images.train[some]).mean(0) for some in (ink[-tenth:], ink[:tenth]))
     rows = {
-        f"{factor:+g} ink" if factor else "as it is": space.decode(space.unseen[stops] + factor * (bold - thin))
+        f"{factor:+g} ink" if factor else "as it is": space.decode(
+            space.unseen[stops] + factor * (bold - thin)
+        )
         for factor in (-1, -0.5, 0, 0.5, 1)
     }
     viz.image_rows(rows, shape, out / f"{name}_attribute.png", title=f"{name}: more or less ink")

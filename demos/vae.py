@@ -34,7 +34,7 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import Kept, Run, load_images, not_negative, parser, positive, start
+from demos.common import Kept, Run, above_zero, load_images, not_negative, parser, positive, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images, batches
 
@@ -310,7 +310,13 @@ def options():
         help="what a pixel is; default: bernoulli",
     )  # fmt: skip
     add, number = options.add_argument, {"type": not_negative, "metavar": "X"}
-    add("--sigma", **number, default=0.1, help="of --decoder gaussian; default: 0.1")
+    add(
+        "--sigma",
+        type=above_zero,
+        metavar="X",
+        default=0.1,
+        help="of --decoder gaussian; default: 0.1",
+    )
     add("--latent", type=positive, default=LATENT, help=f"dimensions of z; default: {LATENT}")
     add("--beta", **number, default=1.0, help="weight of the KL; default: 1")
     add("--warm-up", **number, default=0.0, help="epochs in which that weight grows; default: 0")

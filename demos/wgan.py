@@ -31,7 +31,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import tinygen as tg
-from demos.common import Kept, Run, load_images, parser, spread, start, unseen
+from demos.common import Kept, Run, above_zero, load_images, parser, spread, start, unseen
 from demos.judge import Judge
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images
@@ -242,11 +242,12 @@ def main(argv: list[str] | None = None) -> None:
     counts = f"{PLANE.steps} in the plane, {IMAGES.steps} on images"
     options = parser("wgan", __doc__, [*SHAPES, "digits", "mnist"], counts, unit="step", seeds=1)
     options.add_argument(
-        "--clip", type=float, metavar="C", help="clip weights to [-C, C] instead of the penalty"
+        "--clip",
+        type=above_zero,
+        metavar="C",
+        help="clip weights to [-C, C] instead of the penalty",
     )
     args = options.parse_args(argv)
-    if args.clip is not None and not 0 < args.clip < math.inf:
-        options.error(f"--clip must be above 0, not {args.clip}")
     images = args.data in ("digits", "mnist")
     recipe = IMAGES if images else PLANE
     rounds = math.ceil((args.steps or recipe.steps) / ROUND)
