@@ -14,18 +14,18 @@ def tinygen_step(batch: int):
     import numpy as np
 
     import tinygen as tg
-    from demos.vae import LATENT, VAE
+    from demos.vae import LATENT, Bernoulli, new_model
     from tinygen import optim
 
     rng = tg.random.default_rng(0)
-    model = VAE(784, rng)
+    model = new_model(784, LATENT, Bernoulli(), rng)
     optimiser = optim.Adam(model.parameters(), lr=1e-3)
     pixels = np.random.default_rng(0).random((batch, 784), np.float32)
 
     def step() -> None:
         x = rng.bernoulli(pixels)
-        reconstruction, kl = model.negative_elbo(x, rng.normal((batch, LATENT)))
-        loss = reconstruction + kl
+        surprise, mean, log_var = model.terms(x, rng.normal((batch, LATENT)))
+        loss = surprise.mean() + tg.gaussian_kl(mean, log_var).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
