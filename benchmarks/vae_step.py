@@ -2,8 +2,8 @@
 
     python -m benchmarks.vae_step [--batch 128] [--threads 2] [--rounds 50]
 
-A step is everything that the demo's loop does for one batch of real or random digits: flip the
-pixels' coins, draw the noise, forward, backward, optimiser. Both sides start from the same weights.
+A step is what the demo's loop does with a batch, here of random pixels: flip the pixels' coins, draw
+the noise, forward, backward, optimiser. Both sides have networks of the same sizes.
 PyTorch runs its default Adam and Adam(fused=True).
 """
 
@@ -14,7 +14,8 @@ def tinygen_step(batch: int):
     import numpy as np
 
     import tinygen as tg
-    from demos.vae import LATENT, Bernoulli, new_model
+    from demos.pixels import Bernoulli
+    from demos.vae import LATENT, new_model, objective
     from tinygen import optim
 
     rng = tg.random.default_rng(0)
@@ -24,8 +25,7 @@ def tinygen_step(batch: int):
 
     def step() -> None:
         x = rng.bernoulli(pixels)
-        surprise, mean, log_var = model.terms(x, rng.normal((batch, LATENT)))
-        loss = surprise.mean() + tg.gaussian_kl(mean, log_var).mean()
+        loss = objective(*model.terms(x, rng.normal((batch, LATENT))))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -8,17 +8,29 @@ cannot sample from it. What it is good for:
 
     dimensionality reduction    the code stands for the image: the error against PCA's, the codes
                                 as a picture (t-SNE; van der Maaten and Hinton, 2008);
-    denoising (Vincent et al., 2008)    trained on x + noise with x as its target, it must know
-                                what images look like to tell one from the other;
-    anomaly detection           what it was never trained on, it brings back badly: of each digit in
-                                turn no example is shown, and the error ranks unseen images.
+    denoising                   trained on x + noise with x as its target, it must know what images look
+                                like to tell one from the other (Vincent et al., 2010; here the noise
+                                is Gaussian). PCA of the noisy image is the row to beat;
+    anomaly detection           what it was never trained on, it brings back badly: ten more models
+                                each miss one digit, and their error ranks unseen images.
+
+All models are trained side by side; those that miss a digit only for the first half.
 """
 
 import numpy as np
-from tqdm import tqdm
 
 import tinygen as tg
-from demos.common import Kept, Run, load_images, parser, positive, start, unseen
+from demos.common import (
+    Kept,
+    Run,
+    check_finite,
+    in_parts,
+    load_images,
+    parser,
+    positive,
+    start,
+    unseen,
+)
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images, batches
 
@@ -27,7 +39,7 @@ LATENT = {"digits": 8, "mnist": 32}
 HIDDEN, BATCH, LEARNING_RATE = 400, 128, 1e-3
 NOISE = 0.5  # standard deviation
 DRAWN = 2000  # codes in the picture
-ODD_EPOCHS = 0.5  # of the epochs, for each of the ten models that detect anomalies
+ANOMALIES = 0.5  # of the epochs: those in which the models that miss a digit are trained
 
 
 class Autoencoder(nn.Module):
@@ -77,60 +89,40 @@ class Student(Kept):
         return loss.item()
 
 
-def through(model: Autoencoder, x: np.ndarray) -> np.ndarray:
-    with tg.no_grad():
-        return np.concatenate([model(tg.tensor(part)).numpy() for part in batches(x, 1000, None)])
-
-
-def codes(model: Autoencoder, x: np.ndarray) -> np.ndarray:
-    with tg.no_grad():
-        return np.concatenate(
-            [model.code(tg.tensor(part)).numpy() for part in batches(x, 1000, None)]
-        )
-
-
-def anomalies(images: Images, latent: int, epochs: int, seed: int) -> dict[str, float]:
-    """For each digit: the area under the ROC curve, the chance that an unseen one of it, never trained on,
-    has a larger error than an unseen other digit."""
+def anomaly_auroc(model: Autoencoder, images: Images, digit: int) -> float:
+    """The chance that an unseen image of `digit` has a larger error than an unseen one of another digit."""
     from sklearn.metrics import roc_auc_score
 
-    found = {}
-    for digit in tqdm(range(10), unit="digit", desc="anomalies", disable=None):
-        rng = tg.random.default_rng(seed)
-        usual = images.train[images.train_labels != digit]
-        student = Student(usual.shape[1], latent, rng)
-        for _ in range(epochs):
-            for x in batches(usual, BATCH, rng):
-                student.step(tg.tensor(x), tg.tensor(x))
-        error = np.square(images.test - through(student.model, images.test)).sum(1)
-        found[f"{digit}"] = float(roc_auc_score(images.test_labels == digit, error))
-    return found
+    error = np.square(images.test - in_parts(model, images.test)).sum(1)
+    return float(roc_auc_score(images.test_labels == digit, error))
+
+
+def pca(train: np.ndarray, test: np.ndarray, components: int) -> np.ndarray:
+    """Test images through the best linear code, brought back into [0, 1] as the decoder's output is."""
+    return metrics.pca_reconstruction(train, test, components).clip(0, 1)
 
 
 def draw(
     run: Run, images: Images, noisy: np.ndarray, plain: Autoencoder, denoising: Autoencoder
 ) -> None:
-    from sklearn.manifold import TSNE
-
-    few = slice(None, 10)
-    latent = plain.latent
+    few, latent = slice(None, 10), plain.latent
     rows = {
         "original": images.test[few],
-        f"PCA-{latent}": metrics.pca_reconstruction(images.train, images.test[few], latent).clip(
-            0, 1
-        ),
-        "autoencoder": through(plain, images.test[few]),
+        f"PCA-{latent}": pca(images.train, images.test[few], latent),
+        "autoencoder": in_parts(plain, images.test[few]),
         "noisy": noisy[few],
-        "denoised": through(denoising, noisy[few]),
+        "denoised": in_parts(denoising, noisy[few]),
     }
     viz.image_rows(rows, images.shape, run.out / "reconstructions.png", title="Unseen images")
     x, labels = images.test[:DRAWN], images.test_labels[:DRAWN]
-    flat = TSNE(init="pca", random_state=0).fit_transform(codes(plain, x))
-    title = f"t-SNE of {len(x):,} codes"
-    viz.scatter({title: flat}, run.out / "codes.png", labels={title: labels}, size=4.5)
-    panels = {
-        "Squared error, summed over pixels": {"plain": "test_plain", "denoising": "test_denoising"}
-    }
+    flat, title = in_parts(plain.code, x), f"{len(x):,} codes"
+    if latent > 2:
+        from sklearn.manifold import TSNE
+
+        flat, title = TSNE(init="pca", random_state=0).fit_transform(flat), f"t-SNE of {title}"
+    if latent > 1:
+        viz.scatter({title: flat}, run.out / "codes.png", labels={title: labels}, size=4.5)
+    panels = {"Squared error, summed over pixels": {"plain": "plain", "denoising": "denoising"}}
     viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", unit="", log_y=True)
 
 
@@ -143,53 +135,52 @@ def main(argv: list[str] | None = None) -> None:
     args = options.parse_args(argv)
     latent = args.latent or LATENT[args.data]
     images, epochs = load_images(args.data), args.epochs or EPOCHS[args.data]
-    settings = {
-        "demo": "autoencoder",
-        "data": args.data,
-        "seed": args.seed,
-        "latent": latent,
-        "epochs": epochs,
-    }
-    run = Run(args.out, settings, args.resume)
     rng, pixels = tg.random.default_rng(args.seed), images.train.shape[1]
-    students = {name: Student(pixels, latent, rng) for name in ("plain", "denoising")}
-    plain, denoising = (student.model for student in students.values())
+    if latent > pixels:
+        options.error(f"argument --latent: an image has only {pixels} pixels")
+    settings = {"demo": "autoencoder", "data": args.data, "seed": args.seed}
+    run = Run(args.out, settings | {"latent": latent, "epochs": epochs}, args.resume)
+    names = ["plain", "denoising", *(f"without_{digit}" for digit in range(10))]
+    students = {name: Student(pixels, latent, rng) for name in names}
+    plain, denoising = (students[name].model for name in ("plain", "denoising"))
     noisy = images.test + NOISE * unseen(0).standard_normal(images.test.shape, np.float32)
 
     for epoch in run.rounds(epochs, "epoch", rng=rng, **students):
         for student in students.values():
             student.optimiser.lr = LEARNING_RATE * (1 - epoch / epochs)
-        for batch in batches(images.train, BATCH, rng):
+        for batch, labels in batches((images.train, images.train_labels), BATCH, rng):
             x = tg.tensor(batch)
             students["plain"].step(x, x)
             students["denoising"].step(x + NOISE * rng.normal(x.shape), x)
-        test = {"plain": through(plain, images.test), "denoising": through(denoising, noisy)}
-        run.log(
-            epoch=epoch + 1,
-            **{f"test_{k}": np.square(v - images.test).sum(1).mean() for k, v in test.items()},
-        )
+            if epoch < ANOMALIES * epochs:
+                for digit in range(10):
+                    usual = tg.tensor(batch[labels != digit])
+                    students[f"without_{digit}"].step(usual, usual)
+        line = {}
+        for name, model, seen in (("plain", plain, images.test), ("denoising", denoising, noisy)):
+            line[name] = float(np.square(in_parts(model, seen) - images.test).sum(1).mean())
+            check_finite(line[name])
+        run.log(epoch=epoch + 1, **line)
 
-    linear = metrics.pca_reconstruction(images.train, images.test, latent)
-    mse, pca = (
-        metrics.reconstruction_error(images.test, x) for x in (through(plain, images.test), linear)
-    )
-    noise = metrics.reconstruction_error(images.test, noisy)
-    denoised = metrics.reconstruction_error(images.test, through(denoising, noisy))
-    auroc = anomalies(images, latent, max(1, round(ODD_EPOCHS * epochs)), args.seed)
+    errors = {
+        "mse": in_parts(plain, images.test),
+        "pca_mse": pca(images.train, images.test, latent),
+        "noisy_mse": noisy,
+        "denoised_mse": in_parts(denoising, noisy),
+        "denoised_pca_mse": pca(images.train, noisy, latent),
+    }
+    errors = {name: metrics.reconstruction_error(images.test, x) for name, x in errors.items()}
+    auroc = {f"{d}": anomaly_auroc(students[f"without_{d}"].model, images, d) for d in range(10)}
     draw(run, images, noisy, plain, denoising)
     known, labels = images.train[:10_000], images.train_labels[:10_000]
+    codes = (in_parts(plain.code, x) for x in (known, images.test))
     run.finish(
-        mse=mse,
-        pca_mse=pca,
-        mse_to_pca=mse / pca,
-        noisy_mse=noise,
-        denoised_mse=denoised,
-        denoised_to_noisy=denoised / noise,
+        **errors,
+        mse_to_pca=errors["mse"] / errors["pca_mse"],
+        denoised_to_noisy=errors["denoised_mse"] / errors["noisy_mse"],
         anomaly_auroc=auroc,
         anomaly_auroc_mean=float(np.mean(list(auroc.values()))),
-        knn_accuracy=metrics.knn_accuracy(
-            codes(plain, known), labels, codes(plain, images.test), images.test_labels
-        ),
+        knn_accuracy=metrics.knn_accuracy(next(codes), labels, next(codes), images.test_labels),
         epochs=epochs,
         seconds=run.seconds(epochs),
     )

@@ -9,6 +9,7 @@ one that was never stopped.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import signal
@@ -21,8 +22,9 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
+import tinygen as tg
 from tinygen import data
-from tinygen.data import Images
+from tinygen.data import Images, batches
 from tinygen.io import load, save, write_atomically
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
@@ -103,6 +105,33 @@ def above_zero(text: str) -> float:
 def unseen(stream: int) -> np.random.Generator:
     """Random numbers that no --seed gives, the same at every call: for what is held out, judged or shown."""
     return np.random.default_rng(np.random.SeedSequence(0, spawn_key=(stream,)))
+
+
+def unseen_tensors(stream: int) -> tg.random.Generator:
+    """The same, for tensors."""
+    rng = tg.random.default_rng(0)
+    rng.numpy = unseen(stream)
+    return rng
+
+
+def in_parts(f: Callable[[tg.Tensor], tg.Tensor], x: np.ndarray) -> np.ndarray:
+    """f(x), a thousand rows at a time and without a graph."""
+    with tg.no_grad():
+        return np.concatenate([f(tg.tensor(part)).numpy() for part in batches(x, 1000, None)])
+
+
+def check_finite(loss: float) -> None:
+    """Exit if training has diverged."""
+    if not math.isfinite(loss):
+        sys.exit(f"training diverged: the loss is {loss}; try other options or another --seed")
+
+
+def digest(state: Mapping[str, np.ndarray]) -> str:
+    """A short name of these weights."""
+    found = hashlib.sha256()
+    for key, array in sorted(state.items()):
+        found.update(key.encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()[:12]
 
 
 def spread(results: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -6,13 +6,14 @@ explains it badly. With k codes z_1, ..., z_k ~ q(z|x) and their weights
     w_i = p(x, z_i) / q(z_i|x),       L_k = E log (1/k) sum_i w_i,
 
 L_1 is the ELBO, and by Jensen's inequality L_1 <= L_2 <= ... <= log p(x): a mean of k weights varies
-less than one. The gradient is that of the sum, so a code counts as much as its share of it: one good guess in k
-is enough, the encoder may spread out more, and more dimensions of z stay in use.
+less than one. The gradient is that of the sum, so a code counts as much as its share of it: one good
+guess in k is enough, the encoder may spread out more, and more dimensions of z stay in use.
 
-Networks and schedule are the paper's: pixels - 200 - 200 - 50 and back with tanh, batches of 20, and
-stages i = 0, 1, ... of 3^i epochs at the rate 1e-3 * 10^(-i/7); eight of them are the paper's 3,280 epochs.
-The output's bias starts at the logit of the mean image. Pixels are black or white, tossed anew in each epoch,
-for the test images once. Their log-likelihood is that of 5,000 codes each.
+Networks and schedule are the paper's: pixels - 200 - 200 - 50 and back with tanh, first weights after
+Glorot and Bengio (2010), batches of 20, and stages i = 0, 1, ... of 3^i epochs at the rate
+1e-3 * 10^(-i/7); eight of them are the paper's 3,280 epochs. The output's bias starts at the logit of
+the mean image. Pixels are black or white, tossed anew in each epoch, for the test images once. Their
+log-likelihood is that of 5,000 codes each.
 """
 
 import math
@@ -22,7 +23,17 @@ from tqdm import tqdm
 
 import tinygen as tg
 from demos import vae
-from demos.common import Run, load_images, parser, positive, start
+from demos.common import (
+    Run,
+    check_finite,
+    in_parts,
+    load_images,
+    parser,
+    positive,
+    start,
+    unseen_tensors,
+)
+from demos.pixels import Bernoulli
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import batches
 
@@ -35,14 +46,18 @@ WATCHED = 500  # test images whose bound is logged
 def new_model(pixels: int, rng: tg.random.Generator) -> vae.VAE:
     def network(*sizes: int) -> nn.Sequential:
         n_in, hidden, n_out = sizes
-        return nn.Sequential(
+        layers = [
             nn.Linear(n_in, hidden, activation="tanh", rng=rng),
             nn.Linear(hidden, hidden, activation="tanh", rng=rng),
             nn.Linear(hidden, n_out, rng=rng),
-        )
+        ]
+        for layer in layers:
+            layer.weight.copy_(nn.init.xavier_uniform(layer.weight.shape, rng=rng))
+            layer.bias.copy_(np.zeros(layer.bias.shape))
+        return nn.Sequential(*layers)
 
     encoder, decoder = network(pixels, HIDDEN, 2 * LATENT), network(LATENT, HIDDEN, pixels)
-    return vae.VAE(encoder, decoder, LATENT, vae.Bernoulli())
+    return vae.VAE(encoder, decoder, LATENT, Bernoulli())
 
 
 def rebuild(settings: dict, pixels: int, parts: dict) -> vae.VAE:
@@ -108,6 +123,7 @@ def main(argv: list[str] | None = None) -> None:
             loss.backward()
             optimiser.step()
             total += len(pixels) * loss.item()
+        check_finite(total)
         with tg.no_grad():
             seen = (
                 -bound(model, watched, args.k, tg.random.default_rng(vae.TEST_SEED)).mean().item()
@@ -115,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
         run.log(epoch=epoch + 1, train=total / len(images.train), test=seen)
 
     with tg.no_grad():
-        samples = model.decode(tg.random.default_rng(args.seed).normal((64, LATENT))).numpy()
+        samples = model.decode(unseen_tensors(2).normal((64, LATENT))).numpy()
     viz.image_grid(samples, images.shape, run.out / "samples.png", columns=8)
     panels = {f"-L_{args.k}": {"train": "train", f"{len(watched)} test images": "test"}}
     viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", log_x=True)
@@ -124,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
         nll_test=-float(values.mean()),
         samples=SAMPLES,
         k=args.k,
-        active_units=metrics.active_units(vae.codes(model, test)),
+        active_units=metrics.active_units(in_parts(model.code, test)),
         epochs=epochs,
         seconds=run.seconds(epochs),  # of training
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from demos.common import unseen
+from demos.common import digest, unseen
 from tinygen import metrics
 from tinygen.data import Images
 from tinygen.metrics import Classifier
@@ -45,10 +44,7 @@ class Judge:
 
     def __init__(self, name: str, images: Images, out: Path):
         self.classifier = load_classifier(name, out)
-        digest = hashlib.sha256()
-        for key, array in sorted(self.classifier.state_dict().items()):
-            digest.update(key.encode() + np.ascontiguousarray(array).tobytes())
-        self.identity = digest.hexdigest()[:12]
+        self.identity = digest(self.classifier.state_dict())
         self.count = min(len(images.test) // 2, MOST)
         order = unseen(0).permutation(len(images.test))
         reference, fresh = order[: self.count], order[self.count : 2 * self.count]

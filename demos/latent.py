@@ -14,22 +14,24 @@ Models stand side by side: what one does badly is seen beside one that does it w
 Frechet distance to unseen ones says how good samples are, and what lies half way between two
 unseen images. (An autoencoder has no prior; its samples come from a Gaussian fitted to its codes.)
 
---models names folders of `demos/vae.py`, `autoencoder.py`, `iwae.py` or `cvae.py`; without, an autoencoder
-and a VAE with codes of two numbers are trained first.
+--models names folders of `demos/vae.py`, `autoencoder.py`, `iwae.py` or `cvae.py` (of which only one
+label is shown); without, an autoencoder and a VAE with codes of two numbers are trained first, or taken
+from the last time. Images are encoded as they are, grey.
 """
 
+import dataclasses
 import itertools
 from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
-import tinygen as tg
 from demos import autoencoder, vae
-from demos.common import Run, parser, start, unseen
+from demos.common import Run, in_parts, parser, start, unseen
 from demos.judge import Judge
 from demos.trained import Trained, load_trained
 from tinygen import viz
+from tinygen.data import Images
 
 STOPS, STEPS = 6, 11  # images on a walk, points from one to the next
 SIDE = 15  # tiles of a manifold
@@ -39,38 +41,50 @@ class Space:
     """The latent space of one model. Whatever goes in and comes out is an array."""
 
     def __init__(self, trained: Trained):
-        self.model, self.images, self.settings = trained
+        self.model, self.images, self.settings, _ = trained
+        if (label := getattr(self.model, "label", None)) is not None:
+            self.images = only(self.images, label)
         self.unseen = self.codes(self.images.test)
+        self.mean, self.root = 0.0, np.eye(self.model.latent)
         if (
             self.settings["demo"] == "autoencoder"
         ):  # knows no prior: that of its codes, as a Gaussian
             known = self.codes(self.images.train)
-            self.mean, self.root = known.mean(0), np.linalg.cholesky(np.cov(known.T))
-        else:
-            self.mean, self.root = 0.0, np.eye(self.model.latent)
+            covariance = np.atleast_2d(np.cov(known.T)) + 1e-12 * np.eye(self.model.latent)
+            self.mean, self.root = known.mean(0), np.linalg.cholesky(covariance)
 
     def codes(self, x: np.ndarray) -> np.ndarray:
-        with tg.no_grad():
-            return self.model.code(tg.tensor(x)).numpy()
+        return in_parts(self.model.code, x)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Images in [0, 1], which a Gaussian's mean may leave."""
-        with tg.no_grad():
-            return self.model.decode(tg.tensor(np.float32(z))).numpy().clip(0, 1)
+        return in_parts(self.model.decode, np.float32(z)).clip(0, 1)
 
     def prior(self, eps: np.ndarray) -> np.ndarray:
         """Codes that a sample would have, from standard normal numbers (n, latent)."""
         return self.mean + eps @ self.root.T
 
-    def judge(self, judge: Judge) -> dict[str, float]:
-        """Frechet distance of samples, and of what lies half way between two unseen images."""
-        rng, n = unseen(1), judge.count
+    def judge(self, out: Path) -> dict:
+        """Frechet distance to unseen images, of samples, of points half way between others, and of these others."""
+        judge, rng = Judge(self.images.name, self.images, out), unseen(1)
+        n, codes = judge.count, self.codes(judge.fresh)
         samples = self.decode(self.prior(rng.standard_normal((n, self.model.latent))))
-        pairs = self.unseen[rng.integers(len(self.unseen), size=(2, n))]
+        half_way = self.decode(codes[rng.integers(n, size=(2, n))].mean(0))
         return {
             "samples_frechet": judge.quick(samples)["frechet"],
-            "half_way_frechet": judge.quick(self.decode(pairs.mean(0)))["frechet"],
+            "half_way_frechet": judge.quick(half_way)["frechet"],
+            "real_frechet": judge.quick(judge.fresh)["frechet"],
+            "judge": judge.identity,
         }
+
+
+def only(images: Images, label: int) -> Images:
+    """The images with this label."""
+    train, test = images.train_labels == label, images.test_labels == label
+    return dataclasses.replace(
+        images, train=images.train[train], train_labels=images.train_labels[train],
+        test=images.test[test], test_labels=images.test_labels[test],
+    )  # fmt: skip
 
 
 def walk(stops: np.ndarray) -> np.ndarray:
@@ -111,35 +125,37 @@ def draw(name: str, space: Space, out: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    counts = "as many as each demo's"
+    counts = "each demo's own"
     options = parser("latent", __doc__, list(autoencoder.EPOCHS), counts)
     options.add_argument(
-        "--models", type=Path, nargs="+", metavar="FOLDER", help="of trained models"
-    )
+        "--models", type=Path, nargs="+", metavar="FOLDER",
+        help="of trained models; --data, --seed and --epochs are for those that are trained here",
+    )  # fmt: skip
     args = options.parse_args(argv)
     folders = args.models
     if not folders:
-        folders = [args.out / "autoencoder", args.out / "vae"]
+        what = f"{args.data}_seed_{args.seed}" + (f"_epochs_{args.epochs}" if args.epochs else "")
+        folders = [args.out / what / "autoencoder", args.out / what / "vae"]
         for demo, folder in zip((autoencoder, vae), folders, strict=True):
-            more = [] if args.epochs is None else ["--epochs", str(args.epochs)]
-            more += ["--resume"] if (folder / "checkpoint.safetensors").exists() else []
-            common = ["--data", args.data, "--latent", "2", "--seed", str(args.seed)]
-            demo.main([*common, "--out", str(folder), *more])
+            if not (folder / "metrics.json").exists():  # which is written last
+                more = ["--epochs", str(args.epochs)] if args.epochs else []
+                more += ["--data", args.data, "--latent", "2", "--seed", str(args.seed)]
+                demo.main([*more, "--out", str(folder), "--resume"])
+    if len({folder.name for folder in folders}) < len(folders):
+        options.error(
+            "argument --models: two folders have the same name, and so would their pictures"
+        )
     spaces = {folder.name: Space(load_trained(folder)) for folder in folders}
     run = Run(args.out, {"models": [space.settings for space in spaces.values()]}, resume=False)
-    figures = {}
+    figures: dict[str, dict] = {}
     for name, space in spaces.items():
         draw(name, space, run.out)
-        if space.images.test_labels is not None:
-            judge = Judge(space.images.name, space.images, args.out)
-            figures[name] = space.judge(judge) | {"judge": judge.identity}
+        figures[name] = {} if space.images.test_labels is None else space.judge(args.out)
     flat = {name: space for name, space in spaces.items() if space.model.latent == 2}
     if flat:
         points = {name: space.unseen[:5000] for name, space in flat.items()}
-        labels = {
-            name: space.images.test_labels[:5000] for name, space in flat.items() if name in figures
-        }
-        viz.scatter(points, run.out / "codes.png", labels=labels or None, size=4)
+        labels = {name: flat[name].images.test_labels[:5000] for name in flat if figures[name]}
+        viz.scatter(points, run.out / "codes.png", labels=labels, size=4, one_span=False)
     run.finish(**figures)
 
 

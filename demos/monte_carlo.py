@@ -41,7 +41,7 @@ PAIRS: dict[str, tuple[Distribution, Distribution]] = {
         MultivariateNormal([0.5, 0.0], covariance=[[1.0, 0.0], [0.0, 1.0]]),
     ),
     "bernoulli": (Bernoulli(0.3), Bernoulli(0.6)),
-    "categorical": (Categorical([0.5, 0.3, 0.15, 0.05]), Categorical([0.25] * 4)),
+    "categorical": (Categorical([0.5, 0.3, 0.15, 0.05]), Categorical([0.1, 0.2, 0.3, 0.4])),
 }
 STEPS = 18  # n = 2, 4, ..., 2^18
 REPEATS = 100
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     args = options.parse_args(argv)
     p, q = PAIRS[args.data]
     truth, steps = exact(p, q), args.steps or STEPS
-    run = Run(args.out, {"data": args.data, "seed": args.seed}, args.resume)
+    run = Run(args.out, {"demo": "monte_carlo", "data": args.data, "seed": args.seed}, args.resume)
     rng = tg.random.default_rng(args.seed)
 
     for step in run.rounds(steps, "step", rng=rng):

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from demos import autoencoder, cvae, iwae, vae
-from demos.common import load_images
+from demos.common import digest, load_images
 from tinygen.data import Images
 from tinygen.io import load
 
@@ -16,11 +16,14 @@ DEMOS: dict[str, ModuleType] = {"vae": vae, "iwae": iwae, "cvae": cvae, "autoenc
 
 
 class Trained(NamedTuple):
-    """model: with `code`, images (n, pixels) to codes (n, latent), and `decode`, back to mean images."""
+    """model: with `code`, images (n, pixels) to codes (n, latent), and `decode`, back to mean images.
+    settings: of its run. identity: which weights these are.
+    """
 
     model: Any
     images: Images
     settings: dict
+    identity: str
 
 
 def load_trained(folder: Path, *, only: tuple[str, ...] = tuple(DEMOS)) -> Trained:
@@ -28,19 +31,19 @@ def load_trained(folder: Path, *, only: tuple[str, ...] = tuple(DEMOS)) -> Train
     path = folder / "checkpoint.safetensors"
     try:
         state = load(path)
-        settings, parts = state["settings"], state["parts"]
-        demo = DEMOS[settings["demo"]]
-        images = load_images(settings["data"])
-        model = demo.rebuild(settings, images.train.shape[1], parts)
     except FileNotFoundError:
         sys.exit(
             f"there is no {path}: train a model first, `python -m demos.{only[0]} --out {folder}`"
         )
-    except (ValueError, LookupError, TypeError) as error:
+    except ValueError as error:
         sys.exit(f"{path} is not a trained model: {error}")
-    if settings["demo"] not in only:
-        sys.exit(
-            f"{folder} is of demos.{settings['demo']}, but this needs one of {', '.join(only)}"
-        )
+    settings = state.get("settings", {}) if isinstance(state, dict) else {}
+    name = settings.get("demo")
+    if name not in only:
+        sys.exit(f"{folder} is of {name or 'no demo'}, but this needs one of {', '.join(only)}")
+    images = load_images(settings["data"])
+    model = DEMOS[name].rebuild(settings, images.train.shape[1], state["parts"])
     model.eval()
-    return Trained(model, images, settings)
+    identity = digest(model.state_dict())
+    print(f"{folder}: {settings}, after {state['round']} epochs, weights {identity}")
+    return Trained(model, images, settings, identity)

@@ -16,17 +16,16 @@ Writing z = mu + sigma * eps with eps ~ N(0, I) moves the chance out of the way:
 through mu and sigma. The loss is the negative ELBO in nats, summed over pixels and latent
 dimensions, averaged over the batch.
 
-Pixels are black or white (--decoder bernoulli: grey ones are probabilities, each step flips its own
-coins, the test set is binarised once), or numbers with a Gaussian around the decoder's output,
-of one sigma for all (gaussian) or of a variance that the decoder gives too (probabilistic). Grey levels
-are spread evenly over their step first, or a density could be infinite (Theis et al., 2016).
+What p(x|z) is, --decoder says (`demos/pixels.py`): for digits, each pixel is a coin to toss, once
+for the test set; for faces, a Gaussian whose variance the decoder gives, too.
 
 The two terms pull against each other. --beta weighs the second (Higgins et al., 2017); --warm-up lets
-its weight grow (Bowman et al., 2016), and --free-bits does not charge for the first nats of each
+its weight grow (Sonderby et al., 2016), and --free-bits does not charge for the first nats of each
 dimension (Kingma et al., 2016): both keep dimensions alive that would give up early. --compare
 trains with each term alone, too: one packs the codes wherever it likes, the other ignores x.
 """
 
+import argparse
 import math
 import statistics
 import time
@@ -34,84 +33,28 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import Kept, Run, above_zero, load_images, not_negative, parser, positive, start
+from demos.common import (
+    Kept,
+    Run,
+    above_zero,
+    check_finite,
+    in_parts,
+    load_images,
+    not_negative,
+    parser,
+    positive,
+    start,
+)
+from demos.pixels import DECODERS, Pixels, new_pixels
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images, batches
 
 EPOCHS = {"digits": 300, "mnist": 20, "frey_faces": 200}
-LEVELS = {"digits": 17, "mnist": 256, "frey_faces": 256}  # of grey
+DECODER = {"digits": "bernoulli", "mnist": "bernoulli", "frey_faces": "probabilistic"}
 HIDDEN, LATENT, BATCH, LEARNING_RATE = 400, 20, 128, 1e-3
 TEST_SEED = 0  # every run is tested on the same images, with the same noise
 DRAWS, DRAWN = 200, 1000  # samples of z for each of so many test images, for the sampled ELBO
 NEIGHBOURS = 10_000  # training codes that vote on a test image's label
-
-
-# Three kinds of pixels: what the decoder's output h means. ---------------------------------------
-
-
-class Bernoulli:
-    """x ~ Bernoulli(sigmoid(h))."""
-
-    outputs = 1  # for each pixel
-
-    def draw(self, grey: np.ndarray, levels: int, rng: tg.random.Generator) -> tg.Tensor:
-        """Pixels as the model sees them, from grey ones in [0, 1]."""
-        return rng.bernoulli(grey)
-
-    def surprise(self, h: tg.Tensor, x: tg.Tensor) -> tg.Tensor:
-        """-log p(x|z), nats, summed over the pixels."""
-        return tg.binary_cross_entropy_with_logits(h, x)
-
-    def mean(self, h: tg.Tensor) -> tg.Tensor:
-        return h.sigmoid()
-
-    def bits(self, levels: int) -> float:
-        """To add to -log2 p(x) for each pixel, so that it is about grey levels, not a density."""
-        return 0.0
-
-
-class Gaussian:
-    """x ~ N(h, sigma^2 I)."""
-
-    outputs = 1
-
-    def __init__(self, sigma: float):
-        self.log_var = 2 * math.log(sigma)
-
-    def draw(self, grey: np.ndarray, levels: int, rng: tg.random.Generator) -> tg.Tensor:
-        return tg.tensor(((levels - 1) * grey + rng.uniform(grey.shape).numpy()) / levels)
-
-    def parameters(self, h: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor | float]:
-        return h, self.log_var
-
-    def surprise(self, h: tg.Tensor, x: tg.Tensor) -> tg.Tensor:
-        return -tg.gaussian_log_density(x, *self.parameters(h))
-
-    def mean(self, h: tg.Tensor) -> tg.Tensor:
-        return self.parameters(h)[0]
-
-    def bits(self, levels: int) -> float:
-        return math.log2(levels)
-
-
-class Probabilistic(Gaussian):
-    """x ~ N(h_1, e^h_2): the decoder knows how sure it is, pixel by pixel."""
-
-    outputs = 2
-
-    def __init__(self):
-        pass
-
-    def parameters(self, h: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
-        pixels = h.shape[-1] // 2
-        return h[..., :pixels], h[..., pixels:]
-
-
-DECODERS = {"bernoulli": Bernoulli, "gaussian": Gaussian, "probabilistic": Probabilistic}
-
-
-def new_pixels(decoder: str, sigma: float) -> Bernoulli | Gaussian:
-    return Gaussian(sigma) if decoder == "gaussian" else DECODERS[decoder]()
 
 
 # The model. --------------------------------------------------------------------------------------
@@ -127,7 +70,7 @@ def beside(rows: tg.Tensor, y: tg.Tensor | None) -> tg.Tensor:
 class VAE(nn.Module):
     """x: pixels (n, pixels). y: None, or numbers (n, c) that both networks are told (`demos/cvae.py`)."""
 
-    def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: int, pixels: Bernoulli):
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: int, pixels: Pixels):
         self.encoder, self.decoder, self.latent, self.pixels = encoder, decoder, latent, pixels
 
     def encode(self, x: tg.Tensor, y: tg.Tensor | None = None) -> tuple[tg.Tensor, tg.Tensor]:
@@ -160,7 +103,7 @@ class VAE(nn.Module):
 
 
 def new_model(
-    pixels: int, latent: int, kind: Bernoulli, rng: tg.random.Generator, told: int = 0
+    pixels: int, latent: int, kind: Pixels, rng: tg.random.Generator, told: int = 0
 ) -> VAE:
     """pixels - 400 - latent - 400 - pixels; both networks are told as many numbers more."""
     encoder = nn.Sequential(
@@ -187,6 +130,21 @@ def kl_by_dimension(mean: tg.Tensor, log_var: tg.Tensor) -> tg.Tensor:
     return ((mean**2 + tg.exp(log_var) - 1 - log_var) / 2).mean(0)
 
 
+def objective(
+    surprise: tg.Tensor,
+    mean: tg.Tensor,
+    log_var: tg.Tensor,
+    weights: tuple[float, float] = (1.0, 1.0),
+    free_bits: float = 0.0,
+) -> tg.Tensor:
+    """What is minimised: both terms, weighed; of each dimension's KL, no less than free_bits nats counts."""
+    if free_bits:
+        kl = tg.maximum(kl_by_dimension(mean, log_var), free_bits).sum()
+    else:
+        kl = tg.gaussian_kl(mean, log_var).mean()
+    return weights[0] * surprise.mean() + weights[1] * kl
+
+
 class Student(Kept):
     """A model, its optimiser, and what the two terms of its loss weigh."""
 
@@ -206,24 +164,12 @@ def evaluate(model: VAE, x: np.ndarray, y: np.ndarray | None = None) -> tuple[fl
     surprise, kl = 0.0, np.zeros(model.latent)
     with tg.no_grad():
         for i in range(0, len(x), 1000):
-            part, told = (
-                tg.tensor(x[i : i + 1000]),
-                None if y is None else tg.tensor(y[i : i + 1000]),
-            )
-            surprises, mean, log_var = model.terms(
-                part, rng.normal((len(part), model.latent)), told
-            )
+            part, told = (None if a is None else tg.tensor(a[i : i + 1000]) for a in (x, y))
+            eps = rng.normal((len(part), model.latent))
+            surprises, mean, log_var = model.terms(part, eps, told)
             surprise += surprises.sum().item()
             kl += len(part) * kl_by_dimension(mean, log_var).numpy()
     return surprise / len(x), kl / len(x)
-
-
-def codes(model: VAE, x: np.ndarray) -> np.ndarray:
-    """The means of q(z|x), (n, latent)."""
-    with tg.no_grad():
-        return np.concatenate(
-            [model.code(tg.tensor(part)).numpy() for part in batches(x, 1000, None)]
-        )
 
 
 def log_likelihood(
@@ -253,21 +199,24 @@ def both_forms(model: VAE, x: np.ndarray) -> dict[str, float]:
 
 
 def judge(model: VAE, images: Images, train: np.ndarray, test: np.ndarray) -> dict:
+    """All figures; train and test are pixels as the model sees them."""
     surprise, kl = evaluate(model, test)
-    means = codes(model, test)
+    means = in_parts(model.code, test)
     found = {
         "neg_elbo_test": surprise + float(kl.sum()),
         "reconstruction_test": surprise,
         "kl_test": float(kl.sum()),
         "bits_per_dimension": (surprise + float(kl.sum())) / math.log(2) / test.shape[1]
-        + model.pixels.bits(LEVELS[images.name]),
+        + model.pixels.bits(images.levels),
         "kl_by_dimension": sorted(map(float, kl), reverse=True),
         "active_units": metrics.active_units(means),
         "elbo": both_forms(model, test[:DRAWN]),
     }
     if images.train_labels is not None:
         known, labels = train[:NEIGHBOURS], images.train_labels[:NEIGHBOURS]
-        accuracy = metrics.knn_accuracy(codes(model, known), labels, means, images.test_labels)
+        accuracy = metrics.knn_accuracy(
+            in_parts(model.code, known), labels, means, images.test_labels
+        )
         found["knn_accuracy"] = accuracy
     return found
 
@@ -295,14 +244,19 @@ def draw(model: VAE, run: Run, images: Images, x: np.ndarray, seed: int) -> None
 
 
 def draw_codes(students: dict[str, Student], run: Run, images: Images, test: np.ndarray) -> None:
-    panels = {name: codes(student.model, test)[:5000] for name, student in students.items()}
-    labels = None
-    if images.test_labels is not None:
-        labels = dict.fromkeys(panels, images.test_labels[:5000])
-    viz.scatter(panels, run.out / "codes.png", labels=labels)
+    """Each model's codes of unseen images: both dimensions, or the first two principal components."""
+    panels, labels = {}, {}
+    for name, student in students.items():
+        means = in_parts(student.model.code, test[:5000])
+        axes = np.linalg.svd(means - means.mean(0), full_matrices=False)[2][:2]
+        panels[name] = means if means.shape[1] == 2 else means @ axes.T
+        if images.test_labels is not None:
+            labels[name] = images.test_labels[:5000]
+    viz.scatter(panels, run.out / "codes.png", labels=labels, one_span=False, size=3.6)
 
 
-def options():
+def options() -> argparse.ArgumentParser:
+    """What can be asked for."""
     defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
     options = parser("vae", __doc__, list(EPOCHS), defaults)
     options.add_argument(
@@ -327,6 +281,7 @@ def options():
 
 def main(argv: list[str] | None = None) -> None:
     args = options().parse_args(argv)
+    args.decoder = args.decoder or DECODER[args.data]
     images = load_images(args.data)
     given = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "epochs")}
     run = Run(args.out, {"demo": "vae"} | given, args.resume)
@@ -342,7 +297,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         for name, both in weights.items()
     }  # fmt: skip
-    model, levels = students["ELBO"].model, LEVELS[args.data]
+    model, levels = students["ELBO"].model, images.levels
     fixed = tg.random.default_rng(TEST_SEED)
     test = model.pixels.draw(images.test, levels, fixed).numpy()
     steps = -(-len(images.train) // BATCH)
@@ -354,21 +309,20 @@ def main(argv: list[str] | None = None) -> None:
             grown = 1.0 if not args.warm_up else min(1.0, (epoch + step / steps) / args.warm_up)
             x = model.pixels.draw(grey, levels, rng)
             for student in students.values():
-                reconstruction_weight, kl_weight = student.weights
-                surprise, mean, log_var = student.model.terms(x, rng.normal((len(x), args.latent)))
-                reconstruction = surprise.mean()
-                if args.free_bits:
-                    kl = tg.maximum(kl_by_dimension(mean, log_var), args.free_bits).sum()
-                else:
-                    kl = tg.gaussian_kl(mean, log_var).mean()
-                loss = reconstruction_weight * reconstruction + grown * kl_weight * kl
+                terms = student.model.terms(x, rng.normal((len(x), args.latent)))
+                reconstruction, kl = student.weights
+                loss = objective(*terms, (reconstruction, grown * kl), args.free_bits)
                 student.optimiser.zero_grad()
                 loss.backward()
                 student.optimiser.step()
                 if student.model is model:
-                    totals += len(x) * np.array([reconstruction.item(), kl.item()])
+                    with tg.no_grad():
+                        surprise, mean, log_var = terms
+                        seen = surprise.mean().item(), tg.gaussian_kl(mean, log_var).mean().item()
+                    totals += len(x) * np.array(seen)
         seconds.append(time.perf_counter() - began)
         train_reconstruction, train_kl = totals / len(images.train)
+        check_finite(train_reconstruction + train_kl)
         test_reconstruction, test_kl = evaluate(model, test)
         run.log(
             epoch=epoch + 1,
@@ -384,7 +338,7 @@ def main(argv: list[str] | None = None) -> None:
         "KL to the prior": {"train": "train_kl", "test": "test_kl"},
     }
     viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch")
-    if args.latent == 2:
+    if args.latent > 1:
         draw_codes(students, run, images, test)
     train = model.pixels.draw(images.train, levels, tg.random.default_rng(TEST_SEED)).numpy()
     figures = {name: judge(student.model, images, train, test) for name, student in students.items()}  # fmt: skip
@@ -392,6 +346,7 @@ def main(argv: list[str] | None = None) -> None:
     run.finish(
         **ours,
         **({"compared": figures} if figures else {}),
+        images={"train": len(images.train), "test": len(images.test)},
         epochs=epochs,
         step_ms=1e3 * statistics.median(seconds) / steps if seconds else None,
     )

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -21,8 +22,12 @@ from demos import (
     trained,
     vae,
 )
+from demos.common import load_images
+from demos.pixels import DECODERS, Bernoulli, Gaussian, new_pixels
 from tests.demo_runs import is_picture, play, runs_and_resumes
-from tinygen.distributions import Normal
+from tinygen import nn
+from tinygen.data import Images, dequantise
+from tinygen.distributions import MultivariateNormal, Normal, kl_divergence
 from tinygen.metrics import Classifier, save_classifier
 
 # Demo, its options, and its pictures.
@@ -76,9 +81,10 @@ def test_a_demo_leaves_figures_and_pictures_and_a_stopped_one_ends_with_the_same
 # Averages over codes -----------------------------------------------------------------------------
 
 
-def test_the_error_of_an_average_falls_with_the_root_of_its_number(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", monte_carlo.PAIRS)
+def test_the_error_of_an_average_falls_with_the_root_of_its_number(name, tmp_path, monkeypatch):
     monkeypatch.setattr(monte_carlo, "REPEATS", 100)
-    figures = play(monte_carlo, ["--steps", "11"], tmp_path)
+    figures = play(monte_carlo, ["--data", name, "--steps", "11"], tmp_path)
     assert all(slope == pytest.approx(-0.5, abs=0.06) for slope in figures["slope"].values())
     theory = math.sqrt(math.pi * (4 - math.pi) / 2**11)
     assert figures["error_at_last"]["pi"] == pytest.approx(theory, rel=0.25)
@@ -139,7 +145,7 @@ def test_codes_needed_grow_with_the_dimension():
 
 
 def small_vae(kind: str, seed: int = 0, latent: int = 3) -> vae.VAE:
-    return vae.new_model(6, latent, vae.new_pixels(kind, 0.3), tg.random.default_rng(seed))
+    return vae.new_model(6, latent, new_pixels(kind, 0.3), tg.random.default_rng(seed))
 
 
 def some_pixels(model: vae.VAE, n: int = 4) -> tg.Tensor:
@@ -147,7 +153,7 @@ def some_pixels(model: vae.VAE, n: int = 4) -> tg.Tensor:
     return model.pixels.draw(grey, 17, tg.random.default_rng(2))
 
 
-@pytest.mark.parametrize("kind", vae.DECODERS)
+@pytest.mark.parametrize("kind", DECODERS)
 def test_a_weight_is_the_joint_density_over_that_of_the_encoder(kind):
     model = small_vae(kind)
     x, eps = some_pixels(model), tg.random.default_rng(3).normal((5, 4, 3))
@@ -166,7 +172,7 @@ def test_a_weight_is_the_joint_density_over_that_of_the_encoder(kind):
     np.testing.assert_allclose(model.log_weights(x, eps).numpy(), expected.numpy(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", vae.DECODERS)
+@pytest.mark.parametrize("kind", DECODERS)
 def test_both_forms_of_the_elbo_agree(kind):
     model = small_vae(kind)
     model.encoder[1].weight.copy_(3 * model.encoder[1].weight.numpy())
@@ -185,20 +191,134 @@ def test_the_kl_by_dimension_is_that_of_all():
     np.testing.assert_allclose(vae.kl_by_dimension(mean, log_var).sum().item(), whole, rtol=1e-12)
 
 
+def test_weights_and_free_bits_do_what_they_say():
+    """Weights scale both terms; a dimension whose KL is below the free bits costs these, and has no slope."""
+    rng = np.random.default_rng(0)
+    surprise = tg.tensor(rng.standard_normal(5))
+    mean = tg.tensor(rng.standard_normal((5, 2)) * [2.0, 0.1], requires_grad=True)
+    log_var = tg.tensor(np.zeros((5, 2)), requires_grad=True)
+    first, kl = surprise.mean().item(), vae.kl_by_dimension(mean, log_var).numpy()
+    assert kl[1] < 0.5 < kl[0]
+    for weights in ((1.0, 1.0), (0.0, 2.0), (1.0, 0.5), (1.0, 0.0)):
+        both = weights[0] * first + weights[1] * kl.sum()
+        found = vae.objective(surprise, mean, log_var, weights).item()
+        assert found == pytest.approx(both, rel=1e-12)
+    free = vae.objective(surprise, mean, log_var, free_bits=0.5)
+    assert free.item() == pytest.approx(first + kl[0] + 0.5, rel=1e-12)
+    free.backward()
+    assert (mean.grad.numpy()[:, 1] == 0).all()
+    np.testing.assert_allclose(mean.grad.numpy()[:, 0], mean.numpy()[:, 0] / 5, rtol=1e-12)
+
+
+def test_the_weight_of_the_kl_grows_from_nothing(tmp_path, monkeypatch):
+    """With a warm-up of two epochs, the weights in the first two are 0, 1/2n, 2/2n, ...; then 1."""
+    seen = []
+    objective = vae.objective
+
+    def spy(surprise, mean, log_var, weights, free_bits):
+        seen.append(weights)
+        return objective(surprise, mean, log_var, weights, free_bits)
+
+    monkeypatch.setattr(vae, "objective", spy)
+    play(vae, ["--epochs", "3", "--beta", "4", "--warm-up", "2"], tmp_path)
+    steps = len(seen) // 3
+    expected = [4 * min(1, step / (2 * steps)) for step in range(3 * steps)]
+    np.testing.assert_allclose([kl for _, kl in seen], expected, rtol=1e-12)
+    assert {reconstruction for reconstruction, _ in seen} == {1.0}
+
+
 def test_grey_levels_are_spread_over_their_step():
     grey = np.repeat(np.float32([[0, 0.5, 1.0]]), 5000, axis=0)
-    x = vae.Gaussian(0.1).draw(grey, 3, tg.random.default_rng(0)).numpy()
+    x = dequantise(grey, 3, np.random.default_rng(0))
+    assert x.dtype == np.float32
     for level in range(3):
         column = 3 * x[:, level] - level
         assert column.min() >= -1e-6
         assert column.max() <= 1 + 1e-6
         assert column.mean() == pytest.approx(0.5, abs=0.02)
+    for bad, levels in ((grey + 1, 3), (grey * np.nan, 3), (grey, 1)):
+        with pytest.raises(ValueError, match=r"must lie|NaN|at least 2"):
+            dequantise(bad, levels, np.random.default_rng(0))
 
 
-def test_bits_of_a_density_that_knows_nothing_are_those_of_the_levels():
-    """A uniform density over [0, 1] costs 0 nats, and log2 levels bits for each pixel."""
-    assert vae.Gaussian(0.1).bits(256) == 8
-    assert vae.Bernoulli().bits(256) == 0
+def test_bits_are_those_of_the_grey_level():
+    """Of a wide Gaussian, -log2 of the density of a spread level is -log2 of the probability of the level."""
+    levels, kind = 16, Gaussian(0.3)
+    x = dequantise(np.full((2000, 1), 9 / 15), levels, np.random.default_rng(0))
+    nats = (
+        kind.surprise(tg.tensor(np.full((2000, 1), 0.4, np.float32)), tg.tensor(x)).numpy().mean()
+    )
+    edges = (np.array([9, 10]) / levels - 0.4) / 0.3
+    probability = np.diff([NormalDist().cdf(edge) for edge in edges]).item()
+    bits = nats / math.log(2) + kind.bits(levels)
+    assert bits == pytest.approx(-math.log2(probability), rel=0.01)
+    assert Bernoulli().bits(256) == 0
+
+
+def test_the_likelihood_of_a_linear_model_is_known():
+    """x = W z + b + sigma noise: log N(x; b, W W^T + sigma^2 I), and the ELBO is less by the KL to the posterior."""
+    rng, sigma = np.random.default_rng(0), 0.3
+    w, b = 0.4 * rng.standard_normal((6, 2)), rng.standard_normal(6)
+    encoder, decoder = (
+        nn.Linear(*sizes, rng=tg.random.default_rng(0)) for sizes in ((6, 4), (2, 6))
+    )
+    decoder.weight.copy_(w.T if decoder.weight.shape == (2, 6) else w)
+    decoder.bias.copy_(b)
+    model = vae.VAE(encoder, decoder, 2, Gaussian(sigma))
+    x = (rng.standard_normal((3, 2)) @ w.T + b + sigma * rng.standard_normal((3, 6))).astype(
+        np.float32
+    )
+    covariance = w @ w.T + sigma**2 * np.eye(6)
+    exact = MultivariateNormal(b, covariance).log_prob(x.astype(np.float64)).numpy()
+    # The encoder is put near the posterior N(A (x - b), S), for untrained it would need too many codes.
+    s = np.linalg.inv(np.eye(2) + w.T @ w / sigma**2)
+    a = s @ w.T / sigma**2
+    head = np.concatenate([a, np.zeros((2, 6))])
+    encoder.weight.copy_(head.T if encoder.weight.shape == (6, 4) else head)
+    encoder.bias.copy_(np.concatenate([-a @ b, np.log(1.5 * np.diag(s))]))
+    found = vae.log_likelihood(model, x, 200_000, tg.random.default_rng(1), part=5000)
+    np.testing.assert_allclose(found.values, exact, rtol=5e-3)
+    q = MultivariateNormal(np.zeros(2), np.diag(1.5 * np.diag(s)))
+    kl = kl_divergence(q, MultivariateNormal(np.zeros(2), s)).item()
+    np.testing.assert_allclose(found.gap, kl, rtol=0.01)
+
+
+def test_an_image_that_was_never_seen_is_an_anomaly():
+    """Half of the pixels of a one are black in all others, and a model that has seen only these keeps them black."""
+    rng = np.random.default_rng(0)
+    test, labels = rng.random((100, 8)), np.repeat([0, 1], 50)
+    test[labels == 0, 4:] = 0
+
+    class Black(autoencoder.Autoencoder):
+        def forward(self, x):
+            return x * np.float32([1, 1, 1, 1, 0, 0, 0, 0])
+
+    images = Images(test, test, labels, labels, shape=(2, 4), name="halves")
+    model = Black(8, 2, tg.random.default_rng(0))
+    assert autoencoder.anomaly_auroc(model, images, 1) == 1
+    assert autoencoder.anomaly_auroc(model, images, 0) == 0
+
+
+def test_models_that_miss_a_digit_never_see_it(tmp_path, monkeypatch):
+    step, seen = autoencoder.Student.step, []
+
+    def spy(self, x, target):
+        seen.append(len(x))
+        return step(self, x, target)
+
+    monkeypatch.setattr(autoencoder.Student, "step", spy)
+    figures = play(autoencoder, ["--epochs", "2"], tmp_path)
+    labels = load_images("digits").train_labels
+    # Two models for two epochs, and ten for one, of which each misses its digit.
+    assert sum(seen) == 4 * len(labels) + 10 * len(labels) - len(labels)
+    assert set(figures["anomaly_auroc"]) == {str(digit) for digit in range(10)}
+
+
+def test_an_autoencoder_beats_its_noise_and_learns(tmp_path):
+    figures = play(autoencoder, ["--epochs", "15"], tmp_path)
+    assert figures["noisy_mse"] == pytest.approx(autoencoder.NOISE**2, rel=0.05)
+    assert figures["denoised_to_noisy"] < 0.3
+    assert figures["mse"] < 0.05
 
 
 def test_each_term_alone_does_what_it_wants(tmp_path):
@@ -260,19 +380,18 @@ def folders(tmp_path_factory):
         vae.main([*flat, "--decoder", "probabilistic", "--out", str(root / "grey")])
         iwae.main(["--stages", "1", "--out", str(root / "iwae")])
         cvae.main(["--epochs", "1", "--out", str(root / "cvae")])
-        patch.setattr(autoencoder, "anomalies", lambda *_: {"0": 0.5})
         autoencoder.main([*flat, "--out", str(root / "autoencoder")])
     return root
 
 
 def test_what_was_trained_comes_back(folders):
     for name in ("vae", "grey", "iwae", "cvae", "autoencoder"):
-        model, images, _ = trained.load_trained(folders / name)
+        model, images, *_ = trained.load_trained(folders / name)
         with tg.no_grad():
             z = model.code(tg.tensor(images.test[:3]))
             assert z.shape == (3, model.latent)
             assert model.decode(z).shape == (3, 64)
-    model, images, _ = trained.load_trained(folders / "vae")
+    model, images, *_ = trained.load_trained(folders / "vae")
     test = tg.random.default_rng(vae.TEST_SEED).bernoulli(images.test)
     figures = json.loads((folders / "vae" / "metrics.json").read_text())
     surprise, kl = vae.evaluate(model, test.numpy())
@@ -286,13 +405,13 @@ def test_bounds_are_in_order_and_a_stopped_run_ends_with_the_same_bits(
     options = ["--model", str(folders / "vae"), "--steps", "4", "--images", "7"]
     figures, out = runs_and_resumes(likelihood, options, tmp_path)
     assert list(figures["bounds"]) == ["L_1", "L_5", "L_50", "L_200"]
-    assert figures["ordered"] is True
+    assert figures["standard_error"] > 0
     assert all(a < b for a, b in itertools.pairwise(figures["bounds"].values()))
     assert is_picture(out / "estimates.png")
 
 
 def test_codes_from_the_prior_are_tried_on_every_image(folders):
-    model, images, _ = trained.load_trained(folders / "vae")
+    model, images, *_ = trained.load_trained(folders / "vae")
     x = tg.tensor(np.round(images.test[:3]))
     found = likelihood.prior_weights(model, x, 4, tg.random.default_rng(0))
     z = tg.random.default_rng(0).normal((4, model.latent))
@@ -316,12 +435,55 @@ def test_latent_spaces_side_by_side(folders, tmp_path):
         assert film.n_frames > latent.STOPS
 
 
-def test_without_models_two_are_trained_and_then_used_again(tmp_path, capsys):
+def test_without_models_two_are_trained_and_then_used_again(tmp_path):
     latent.main(["--epochs", "1", "--out", str(tmp_path)])
     first = (tmp_path / "metrics.json").read_text()
+    trained_at = {
+        path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/checkpoint.safetensors")
+    }
+    assert len(trained_at) == 2
     latent.main(["--epochs", "1", "--out", str(tmp_path)])
     assert (tmp_path / "metrics.json").read_text() == first
+    assert all(path.stat().st_mtime_ns == then for path, then in trained_at.items())
     assert (tmp_path / "codes.png").exists()
+
+
+def test_a_space_without_prior_has_that_of_its_codes_and_a_told_one_only_its_label(folders):
+    space = latent.Space(trained.load_trained(folders / "autoencoder"))
+    known = space.codes(space.images.train)
+    middle, *corners = space.prior(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    np.testing.assert_allclose(middle, known.mean(0), rtol=1e-6)
+    root = np.transpose(corners - middle)
+    np.testing.assert_allclose(root @ root.T, np.cov(known.T), rtol=1e-4)
+    told = latent.Space(trained.load_trained(folders / "cvae"))
+    assert set(told.images.test_labels) == set(told.images.train_labels) == {cvae.SHOWN}
+
+
+def test_folders_of_one_name_are_refused(folders, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        latent.main(
+            ["--models", str(folders / "vae"), str(folders / "vae"), "--out", str(tmp_path)]
+        )
+    assert "the same name" in capsys.readouterr().err
+
+
+def test_a_model_that_went_on_is_another_model(folders, tmp_path):
+    model = tmp_path / "model"
+    vae.main(["--epochs", "1", "--out", str(model)])
+    options = [
+        "--model",
+        str(model),
+        "--steps",
+        "1",
+        "--images",
+        "3",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    likelihood.main(options)
+    vae.main(["--epochs", "2", "--out", str(model), "--resume"])
+    with pytest.raises(SystemExit, match="cannot resume"):
+        likelihood.main([*options, "--resume"])
 
 
 def test_a_walk_goes_from_code_to_code():
@@ -338,6 +500,9 @@ def test_what_is_no_trained_model_is_refused(folders, tmp_path):
         trained.load_trained(tmp_path)
     with pytest.raises(SystemExit, match="needs one of vae, iwae"):
         trained.load_trained(folders / "autoencoder", only=("vae", "iwae"))
+    monte_carlo.main(["--steps", "1", "--out", str(tmp_path / "pi")])
+    with pytest.raises(SystemExit, match="is of monte_carlo, but this needs"):
+        trained.load_trained(tmp_path / "pi")
     (tmp_path / "checkpoint.safetensors").write_bytes(b"nothing")
     with pytest.raises(SystemExit, match="is not a trained model"):
         trained.load_trained(tmp_path)

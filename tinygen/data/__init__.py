@@ -7,7 +7,7 @@
 Everything here is plain NumPy; the engine is not involved.
 """
 
-from tinygen.data.batches import batches, binarise
+from tinygen.data.batches import batches, binarise, dequantise
 from tinygen.data.idx import read_idx
 from tinygen.data.images import Images, check_images
 from tinygen.data.npz import read_npz
@@ -38,6 +38,7 @@ __all__ = [
     "batches",
     "binarise",
     "check_images",
+    "dequantise",
     "digits",
     "frey_faces",
     "gaussians_grid",

@@ -1,6 +1,6 @@
-"""One epoch as an iterator of shuffled minibatches, and the coin flips that make pixels binary.
+"""One epoch as an iterator of shuffled minibatches, and the chance that makes pixels binary, or continuous.
 
-Both take the random generator as an argument, so that the whole of a run's chance is one state
+All take the random generator as an argument, so that the whole of a run's chance is one state
 which can be seeded, saved and resumed.
 """
 
@@ -68,3 +68,18 @@ def binarise(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     images = np.asarray(images)
     check_unit_interval(images, "images")
     return (rng.random(images.shape, dtype=np.float32) < images).astype(np.float32)
+
+
+def dequantise(images: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
+    """Pixels of so many levels, 0, 1 / (levels - 1), ..., 1, each spread evenly over its share of [0, 1]: float32.
+
+    x = ((levels - 1) pixel + u) / levels, u ~ U[0, 1). A density on x bounds the probability of the
+    levels, log p(x) - log levels for each pixel on average, and cannot be infinite (Theis et al., 2016).
+    Raises ValueError if a pixel is NaN or outside [0, 1], or levels < 2.
+    """
+    images, levels = np.asarray(images), operator.index(levels)
+    check_unit_interval(images, "images")
+    if levels < 2:
+        raise ValueError(f"there must be at least 2 levels, not {levels}")
+    spread = rng.random(images.shape, dtype=np.float32)
+    return (((levels - 1) * images + spread) / levels).astype(np.float32)

@@ -38,6 +38,7 @@ class Images:
 
     train, test: float32 (n, pixels) in [0, 1]. train_labels, test_labels: int64 (n,) or None.
     shape: of one picture, (height, width), so that `train[0].reshape(shape)` is a picture.
+    levels: how many grey levels a pixel had, evenly spaced from 0 to 1.
     """
 
     train: np.ndarray
@@ -46,6 +47,7 @@ class Images:
     test_labels: np.ndarray | None
     shape: tuple[int, int]
     name: str
+    levels: int = 256
 
     def __post_init__(self) -> None:
         for split in ("train", "test"):

@@ -60,7 +60,7 @@ def digits() -> Images:
     except ImportError as error:
         raise ImportError(f"the 8x8 digits are inside scikit-learn: {PIP_HINT}") from error
     pixels, labels = load_digits(return_X_y=True)
-    return _split("digits", pixels / 16, labels, np.arange(len(pixels)) % 7 == 0, (8, 8))
+    return _split("digits", pixels / 16, labels, np.arange(len(pixels)) % 7 == 0, (8, 8), 17)
 
 
 def mnist() -> Images:
@@ -128,6 +128,7 @@ def _split(
     labels: np.ndarray | None,
     held_out: np.ndarray,
     shape: tuple[int, int],
+    levels: int = 256,
 ) -> Images:
     return Images(
         train=pixels[~held_out],
@@ -136,6 +137,7 @@ def _split(
         test_labels=None if labels is None else labels[held_out],
         shape=shape,
         name=name,
+        levels=levels,
     )
 
 

@@ -87,7 +87,9 @@ class Ring:
         A negative radius is the opposite angle, so with f the normal density of the radius,
         p(x) = (f(r) + f(-r)) / (2 pi r), r = |x|.
         """
-        r = np.linspace(0, self.radius + 12 * self.noise, 20_001)[1:]
+        reach = 12 * self.noise
+        r = np.linspace(max(0.0, self.radius - reach), self.radius + reach, 20_001)
+        r = r[r > 0]
         at = ((sign * r - self.radius) / self.noise for sign in (1, -1))
         density = sum(np.exp(-(z**2) / 2) for z in at) / (self.noise * math.sqrt(2 * math.pi))
         with np.errstate(divide="ignore"):  # where the density is 0 in float64, so is its part

@@ -2,8 +2,8 @@
 
 p(x) = E_q [p(x, z) / q(z)] for any q that covers the posterior, so a mean of importance weights
 w = p(x, z) / q(z), z ~ q, estimates it, whether z comes from the prior or
-from an encoder. Its logarithm is too small on average (Jensen), by about half the variance of the
-mean weight, so it is a lower bound, which rises to log p(x) with the number of samples.
+from an encoder. Its logarithm is too small on average (Jensen), by about half the relative
+variance of the mean weight, so it is a lower bound, which rises to log p(x) with the number of samples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LogLikelihood(NamedTuple):
 
     @property
     def gap(self) -> np.ndarray:
-        """(n,), log p(x) - ELBO = KL(q(z|x) || p(z|x)), nats: what the encoder loses. Never below 0."""
+        """(n,), nats, never below 0: an estimate of log p(x) - ELBO = KL(q(z|x) || p(z|x)), low on average."""
         return self.values - self.elbo
 
 

@@ -18,11 +18,13 @@ def scatter(
     columns: int | None = None,
     labels: Mapping[str, np.ndarray] | None = None,
     size: float = 2.6,
+    one_span: bool = True,
 ) -> None:
     """Draw each entry, points (n, 2), as a panel with its key as title, as a PNG at `path`.
 
-    Panels show what the first one spans, and a tenth more; with labels, each what it spans itself.
-    columns: all in one row if not given. labels: for each panel, an integer for each point, that gives it a colour.
+    Panels show what the first one spans, and a tenth more; or if not `one_span`, each
+    what it spans itself, with numbers at the axes.
+    columns: all in one row if not given. labels: of some panels, an integer for each point that gives it a colour.
     size: of a panel, in inches.
     Raises ValueError if there is no panel, points are not (n, 2), or labels do not match them;
     ImportError without matplotlib.
@@ -30,9 +32,10 @@ def scatter(
     if not panels or not all(np.ndim(x) == 2 and np.shape(x)[1] == 2 for x in panels.values()):
         shapes = {name: np.shape(x) for name, x in panels.items()}
         raise ValueError(f"needs panels of points (n, 2), got {shapes}")
-    for name, x in panels.items() if labels else ():
-        if name not in labels or np.shape(labels[name]) != (len(x),):
-            raise ValueError(f"panel {name!r} needs {len(x)} labels")
+    labels = labels or {}
+    for name, given in labels.items():
+        if np.shape(given) != (len(panels[name]),):
+            raise ValueError(f"panel {name!r} needs {len(panels[name])} labels")
     columns = columns or len(panels)
     rows = math.ceil(len(panels) / columns)
     first = next(iter(panels.values()))
@@ -43,16 +46,16 @@ def scatter(
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
         for i, (axis, (name, x)) in enumerate(zip(axes, panels.items(), strict=False)):
-            if labels:
+            if name in labels:
                 axis.scatter(*x.T, s=3, linewidths=0, c=labels[name], cmap="tab10", vmin=0, vmax=9)
             else:
                 axis.scatter(*x.T, s=3, linewidths=0, alpha=0.5, color=COLOURS[min(i, 1)])
-            span = x if labels else first
+            span = first if one_span else x
             middle, half = (span.max(0) + span.min(0)) / 2, 0.6 * np.ptp(span, axis=0).max()
             low, high = middle - half, middle + half
             axis.set(title=name, aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-            if labels:
-                axis.locator_params(nbins=5)
-            else:
+            if one_span:
                 axis.set(xticks=[], yticks=[])
+            else:
+                axis.locator_params(nbins=5)
             axis.grid(False)
