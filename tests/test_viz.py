@@ -359,6 +359,17 @@ def test_a_game_in_the_plane(tmp_path):
         plane_game(real, [], history, 2.0, tmp_path / "game.gif")
 
 
+def test_many_lines_are_listed_beside_the_panels(tmp_path):
+    history = [{"step": s, **{f"{i}": s * i for i in range(6)}} for s in range(3)]
+    for n in (4, 5):
+        curves(
+            history, tmp_path / f"{n}.png", panels={"p": {f"line {i}": f"{i}" for i in range(n)}}
+        )
+    few, many = read(tmp_path / "4.png"), read(tmp_path / "5.png")
+    assert many.shape[1] > few.shape[1]
+    assert (many[:, few.shape[1] :] < 200).any()
+
+
 def test_what_a_game_in_the_plane_shows(tmp_path, monkeypatch):
     """Small cells dark and large ones pale, arrows where the push points, the second axis up, all of each loss."""
     from matplotlib.collections import PolyCollection

@@ -8,6 +8,9 @@ import numpy as np
 from tinygen.viz.style import COLOURS, figure
 
 
+MANY = 4  # labels
+
+
 def curves(
     history: Sequence[Mapping[str, float]],
     path: str | Path,
@@ -28,7 +31,7 @@ def curves(
         {"reconstruction": {"train": "train_reconstruction", "test": "test_reconstruction"},
          "KL to the prior": {"train": "train_kl", "test": "test_kl"}}
 
-    A label has the same colour in every panel. x: the key of the horizontal axis, also its name.
+    A label has the same colour in every panel; more than four are listed beside them. x: the key of the horizontal axis, also its name.
     unit: of the vertical axes. Values that are not finite leave a gap.
     Raises ValueError if nothing of a line was ever logged; ImportError without matplotlib.
     """
@@ -53,8 +56,12 @@ def curves(
                 axis.xaxis.set_major_formatter("{x:,.0f}")
             if log_y:
                 axis.set_yscale("log")
-            if len(labels) > 1:
+            if 1 < len(labels) <= MANY:
                 axis.legend()
+        if len(labels) > MANY:  # too many to have room among the lines
+            handles = {h.get_label(): h for axis in axes for h in axis.get_lines()}
+            drawing.legend(handles=[handles[name] for name in labels], loc="outside right center")
+            drawing.set_figwidth(drawing.get_figwidth() + 1.8)
         if title:
             drawing.suptitle(title, x=0.1 / drawing.get_figwidth(), ha="left", fontsize=12)
         drawing.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1, wspace=0.05)
