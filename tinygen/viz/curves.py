@@ -7,7 +7,6 @@ import numpy as np
 
 from tinygen.viz.style import COLOURS, figure
 
-
 MANY = 4  # labels
 
 
@@ -31,7 +30,8 @@ def curves(
         {"reconstruction": {"train": "train_reconstruction", "test": "test_reconstruction"},
          "KL to the prior": {"train": "train_kl", "test": "test_kl"}}
 
-    A label has the same colour in every panel; more than four are listed beside them. x: the key of the horizontal axis, also its name.
+    A label has the same colour in every panel; more than four are listed beside them.
+    x: the key of the horizontal axis, also its name.
     unit: of the vertical axes. Values that are not finite leave a gap.
     Raises ValueError if nothing of a line was ever logged; ImportError without matplotlib.
     """
