@@ -260,17 +260,12 @@ def options() -> argparse.ArgumentParser:
     defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
     options = parser("vae", __doc__, list(EPOCHS), defaults)
     options.add_argument(
-        "--decoder", choices=DECODERS, default="bernoulli",
-        help="what a pixel is; default: bernoulli",
+        "--decoder", choices=DECODERS,
+        help="what a pixel is; default: bernoulli, for frey_faces probabilistic",
     )  # fmt: skip
     add, number = options.add_argument, {"type": not_negative, "metavar": "X"}
-    add(
-        "--sigma",
-        type=above_zero,
-        metavar="X",
-        default=0.1,
-        help="of --decoder gaussian; default: 0.1",
-    )
+    sigma = {"type": above_zero, "metavar": "X", "default": 0.1}
+    add("--sigma", **sigma, help="of --decoder gaussian; default: 0.1")
     add("--latent", type=positive, default=LATENT, help=f"dimensions of z; default: {LATENT}")
     add("--beta", **number, default=1.0, help="weight of the KL; default: 1")
     add("--warm-up", **number, default=0.0, help="epochs in which that weight grows; default: 0")

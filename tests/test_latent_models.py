@@ -28,6 +28,7 @@ from tests.demo_runs import is_picture, play, runs_and_resumes
 from tinygen import nn
 from tinygen.data import Images, dequantise
 from tinygen.distributions import MultivariateNormal, Normal, kl_divergence
+from tinygen.io import load
 from tinygen.metrics import Classifier, save_classifier
 
 # Demo, its options, and its pictures.
@@ -518,3 +519,11 @@ def test_options_out_of_range_are_refused(capsys):
 
 def test_the_judge_names_itself(tmp_path):
     assert len(judge.Judge("digits", trained.load_images("digits"), tmp_path).identity) == 12
+
+
+@pytest.mark.parametrize(("data", "decoder"), vae.DECODER.items())
+def test_every_data_set_has_a_decoder_of_its_own(data, decoder, tmp_path, monkeypatch):
+    images = load_images("digits")
+    monkeypatch.setattr(vae, "load_images", lambda name: images)
+    vae.main(["--data", data, "--epochs", "1", "--out", str(tmp_path)])
+    assert load(tmp_path / "checkpoint.safetensors")["settings"]["decoder"] == decoder
