@@ -76,7 +76,7 @@ class DensityNetwork(nn.Module):
         squared = squared.reshape((len(z), self.components, len(x)))
         normal = -squared * (tg.exp(-2 * log_sigma) / 2)[..., None]
         normal = normal + (log_pi - self.dims * (log_sigma + LOG_2PI / 2))[..., None]
-        return tg.logsumexp(normal, axis=1)
+        return normal[:, 0] if self.components == 1 else tg.logsumexp(normal, axis=1)
 
     def log_likelihood(self, x: tg.Tensor, z: tg.Tensor) -> tg.Tensor:
         """log p(x), (n,), from the codes z, (S, latent)."""
