@@ -18,6 +18,7 @@ Several seeds are trained side by side, for one seed proves nothing about a GAN.
 is judged is the average of its weights over the steps (Yazici et al., 2019): the last one circles.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 
@@ -47,13 +48,11 @@ JUDGED = 10_000  # samples
 SATURATION = 1000  # steps of the discriminator alone
 
 
-def network(inputs: int, hidden: int, outputs: int, rng: tg.random.Generator) -> nn.Sequential:
-    """inputs - hidden - hidden - outputs, with relu."""
-    return nn.Sequential(
-        nn.Linear(inputs, hidden, activation="relu", rng=rng),
-        nn.Linear(hidden, hidden, activation="relu", rng=rng),
-        nn.Linear(hidden, outputs, rng=rng),
-    )
+def network(*sizes: int, rng: tg.random.Generator) -> nn.Sequential:
+    """Linear layers from each size to the next, with relu in between."""
+    *hidden, last = itertools.pairwise(sizes)
+    layers = [nn.Linear(n, m, activation="relu", rng=rng) for n, m in hidden]
+    return nn.Sequential(*layers, nn.Linear(*last, rng=rng))
 
 
 class Players(Kept):
@@ -87,10 +86,10 @@ class Players(Kept):
         return x.mean(0), (x - x.mean(0)).std()
 
     def new_generator(self, inputs: int, outputs: int) -> nn.Module:
-        return network(inputs, self.hidden, outputs, self.rng)
+        return network(inputs, self.hidden, self.hidden, outputs, rng=self.rng)
 
     def new_discriminator(self, inputs: int) -> nn.Module:
-        return network(inputs, self.hidden, 1, self.rng)
+        return network(inputs, self.hidden, self.hidden, 1, rng=self.rng)
 
     def draw(self, source: Toy, n: int | None = None) -> tg.Tensor:
         return tg.tensor(source.sample(n or self.batch, self.rng.numpy))

@@ -21,7 +21,6 @@ explodes with depth, depending on c; with the penalty it does neither.
 The rate sinks to 0, for a game has no loss to go down: it settles only as the players slow down.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +31,7 @@ from scipy.stats import spearmanr
 
 import tinygen as tg
 from demos.common import Kept, Run, above_zero, load_images, parser, spread, start, unseen
+from demos.gan_1d import network
 from demos.judge import Judge
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images
@@ -61,13 +61,6 @@ PLANE = Recipe(2, (128,) * 3, (128,) * 3, steps=4000, batch=256, penalty=0.1)
 IMAGES = Recipe(64, (256, 256), (512, 256), steps=3000, batch=64, penalty=10.0)
 ROUND = 100  # generator steps
 JUDGED = 2500  # samples
-
-
-def network(*sizes: int, rng: tg.random.Generator) -> nn.Sequential:
-    """Linear layers from each size to the next, with relu in between."""
-    *hidden, last = itertools.pairwise(sizes)
-    layers = [nn.Linear(n, m, activation="relu", rng=rng) for n, m in hidden]
-    return nn.Sequential(*layers, nn.Linear(*last, rng=rng))
 
 
 def gradient_penalty(
