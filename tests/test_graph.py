@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 import tinygen as tg
 from tinygen import autograd
-from tinygen.autograd import Op
+from tinygen.autograd import Op, graph
 from tinygen.autograd.graph import Node
 
 
@@ -30,6 +32,13 @@ def record_backward(monkeypatch):
 
 
 # Shapes of graphs --------------------------------------------------------------------------------------------
+
+
+def test_the_first_node_of_all_is_walked_through(monkeypatch):
+    monkeypatch.setattr(graph, "_numbers", itertools.count())
+    x = leaf(1.0, 2.0)
+    (x * x).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [2.0, 4.0])
 
 
 def test_a_chain_of_100_000_ops_needs_no_recursion():
@@ -78,6 +87,13 @@ def test_one_tensor_used_ten_thousand_times():
     y = sum((x for _ in range(10_000)), start=tg.tensor(np.float64(0)))
     y.backward()
     assert x.grad.item() == 10_000
+
+
+def test_the_first_node_of_all_is_walked_through(monkeypatch):
+    monkeypatch.setattr(graph, "_numbers", itertools.count())
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    (x * x).sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [2.0, 4.0])
 
 
 def test_a_shared_node_is_run_once(record_backward):

@@ -2,9 +2,10 @@
 at a time, and shows for each that a test notices.
 
 A mutant (`mutants.py` says what is broken) lives in a forked process. There the tests that touch what it breaks are
-run, the quick ones first, until one fails: it has killed the mutant. A test that never ends kills by time-out. Which
-test touches what is noted in a first run, with nothing broken, in which all must pass. A mutant that no test kills is
-printed as a survivor, unless `equivalents.py` says why no test could; the exit status is 1 if there is any.
+run until one fails: it has killed the mutant. Those that killed many others in little time come first, then the quick
+ones. A test that never ends kills by time-out. Which test touches what is noted in a first run, with nothing broken,
+in which all must pass. A mutant that no test kills is printed as a survivor, unless `equivalents.py` says why no test
+could; the exit status is 1 if there is any.
 """
 
 from __future__ import annotations
@@ -211,9 +212,13 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    found: list[Mutant], checks: list[Check], notes: dict[str, Note], processes: int
+    found: list[Mutant],
+    checks: list[Check],
+    notes: dict[str, Note],
+    processes: int,
+    earlier: Iterable[Verdict] = (),
 ) -> Iterator[Verdict]:
-    """Run each mutant against the checks that touch it."""
+    """Run each mutant against the checks that touch it; `earlier` says which checks have killed others."""
     touching = defaultdict(list)
     for check in sorted(
         (c for c in checks if c.name in notes), key=lambda c: notes[c.name].seconds
@@ -234,20 +239,26 @@ def judge(
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
 
-    jobs = []
-    for mutant in found:
-        relevant = _in_order(mutant, touching[mutant.key])
-        if reason(mutant.name):  # no need to run everything: a look is enough
-            relevant = relevant[:30]
-        jobs.append(((mutant, relevant), partial(job, mutant, relevant)))
-    for (mutant, relevant), sent, code in in_children(jobs, processes):
+    kills = Counter(verdict.killer for verdict in earlier)
+
+    def jobs() -> Iterator[tuple[Any, Callable]]:  # one by one, for each learns from those before
+        for mutant in found:
+            relevant = _in_order(mutant, touching[mutant.key])
+            relevant.sort(key=lambda check: -kills[check.name] / (0.05 + notes[check.name].seconds))
+            if reason(mutant.name):  # no need to run everything: a look is enough
+                relevant = relevant[:30]
+            yield (mutant, relevant), partial(job, mutant, relevant)
+
+    for (mutant, relevant), sent, code in in_children(jobs(), processes):
         if not sent:
             yield Verdict(mutant, "not planted")
         elif code == 0:
             yield Verdict(mutant, "survived")
         else:
             how = {1: "failed", -signal.SIGALRM: "time-out"}.get(code, "crash")
-            yield Verdict(mutant, how, *relevant[sent[-1]][:2])
+            killer = relevant[sent[-1]]
+            kills[killer.name] += 1
+            yield Verdict(mutant, how, *killer[:2])
 
 
 def _in_order(mutant: Mutant, quick_first: list[Check]) -> list[Check]:
@@ -255,7 +266,7 @@ def _in_order(mutant: Mutant, quick_first: list[Check]) -> list[Check]:
     other files, and of the properties of all ops one in six.
     """
     if len(quick_first) < 200:
-        return quick_first
+        return [*quick_first]
     half = len(quick_first) // 2
     spread = quick_first[: half : half // 12]
     rest = [check for check in quick_first if check not in spread]
@@ -357,7 +368,7 @@ def main(arguments: list[str] | None = None) -> int:
     done = {v.mutant.name for v in verdicts}
     chosen = [m for m in chosen if m.name not in done]
     with tqdm(total=len(chosen), desc="mutants", unit="mutant") as bar:
-        for verdict in judge(chosen, checks, notes, options.processes):
+        for verdict in judge(chosen, checks, notes, options.processes, [*verdicts]):
             verdicts.append(verdict)
             if options.resume:
                 with options.resume.open("a") as file:

@@ -11,6 +11,7 @@ _DISCARDED = "the outer `where` discards what this one puts in"
 _ZERO = "the gradient of sign is zero: so is any multiple of it, wherever it lies"
 _ORDER = "it chooses the order of the contraction, hence the time, not the result"
 _UNKNOWN = "NumPy takes any negative side for the unknown one"
+_LONG = "it takes the longer way for all that the short one is for, with the same result"
 _EXACT = "0, 1/2 and 1 are exact in every type, and the cotangent is brought to its input's"
 
 _PUT = "ops.indexing.PutAlongAxis.forward: where"
@@ -96,12 +97,12 @@ EQUIVALENT: dict[str, str] = {
     ),
     "ops.linalg.matmul: return reshape(Matmul.apply(reshape(a, (rows, a.shape[-1])), b), "
     "a.shape[:-1] + b.shape[1:])": "here b has two axes",
-    "op.Op.kept: tensors.append(Tensor(array, True, self, version) if tensor is None else tensor)": (
-        "a tensor that has a node requires a gradient, whatever else is said"
-    ),
-    "op.Op._record: return (array, Tensor(array) if type(array) is np.ndarray else array, None, 1)": (
-        "where there is no version, nobody looks at which it was"
-    ),
+    "op._prepared: simple = False": _LONG,
+    "op._prepared: if not dtype is None:": _LONG,
+    "op._prepared: if dtype is not None:": _LONG,
+    "op._prepared: if kind is not float or kind is not int:": _LONG,
+    "op._prepared: if kind is not float:": _LONG,
+    "op._prepared: if kind is not int:": _LONG,
 }
 
 
