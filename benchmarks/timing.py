@@ -7,9 +7,6 @@ before it, and the first calls of a burst, which wake the threads, do not count.
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -54,27 +51,3 @@ def summary(times: Times, baseline: str, unit: str = "ms") -> str:
             f"| {name} | {middle:.3g} | {low:.3g} to {high:.3g} | {ratio(times, name, baseline):.2f} |"
         )
     return "\n".join(lines)
-
-
-def against_torch(
-    doc: str, sides: Callable[[int], dict[str, Callable[[], object]]], title: str, batch: int
-) -> None:
-    """A command that times `sides(batch)`, the first of which is the baseline, with as many threads for PyTorch."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch", type=int, default=batch)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=50)
-    args = parser.parse_args()
-    # Libraries read these when they are imported, which the sides do.
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(args.threads)
-    import torch
-
-    torch.set_num_threads(args.threads)
-    made = sides(args.batch)
-    times = interleaved(made, rounds=args.rounds)
-    processor = platform.processor() or platform.machine()
-    print(f"{title}, batch {args.batch}, {args.threads} threads, {processor}\n")
-    print(summary(times, baseline=next(iter(made))))

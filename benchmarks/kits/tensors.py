@@ -1,0 +1,170 @@
+"""Libraries with layers, optimisers and a generator of their own: tinygen and PyTorch. Weights are (n_out, n_in)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.kits.start import RATE, Call, first_weights
+
+if TYPE_CHECKING:
+    from benchmarks.steps import Step
+
+
+class Tinygen:
+    name = "tinygen"
+
+    def __init__(self) -> None:
+        import tinygen as tg
+
+        self.tg, self.rng = tg, tg.random.default_rng(0)
+        self.exp, self.square, self.sqrt, self.softplus = tg.exp, tg.square, tg.sqrt, tg.softplus
+        self.relu, self.tanh, self.logsumexp, self.norm = tg.relu, tg.tanh, tg.logsumexp, tg.norm
+        self.bce, self.cross_entropy = (
+            tg.binary_cross_entropy_with_logits,
+            tg.cross_entropy_with_logits,
+        )
+        self.sample, self.kl, self.log_normal = (
+            tg.reparameterise,
+            tg.gaussian_kl,
+            tg.gaussian_log_density,
+        )
+        self.normal, self.uniform, self.bernoulli = (
+            self.rng.normal,
+            self.rng.uniform,
+            self.rng.bernoulli,
+        )
+
+    def linear(self, x: Any, layer: tuple, activation: str | None = None) -> Any:
+        return self.tg.linear(x, *layer, activation)
+
+    def constant(self, f: Callable, *args: Any) -> Any:
+        with self.tg.no_grad():
+            return f(*args)
+
+    def input_gradient(self, f: Callable, x: Any) -> Any:
+        x = self.tg.tensor(x.numpy(), requires_grad=True)
+        return self.tg.autograd.grad(f(x).sum(), x, create_graph=True)[0]
+
+    def make(self, step: Step) -> Call:
+        from tinygen import optim
+
+        tensor = self.tg.tensor
+        layers = {
+            name: [
+                (tensor(w.T.copy(), requires_grad=True), tensor(b, requires_grad=True))
+                for w, b in net
+            ]
+            for name, net in first_weights(step).items()
+        }
+        weights = {name: [p for layer in net for p in layer] for name, net in layers.items()}
+        optimisers = {
+            name: optim.Adam(weights[name], lr=RATE, betas=step.betas) for name, _ in step.phases
+        }
+        data = [tensor(a) if a.dtype == np.float32 else a for a in step.data()]
+
+        def run() -> float:
+            for name, loss in step.phases:
+                value = loss(self, layers, *data)
+                for p, g in zip(
+                    weights[name], self.tg.autograd.grad(value, weights[name]), strict=True
+                ):
+                    p.grad = g
+                optimisers[name].step()
+            return value.item()
+
+        return run
+
+
+class Torch:
+    def __init__(self, fused: bool = False, compiled: bool = False) -> None:
+        import torch
+        from torch.nn import functional as F
+
+        self.torch, self.F, self.fused, self.compiled = torch, F, fused, compiled
+        self.name = (
+            "torch.compile, fused Adam"
+            if compiled
+            else "PyTorch, fused Adam"
+            if fused
+            else "PyTorch"
+        )
+        torch.manual_seed(0)
+        self.exp, self.square, self.sqrt, self.softplus = (
+            torch.exp,
+            torch.square,
+            torch.sqrt,
+            F.softplus,
+        )
+        self.relu, self.tanh, self.logsumexp = torch.relu, torch.tanh, torch.logsumexp
+        self.normal, self.uniform, self.bernoulli = torch.randn, torch.rand, torch.bernoulli
+
+    def linear(self, x: Any, layer: tuple, activation: str | None = None) -> Any:
+        y = self.F.linear(x, *layer)
+        return getattr(self.torch, activation)(y) if activation else y
+
+    def bce(self, logits: Any, x: Any) -> Any:
+        x = x.expand_as(logits)
+        return self.F.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(-1)
+
+    def cross_entropy(self, logits: Any, labels: Any) -> Any:
+        return self.F.cross_entropy(logits, labels, reduction="none")
+
+    def sample(self, mean: Any, log_var: Any, eps: Any) -> Any:
+        return mean + self.torch.exp(0.5 * log_var) * eps
+
+    def kl(self, mean: Any, log_var: Any) -> Any:
+        return 0.5 * (self.torch.exp(log_var) + mean.square() - 1 - log_var).sum(-1)
+
+    def log_normal(self, x: Any, mean: Any, log_var: Any) -> Any:
+        scaled = (x - mean).square() * self.torch.exp(-self.torch.as_tensor(log_var))
+        return -0.5 * (scaled + log_var + np.log(2 * np.pi)).sum(-1)
+
+    def norm(self, x: Any, axis: int) -> Any:
+        return x.norm(dim=axis)
+
+    def constant(self, f: Callable, *args: Any) -> Any:
+        with self.torch.no_grad():
+            return f(*args)
+
+    def input_gradient(self, f: Callable, x: Any) -> Any:
+        x = x.detach().requires_grad_()
+        return self.torch.autograd.grad(f(x).sum(), x, create_graph=True)[0]
+
+    def make(self, step: Step) -> Call:
+        if self.compiled and step.differentiates_twice:
+            raise NotImplementedError("torch.compile does not differentiate a gradient")
+        tensor = self.torch.from_numpy
+        layers = {
+            name: [
+                (tensor(w.T.copy()).requires_grad_(), tensor(b).requires_grad_()) for w, b in net
+            ]
+            for name, net in first_weights(step).items()
+        }
+        weights = {name: [p for layer in net for p in layer] for name, net in layers.items()}
+        optimisers = {
+            name: self.torch.optim.Adam(
+                weights[name], lr=RATE, betas=step.betas, fused=self.fused or self.compiled
+            )
+            for name, _ in step.phases
+        }
+        data = [tensor(a) for a in step.data()]
+        compiled = self.torch.compile if self.compiled else lambda f: f
+        losses = [
+            (name, compiled(lambda *d, loss=loss: loss(self, layers, *d)))
+            for name, loss in step.phases
+        ]
+
+        def run() -> float:
+            for name, loss in losses:
+                value = loss(*data)
+                for p, g in zip(
+                    weights[name], self.torch.autograd.grad(value, weights[name]), strict=True
+                ):
+                    p.grad = g
+                optimisers[name].step()
+            return value.item()
+
+        return run
