@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 NEEDS = {"torch": "torch", "torch-fused": "torch", "torch-compile": "torch", "jax": "jax",
-         "autograd": "autograd", "mygrad": "mygrad"}  # fmt: skip
+         "autograd": "autograd", "mygrad": "mygrad", "numpy": "numpy"}  # fmt: skip
 
 
 def arguments() -> argparse.Namespace:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.kits.arrays import Hips, Jax, MyGrad
+from benchmarks.kits.by_hand import ByHand
 from benchmarks.kits.tensors import Tinygen, Torch
 
 KITS: dict[str, Callable[[], Any]] = {
@@ -21,4 +22,5 @@ KITS: dict[str, Callable[[], Any]] = {
     "jax": Jax,
     "autograd": Hips,
     "mygrad": MyGrad,
+    "numpy": ByHand,
 }
