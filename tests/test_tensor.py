@@ -22,6 +22,21 @@ def ones(dtype, shape=(2,)):
 
 
 @pytest.mark.parametrize(
+    ("result", "value", "dtype"),
+    [
+        (lambda: tg.add(1.0, 2.0), 3, F32),
+        (lambda: tg.add(1, 2), 3, np.int64),
+        (lambda: tg.maximum(1, 2.5), 2.5, F32),
+        (lambda: tg.exp(0), 1, F32),
+        (lambda: tg.multiply(2, 0.5), 1, F32),
+    ],
+)
+def test_python_numbers_alone_are_tensors_of_the_default_types(result, value, dtype):
+    assert result().dtype == dtype
+    assert result().item() == value
+
+
+@pytest.mark.parametrize(
     ("data", "dtype"),
     [
         (1.5, F32),
