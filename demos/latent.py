@@ -57,8 +57,7 @@ class Space:
         return in_parts(self.model.code, x)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
-        """Images in [0, 1], which a Gaussian's mean may leave."""
-        return in_parts(self.model.decode, np.float32(z)).clip(0, 1)
+        return in_parts(self.model.decode, np.float32(z))
 
     def prior(self, eps: np.ndarray) -> np.ndarray:
         """Codes that a sample would have, from standard normal numbers (n, latent)."""

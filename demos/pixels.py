@@ -2,11 +2,11 @@
 
     bernoulli        x ~ Bernoulli(sigmoid(h)): black or white; grey ones are probabilities, tossed anew
                      each time they are used,
-    gaussian         x ~ N(h, sigma^2 I): a number, with one sigma for all; the loss is squared error,
-    probabilistic    x ~ N(h_1, e^h_2): the decoder knows how sure it is, pixel by pixel.
+    gaussian         x ~ N(sigmoid(h), sigma^2 I): a number, with one sigma for all; the loss is squared error,
+    probabilistic    x ~ N(sigmoid(h_1), e^h_2): the decoder knows how sure it is, pixel by pixel.
 
-For the last two, grey levels are spread evenly over their share of [0, 1] first: of a few levels that
-repeat, a density could be infinite.
+(Kingma and Welling, 2014, keep the means of faces in (0, 1), too.) For the last two, grey levels are
+spread evenly over their share of [0, 1] first: of a few levels that repeat, a density could be infinite.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Bernoulli:
 
 
 class Gaussian:
-    """x ~ N(h, sigma^2 I)."""
+    """x ~ N(sigmoid(h), sigma^2 I)."""
 
     outputs = 1
 
@@ -52,7 +52,7 @@ class Gaussian:
         return tg.tensor(dequantise(grey, levels, rng.numpy))
 
     def parameters(self, h: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor | float]:
-        return h, self.log_var
+        return h.sigmoid(), self.log_var
 
     def surprise(self, h: tg.Tensor, x: tg.Tensor) -> tg.Tensor:
         return -tg.gaussian_log_density(x, *self.parameters(h))
@@ -65,7 +65,7 @@ class Gaussian:
 
 
 class Probabilistic(Gaussian):
-    """x ~ N(h_1, e^h_2): the decoder knows how sure it is, pixel by pixel."""
+    """x ~ N(sigmoid(h_1), e^h_2): the decoder knows how sure it is, pixel by pixel."""
 
     outputs = 2
 
@@ -74,7 +74,7 @@ class Probabilistic(Gaussian):
 
     def parameters(self, h: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
         pixels = h.shape[-1] // 2
-        return h[..., :pixels], h[..., pixels:]
+        return h[..., :pixels].sigmoid(), h[..., pixels:]
 
 
 Pixels = Bernoulli | Gaussian

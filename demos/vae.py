@@ -224,9 +224,10 @@ def judge(model: VAE, images: Images, train: np.ndarray, test: np.ndarray) -> di
 def draw(model: VAE, run: Run, images: Images, x: np.ndarray, seed: int) -> None:
     """Samples, reconstructions, and a walk between digits."""
     rng, shape = tg.random.default_rng(seed), images.shape
+    few = np.linspace(0, len(x) - 1, 10).astype(int)  # neighbours may be frames of one film
     with tg.no_grad():
         samples = model.decode(rng.normal((64, model.latent))).numpy()
-        mean, _ = model.encode(tg.tensor(x[:10]))
+        mean, _ = model.encode(tg.tensor(x[few]))
         reconstructed = model.decode(mean).numpy()
         # From each digit to the next, along a straight line between their codes.
         t = np.linspace(0, 1, 11, dtype=np.float32)[:, None]
@@ -236,7 +237,7 @@ def draw(model: VAE, run: Run, images: Images, x: np.ndarray, seed: int) -> None
         walked = model.decode(tg.tensor(np.concatenate(walks))).numpy()
     out = run.out
     viz.image_grid(samples, shape, out / "samples.png", columns=8, title="Samples from the prior")
-    rows = {"original": images.test[:10], "reconstruction": reconstructed}
+    rows = {"original": images.test[few], "reconstruction": reconstructed}
     viz.image_rows(rows, shape, out / "reconstructions.png", title="Unseen images through the code")
     viz.image_grid(
         walked, shape, out / "walk.png", columns=11, title="Straight walks between two codes"
