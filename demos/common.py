@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import math
 import signal
@@ -23,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tinygen as tg
-from tinygen import data
+from tinygen import data, nn
 from tinygen.data import Images, batches
 from tinygen.io import load, save, write_atomically
 
@@ -100,6 +101,13 @@ def above_zero(text: str) -> float:
     if number == 0:
         raise argparse.ArgumentTypeError("must be above 0")
     return number
+
+
+def network(*sizes: int, rng: tg.random.Generator) -> nn.Sequential:
+    """Linear layers from each size to the next, with relu in between."""
+    *hidden, last = itertools.pairwise(sizes)
+    layers = [nn.Linear(n, m, activation="relu", rng=rng) for n, m in hidden]
+    return nn.Sequential(*layers, nn.Linear(*last, rng=rng))
 
 
 def unseen(stream: int) -> np.random.Generator:

@@ -18,14 +18,13 @@ Several seeds are trained side by side, for one seed proves nothing about a GAN.
 is judged is the average of its weights over the steps (Yazici et al., 2019): the last one circles.
 """
 
-import itertools
 import math
 from collections.abc import Mapping
 
 import numpy as np
 
 import tinygen as tg
-from demos.common import Film, Kept, Run, parser, spread, start, unseen
+from demos.common import Film, Kept, Run, network, parser, spread, start, unseen
 from tinygen import metrics, nn, optim, viz
 from tinygen.data.toys import Normal, Toy, Uniform
 
@@ -46,13 +45,6 @@ BETAS = (0.0, 0.999)  # momentum makes the players circle each other
 AVERAGE = 0.998
 JUDGED = 10_000  # samples
 SATURATION = 1000  # steps of the discriminator alone
-
-
-def network(*sizes: int, rng: tg.random.Generator) -> nn.Sequential:
-    """Linear layers from each size to the next, with relu in between."""
-    *hidden, last = itertools.pairwise(sizes)
-    layers = [nn.Linear(n, m, activation="relu", rng=rng) for n, m in hidden]
-    return nn.Sequential(*layers, nn.Linear(*last, rng=rng))
 
 
 class Players(Kept):

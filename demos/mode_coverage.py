@@ -23,8 +23,8 @@ import math
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, parser, spread, start
-from demos.gan_1d import LOSSES, network
+from demos.common import Run, network, parser, spread, start
+from demos.gan_1d import LOSSES
 from demos.wgan import PLANE, Plane, Players
 from tinygen import optim, viz
 from tinygen.io import write_atomically

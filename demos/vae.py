@@ -29,6 +29,7 @@ import argparse
 import math
 import statistics
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,6 +41,7 @@ from demos.common import (
     check_finite,
     in_parts,
     load_images,
+    network,
     not_negative,
     parser,
     positive,
@@ -103,24 +105,24 @@ class VAE(nn.Module):
 
 
 def new_model(
-    pixels: int, latent: int, kind: Pixels, rng: tg.random.Generator, told: int = 0
+    pixels: int,
+    latent: int,
+    kind: Pixels,
+    rng: tg.random.Generator,
+    told: int = 0,
+    hidden: Sequence[int] = (HIDDEN,),
 ) -> VAE:
-    """pixels - 400 - latent - 400 - pixels; both networks are told as many numbers more."""
-    encoder = nn.Sequential(
-        nn.Linear(pixels + told, HIDDEN, activation="relu", rng=rng),
-        nn.Linear(HIDDEN, 2 * latent, rng=rng),
-    )
-    decoder = nn.Sequential(
-        nn.Linear(latent + told, HIDDEN, activation="relu", rng=rng),
-        nn.Linear(HIDDEN, kind.outputs * pixels, rng=rng),
-    )
+    """pixels - hidden - latent - hidden, reversed - pixels, with relu; both networks are told as many numbers more."""
+    encoder = network(pixels + told, *hidden, 2 * latent, rng=rng)
+    decoder = network(latent + told, *reversed(hidden), kind.outputs * pixels, rng=rng)
     return VAE(encoder, decoder, latent, kind)
 
 
 def rebuild(settings: dict, pixels: int, parts: dict) -> VAE:
     """The model of a checkpoint."""
     kind = new_pixels(settings["decoder"], settings["sigma"])
-    model = new_model(pixels, settings["latent"], kind, tg.random.default_rng(0))
+    sizes = {"latent": settings["latent"], "hidden": settings["hidden"]}
+    model = new_model(pixels, kind=kind, rng=tg.random.default_rng(0), **sizes)
     model.load_state_dict(parts["ELBO"]["model"])
     return model
 
@@ -268,6 +270,8 @@ def options() -> argparse.ArgumentParser:
     sigma = {"type": above_zero, "metavar": "X", "default": 0.1}
     add("--sigma", **sigma, help="of --decoder gaussian; default: 0.1")
     add("--latent", type=positive, default=LATENT, help=f"dimensions of z; default: {LATENT}")
+    units = {"type": positive, "nargs": "+", "metavar": "N", "default": [HIDDEN]}
+    add("--hidden", **units, help=f"units of each hidden layer of the encoder; default: {HIDDEN}")
     add("--beta", **number, default=1.0, help="weight of the KL; default: 1")
     add("--warm-up", **number, default=0.0, help="epochs in which that weight grows; default: 0")
     add("--free-bits", **number, default=0.0, help="nats free in each dimension; default: 0")
@@ -289,7 +293,10 @@ def main(argv: list[str] | None = None) -> None:
         weights |= {"reconstruction only": (1.0, 0.0), "KL only": (0.0, args.beta)}
     students = {
         name: Student(
-            new_model(images.train.shape[1], args.latent, new_pixels(args.decoder, args.sigma), rng), *both
+            new_model(
+                images.train.shape[1], args.latent, new_pixels(args.decoder, args.sigma), rng, hidden=args.hidden
+            ),
+            *both,
         )
         for name, both in weights.items()
     }  # fmt: skip

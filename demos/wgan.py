@@ -30,8 +30,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import tinygen as tg
-from demos.common import Kept, Run, above_zero, load_images, parser, spread, start, unseen
-from demos.gan_1d import network
+from demos.common import Kept, Run, above_zero, load_images, network, parser, spread, start, unseen
 from demos.judge import Judge
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images
