@@ -41,6 +41,26 @@ def test_the_first_node_of_all_is_walked_through(monkeypatch):
     np.testing.assert_array_equal(x.grad.numpy(), [2.0, 4.0])
 
 
+class Widening(Op):
+    """2 x, with a backward rule that answers in float64 whatever it is asked in."""
+
+    def forward(self, x):
+        return 2 * x
+
+    def backward(self, g):
+        return 2 * g.astype(np.float64)
+
+
+def test_a_cotangent_is_brought_to_the_dtype_of_its_input():
+    x = leaf(1.0, 2.0, dtype=np.float32)
+    y = x * 3
+    (g,) = autograd.grad(Widening.apply(y).sum(), y, retain_graph=True)
+    assert g.dtype == np.float32
+    Widening.apply(x).sum().backward()
+    assert x.grad.dtype == np.float32
+    np.testing.assert_array_equal(x.grad.numpy(), [2.0, 2.0])
+
+
 def test_a_chain_of_100_000_ops_needs_no_recursion():
     x = leaf(1.5)
     y = x
