@@ -61,6 +61,24 @@ def test_a_cotangent_is_brought_to_the_dtype_of_its_input():
     np.testing.assert_array_equal(x.grad.numpy(), [2.0, 2.0])
 
 
+def test_only_create_graph_records_the_backward_pass():
+    recording = []
+
+    class Watched(Op):
+        def forward(self, x):
+            return x.copy()
+
+        def backward(self, g):
+            recording.append(graph.grad_enabled())
+            return g
+
+    x = leaf(1.0, 2.0)
+    Watched.apply(x).sum().backward()
+    autograd.grad(Watched.apply(x).sum(), x)
+    autograd.grad(Watched.apply(x).sum(), x, create_graph=True)
+    assert recording == [False, False, True]
+
+
 def test_a_chain_of_100_000_ops_needs_no_recursion():
     x = leaf(1.5)
     y = x
