@@ -412,6 +412,20 @@ def test_the_area_of_a_cell():
     )
 
 
+def test_points_with_labels_have_colours_that_are_explained(tmp_path):
+    points = {"a": RNG.normal(size=(50, 2)), "b": RNG.normal(size=(30, 2))}
+    scatter(points, tmp_path / "plain.png")
+    two, ten = RNG.integers(0, 2, 50), np.arange(50) % 10
+    scatter(points, tmp_path / "two.png", labels={"a": two})
+    scatter(points, tmp_path / "ten.png", labels={"a": ten}, one_span=False)
+    plain, two, ten = (read(tmp_path / f"{name}.png") for name in ("plain", "two", "ten"))
+    assert plain.shape == two.shape
+    assert ten.shape[1] > two.shape[1]
+    assert len(np.unique(two.reshape(-1, 3), axis=0)) > len(np.unique(plain.reshape(-1, 3), axis=0))
+    with pytest.raises(ValueError, match="'b' needs 30 labels"):
+        scatter(points, tmp_path / "bad.png", labels={"b": np.arange(50)})
+
+
 def test_points_in_panels(tmp_path):
     points = RNG.normal(size=(50, 2))
     scatter({"real": points, "a": points + 1, "b": 0 * points}, tmp_path / "s.png", columns=2)

@@ -24,7 +24,8 @@ def scatter(
 
     Panels show what the first one spans, and a tenth more; or if not `one_span`, each
     what it spans itself, with numbers at the axes.
-    columns: all in one row if not given. labels: of some panels, an integer for each point that gives it a colour.
+    columns: all in one row if not given. labels: of some panels, an integer from 0 to 9
+    for each point that gives it a colour; more than two are explained.
     size: of a panel, in inches.
     Raises ValueError if there is no panel, points are not (n, 2), or labels do not match them;
     ImportError without matplotlib.
@@ -59,3 +60,15 @@ def scatter(
             else:
                 axis.locator_params(nbins=5)
             axis.grid(False)
+        classes = np.unique(np.concatenate([*labels.values()])) if labels else []
+        if len(classes) > 2:
+            from matplotlib import colormaps
+            from matplotlib.lines import Line2D
+
+            colour = colormaps["tab10"]
+            dots = [
+                Line2D([], [], marker="o", linewidth=0, markersize=5, color=colour(c))
+                for c in classes
+            ]
+            drawing.legend(dots, classes, loc="outside right center")
+            drawing.set_figwidth(drawing.get_figwidth() + 0.7)
