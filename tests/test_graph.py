@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from tinygen import autograd
+from tinygen import autograd, optim
 from tinygen.autograd import Op, graph
 from tinygen.autograd.graph import Node
 
@@ -59,6 +59,22 @@ def test_a_cotangent_is_brought_to_the_dtype_of_its_input():
     Widening.apply(x).sum().backward()
     assert x.grad.dtype == np.float32
     np.testing.assert_array_equal(x.grad.numpy(), [2.0, 2.0])
+
+
+def test_a_gradient_can_be_clipped_in_place_whatever_the_op_gave():
+    class ReadOnly(Op):
+        def forward(self, x):
+            return x.copy()
+
+        def backward(self, g):
+            array = 3 * g.numpy()
+            array.flags.writeable = False
+            return tg.Tensor(array)
+
+    x = leaf(1.0, 2.0)
+    ReadOnly.apply(x).sum().backward()
+    optim.clip_grad_norm_([x], 1.0)
+    np.testing.assert_allclose(x.grad.numpy(), np.full(2, 0.5**0.5), rtol=1e-12)
 
 
 def test_only_create_graph_records_the_backward_pass():
