@@ -42,7 +42,10 @@ def load_trained(folder: Path, *, only: tuple[str, ...] = tuple(DEMOS)) -> Train
     if name not in only:
         sys.exit(f"{folder} is of {name or 'no demo'}, but this needs one of {', '.join(only)}")
     images = load_images(settings["data"])
-    model = DEMOS[name].rebuild(settings, images.train.shape[1], state["parts"])
+    try:
+        model = DEMOS[name].rebuild(settings, images.train.shape[1], state["parts"])
+    except (LookupError, ValueError) as error:  # of another version of the demo, say
+        sys.exit(f"the model in {path} cannot be rebuilt: {error!r}")
     model.eval()
     identity = digest(model.state_dict())
     print(f"{folder}: {settings}, after {state['round']} epochs, weights {identity}")

@@ -28,7 +28,7 @@ from tests.demo_runs import is_picture, play, runs_and_resumes
 from tinygen import nn
 from tinygen.data import Images, dequantise
 from tinygen.distributions import MultivariateNormal, Normal, kl_divergence
-from tinygen.io import load
+from tinygen.io import load, save
 from tinygen.metrics import Classifier, save_classifier
 
 # Demo, its options, and its pictures.
@@ -509,6 +509,12 @@ def test_what_is_no_trained_model_is_refused(folders, tmp_path):
     monte_carlo.main(["--steps", "1", "--out", str(tmp_path / "pi")])
     with pytest.raises(SystemExit, match="is of monte_carlo, but this needs"):
         trained.load_trained(tmp_path / "pi")
+    state = load(folders / "vae" / "checkpoint.safetensors")
+    save(
+        tmp_path / "checkpoint.safetensors", state | {"settings": state["settings"] | {"latent": 3}}
+    )
+    with pytest.raises(SystemExit, match="cannot be rebuilt"):
+        trained.load_trained(tmp_path)
     (tmp_path / "checkpoint.safetensors").write_bytes(b"nothing")
     with pytest.raises(SystemExit, match="is not a trained model"):
         trained.load_trained(tmp_path)
