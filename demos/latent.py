@@ -7,7 +7,7 @@ So of a VAE any z ~ N(0, I) should be an image, and so should all on the way bet
     manifold    of two dimensions: z = Phi^-1(u) for u on an even grid, which gives equal shares
                 of the codes to all tiles (Kingma and Welling, 2014, figure 4);
     attribute   the mean code of images that have something, less that of those that have not, is
-                a direction that adds it to others (Larsen et al., 2016): here ink;
+                a direction that adds it to others (Larsen et al., 2016): here light;
     morph       a film through the codes of unseen images, and back to the first.
 
 Models stand side by side: what one does badly is seen beside one that does it well. Of digits, the
@@ -105,16 +105,18 @@ def draw(name: str, space: Space, out: Path) -> None:
     samples = space.decode(space.prior(unseen(4).standard_normal((64, space.model.latent))))
     viz.image_grid(samples, shape, out / f"{name}_samples.png", columns=8, title=f"{name}: samples")
 
-    ink = images.train.mean(1).argsort()
-    tenth = len(ink) // 10
-    bold, thin = (space.codes(images.train[some]).mean(0) for some in (ink[-tenth:], ink[:tenth]))
+    light = images.train.mean(1).argsort()
+    tenth = len(light) // 10
+    bright, dark = (
+        space.codes(images.train[some]).mean(0) for some in (light[-tenth:], light[:tenth])
+    )
     rows = {
-        f"{factor:+g} ink" if factor else "as it is": space.decode(
-            space.unseen[stops] + factor * (bold - thin)
+        f"{factor:+g} light" if factor else "as it is": space.decode(
+            space.unseen[stops] + factor * (bright - dark)
         )
         for factor in (-1, -0.5, 0, 0.5, 1)
     }
-    viz.image_rows(rows, shape, out / f"{name}_attribute.png", title=f"{name}: more or less ink")
+    viz.image_rows(rows, shape, out / f"{name}_attribute.png", title=f"{name}: more or less light")
 
     if space.model.latent == 2:
         line = [NormalDist().inv_cdf((i + 0.5) / SIDE) for i in range(SIDE)]
