@@ -210,6 +210,9 @@ def check_op(
         check_same(got, _bounded(inputs[0], **parameters), zeros=False)
     elif name == "astype":
         check_same(got, arrays[0].astype(parameters["dtype"]))
+    elif name == "power" and common.kind == "f":
+        # NumPy's own last bit depends on how the arrays lie in memory: vectors or one number at a time.
+        check_close(got, function(*arrays, **parameters), common, ulps=2)
     elif name in EXACT or (name in WHOLE and common.kind != "f"):
         check_same(got, function(*arrays, **parameters), zeros=name not in EITHER_ZERO)
     elif name in ("mean", "var", "std") and common.kind != "f":
