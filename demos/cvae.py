@@ -23,7 +23,11 @@ from demos.pixels import Bernoulli
 from tinygen import nn, viz
 from tinygen.data import batches
 
-EPOCHS = {"digits": 300, "mnist": 20}
+EPOCHS = {"digits": 300, "mnist": 50}
+LATENT, HIDDEN = (
+    8,
+    (400, 400),
+)  # a larger code, or a shallower decoder, and the code says the digit after all
 SHOWN = 3  # the label of a model that is shown without one
 
 
@@ -32,7 +36,7 @@ def one_hot(labels: np.ndarray) -> np.ndarray:
 
 
 def new_model(pixels: int, told: int, rng: tg.random.Generator) -> vae.VAE:
-    return vae.new_model(pixels, vae.LATENT, Bernoulli(), rng, told)
+    return vae.new_model(pixels, LATENT, Bernoulli(), rng, told, HIDDEN)
 
 
 class Told(nn.Module):
@@ -57,7 +61,7 @@ def rebuild(settings: dict, pixels: int, parts: dict) -> Told:
 
 
 def draw(model: vae.VAE, images: np.ndarray, run: Run, shape: tuple[int, int]) -> None:
-    z = tg.tensor(np.tile(unseen(2).standard_normal((10, vae.LATENT), np.float32), (CLASSES, 1)))
+    z = tg.tensor(np.tile(unseen(2).standard_normal((10, LATENT), np.float32), (CLASSES, 1)))
     y = np.repeat(np.arange(CLASSES), 10)
     with tg.no_grad():
         drawn = model.decode(z, tg.tensor(one_hot(y))).numpy()
@@ -66,7 +70,7 @@ def draw(model: vae.VAE, images: np.ndarray, run: Run, shape: tuple[int, int]) -
         styles = model.code(tg.tensor(threes), tg.tensor(one_hot(np.full(5, SHOWN))))
         rows = {}
         for i, image in enumerate(threes):
-            code = tg.broadcast_to(styles[i : i + 1], (CLASSES, vae.LATENT))
+            code = tg.broadcast_to(styles[i : i + 1], (CLASSES, LATENT))
             as_any = model.decode(code, tg.tensor(one_hot(np.arange(CLASSES)))).numpy()
             rows[f"{i + 1}"] = np.concatenate([image[None], as_any])
     title = "One code for each column, one label for each row"
@@ -92,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
 
     for epoch in run.rounds(epochs, "epoch", rng=rng, **students):
         for grey, labels in batches((images.train, images.train_labels), vae.BATCH, rng):
-            x, eps = rng.bernoulli(grey), rng.normal((len(grey), vae.LATENT))
+            x, eps = rng.bernoulli(grey), rng.normal((len(grey), LATENT))
             for name, student in students.items():
                 y = tg.tensor(one_hot(labels)) if told[name] else None
                 surprise, mean, log_var = student.model.terms(x, eps, y)
@@ -112,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     panels = {"-ELBO, unseen images": {"with the label": "conditional", "without": "unconditional"}}
     viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch")
     rng = unseen(1)
-    z = rng.standard_normal((judge.count, vae.LATENT), np.float32)
+    z = rng.standard_normal((judge.count, LATENT), np.float32)
     asked = rng.integers(CLASSES, size=judge.count)
     with tg.no_grad():
         samples = model.decode(tg.tensor(z), tg.tensor(one_hot(asked))).numpy()

@@ -361,7 +361,7 @@ def test_the_label_reaches_both_networks():
     model = cvae.new_model(64, 10, tg.random.default_rng(0))
     x, z = (
         tg.random.default_rng(1).uniform((3, 64)),
-        tg.random.default_rng(2).normal((3, vae.LATENT)),
+        tg.random.default_rng(2).normal((3, cvae.LATENT)),
     )
     one, other = (tg.tensor(cvae.one_hot(np.full(3, label))) for label in (1, 2))
     assert not np.array_equal(model.code(x, one).numpy(), model.code(x, other).numpy())
