@@ -35,7 +35,7 @@ ANGLES = 36  # bins
 
 
 class PlanePlayers(Players):
-    hidden = 96
+    hidden, critic_steps = 96, 3
 
 
 def judge(fake: np.ndarray, real: Toy) -> dict[str, float]:
