@@ -11,7 +11,7 @@ DEMOS = {
     ),
     "autoencoder": (
         "a code that is small: compression, denoising, anomalies",
-        "20 s on the 8x8 digits, 4 min on MNIST",
+        "30 s on the 8x8 digits, 6 min on MNIST",
     ),
     "vae": (
         "a variational autoencoder: digits from noise",
@@ -23,11 +23,11 @@ DEMOS = {
     ),
     "iwae": (
         "a tighter bound from several codes at once",
-        "1 min on the 8x8 digits, 15 min on MNIST",
+        "1 min on the 8x8 digits",
     ),
     "cvae": (
         "a VAE that is told the label",
-        "20 s on the 8x8 digits, 2 min on MNIST",
+        "30 s on the 8x8 digits, 8 min on MNIST",
     ),
     "latent": (
         "walks, maps and arithmetic between the codes",
@@ -35,19 +35,19 @@ DEMOS = {
     ),
     "gan_1d": (
         "two networks play a game on a line, and why its first loss fails",
-        "1 min for five seeds",
+        "2 min for five seeds",
     ),
     "gan_2d": (
         "the same game in the plane, with all that there is to see",
-        "3 min for five seeds",
+        "2 min for five seeds",
     ),
     "gan_mnist": (
         "digits from the game, any or the one that is asked for",
-        "1 min on the 8x8 digits, 3 min on MNIST",
+        "1 min on the 8x8 digits, 4 min on MNIST",
     ),
     "wgan": (
         "the earth-mover game: clipped weights, or a penalty on the critic's slope",
-        "2 min in the plane, 3 min on MNIST",
+        "2 min in the plane, 4 min on MNIST",
     ),
     "mode_coverage": (
         "which games collapse: five of them, counted",

@@ -57,7 +57,9 @@ class Players(Kept):
     parts = ("generator", "average", "discriminator", "g_optimiser", "d_optimiser", "rng")
     hidden, g_rate, d_rate = HIDDEN, LEARNING_RATE, LEARNING_RATE
     batch, betas, decay = BATCH, BETAS, AVERAGE
-    critic_steps = 5  # of the discriminator for each of the generator; with 3, one seed in ten fails
+    critic_steps = (
+        5  # of the discriminator for each of the generator; with 3, one seed in ten fails
+    )
 
     def __init__(self, noise: Toy, real: Toy, seed: int):
         self.rng = tg.random.default_rng(seed)
