@@ -136,6 +136,9 @@ class Torch:
     def make(self, step: Step) -> Call:
         if self.compiled and step.differentiates_twice:
             raise NotImplementedError("torch.compile does not differentiate a gradient")
+        if self.compiled:
+            # All losses share one line of code, and the ninth variant of a line would run uncompiled.
+            self.torch.compiler.reset()
         tensor = self.torch.from_numpy
         layers = {
             name: [
