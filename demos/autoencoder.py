@@ -21,8 +21,8 @@ import numpy as np
 
 import tinygen as tg
 from demos.common import (
-    Kept,
     Run,
+    Student,
     check_finite,
     in_parts,
     load_images,
@@ -31,7 +31,7 @@ from demos.common import (
     start,
     unseen,
 )
-from tinygen import metrics, nn, optim, viz
+from tinygen import metrics, nn, viz
 from tinygen.data import Images, batches
 
 EPOCHS = {"digits": 200, "mnist": 20}
@@ -73,20 +73,12 @@ def rebuild(settings: dict, pixels: int, parts: dict) -> Autoencoder:
     return model
 
 
-class Student(Kept):
-    parts = ("model", "optimiser")
-
-    def __init__(self, pixels: int, latent: int, rng: tg.random.Generator):
-        self.model = Autoencoder(pixels, latent, rng)
-        self.optimiser = optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
-
-    def step(self, x: tg.Tensor, target: tg.Tensor) -> float:
-        """|target - x_hat|^2, summed over the pixels, averaged over the batch."""
-        loss = tg.square(target - self.model(x)).sum(1).mean()
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-        return loss.item()
+def learn(student: Student, x: tg.Tensor, target: tg.Tensor) -> None:
+    """One step on |target - x_hat|^2, summed over the pixels, averaged over the batch."""
+    loss = tg.square(target - student.model(x)).sum(1).mean()
+    student.optimiser.zero_grad()
+    loss.backward()
+    student.optimiser.step()
 
 
 def anomaly_auroc(model: Autoencoder, images: Images, digit: int) -> float:
@@ -141,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = {"demo": "autoencoder", "data": args.data, "seed": args.seed}
     run = Run(args.out, settings | {"latent": latent, "epochs": epochs}, args.resume)
     names = ["plain", "denoising", *(f"without_{digit}" for digit in range(10))]
-    students = {name: Student(pixels, latent, rng) for name in names}
+    students = {name: Student(Autoencoder(pixels, latent, rng), LEARNING_RATE) for name in names}
     plain, denoising = (students[name].model for name in ("plain", "denoising"))
     noisy = images.test + NOISE * unseen(0).standard_normal(images.test.shape, np.float32)
 
@@ -150,12 +142,12 @@ def main(argv: list[str] | None = None) -> None:
             student.optimiser.lr = LEARNING_RATE * (1 - epoch / epochs)
         for batch, labels in batches((images.train, images.train_labels), BATCH, rng):
             x = tg.tensor(batch)
-            students["plain"].step(x, x)
-            students["denoising"].step(x + NOISE * rng.normal(x.shape), x)
+            learn(students["plain"], x, x)
+            learn(students["denoising"], x + NOISE * rng.normal(x.shape), x)
             if epoch < ANOMALIES * epochs:
                 for digit in range(10):
                     usual = tg.tensor(batch[labels != digit])
-                    students[f"without_{digit}"].step(usual, usual)
+                    learn(students[f"without_{digit}"], usual, usual)
         line = {}
         for name, model, seen in (("plain", plain, images.test), ("denoising", denoising, noisy)):
             line[name] = float(np.square(in_parts(model, seen) - images.test).sum(1).mean())

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tinygen as tg
-from tinygen import data, nn
+from tinygen import data, nn, optim
 from tinygen.data import Images, batches
 from tinygen.io import load, save, write_atomically
 
@@ -164,6 +164,15 @@ class Kept:
     def load_state_dict(self, state: dict) -> None:
         for name in self.parts:
             getattr(self, name).load_state_dict(state[name])
+
+
+class Student(Kept):
+    """A model and its optimiser."""
+
+    parts = ("model", "optimiser")
+
+    def __init__(self, model: nn.Module, rate: float):
+        self.model, self.optimiser = model, optim.Adam(model.parameters(), lr=rate)
 
 
 class Film:

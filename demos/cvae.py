@@ -17,17 +17,15 @@ import numpy as np
 
 import tinygen as tg
 from demos import vae
-from demos.common import Run, check_finite, load_images, parser, start, unseen
+from demos.common import Run, Student, check_finite, load_images, parser, start, unseen
 from demos.judge import CLASSES, Judge
 from demos.pixels import Bernoulli
 from tinygen import nn, viz
 from tinygen.data import batches
 
 EPOCHS = {"digits": 300, "mnist": 50}
-LATENT, HIDDEN = (
-    8,
-    (400, 400),
-)  # a larger code, or a shallower decoder, and the code says the digit after all
+# A larger code, or a shallower decoder, and the code says the digit after all.
+LATENT, HIDDEN = 8, (400, 400)
 SHOWN = 3  # the label of a model that is shown without one
 
 
@@ -90,7 +88,9 @@ def main(argv: list[str] | None = None) -> None:
     rng = tg.random.default_rng(args.seed)
     pixels = images.train.shape[1]
     told = {"conditional": CLASSES, "unconditional": 0}
-    students = {name: vae.Student(new_model(pixels, n, rng), 1.0, 1.0) for name, n in told.items()}
+    students = {
+        name: Student(new_model(pixels, n, rng), vae.LEARNING_RATE) for name, n in told.items()
+    }
     test = tg.random.default_rng(vae.TEST_SEED).bernoulli(images.test).numpy()
     test_y = {"conditional": one_hot(images.test_labels), "unconditional": None}
 
@@ -99,8 +99,7 @@ def main(argv: list[str] | None = None) -> None:
             x, eps = rng.bernoulli(grey), rng.normal((len(grey), LATENT))
             for name, student in students.items():
                 y = tg.tensor(one_hot(labels)) if told[name] else None
-                surprise, mean, log_var = student.model.terms(x, eps, y)
-                loss = vae.objective(surprise, mean, log_var)
+                loss, *_ = vae.objective(*student.model.terms(x, eps, y))
                 student.optimiser.zero_grad()
                 loss.backward()
                 student.optimiser.step()

@@ -35,8 +35,8 @@ import numpy as np
 
 import tinygen as tg
 from demos.common import (
-    Kept,
     Run,
+    Student,
     above_zero,
     check_finite,
     in_parts,
@@ -48,7 +48,7 @@ from demos.common import (
     start,
 )
 from demos.pixels import DECODERS, Pixels, new_pixels
-from tinygen import metrics, nn, optim, viz
+from tinygen import metrics, nn, viz
 from tinygen.data import Images, batches
 
 EPOCHS = {"digits": 300, "mnist": 20, "frey_faces": 200}
@@ -138,23 +138,15 @@ def objective(
     log_var: tg.Tensor,
     weights: tuple[float, float] = (1.0, 1.0),
     free_bits: float = 0.0,
-) -> tg.Tensor:
-    """What is minimised: both terms, weighed; of each dimension's KL, no less than free_bits nats counts."""
+) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor]:
+    """What is minimised: both terms, weighed; of each dimension's KL, no less than free_bits nats counts.
+
+    And the two terms themselves, which are watched."""
+    reconstruction, kl = surprise.mean(), tg.gaussian_kl(mean, log_var).mean()
+    charged = kl
     if free_bits:
-        kl = tg.maximum(kl_by_dimension(mean, log_var), free_bits).sum()
-    else:
-        kl = tg.gaussian_kl(mean, log_var).mean()
-    return weights[0] * surprise.mean() + weights[1] * kl
-
-
-class Student(Kept):
-    """A model, its optimiser, and what the two terms of its loss weigh."""
-
-    parts = ("model", "optimiser")
-
-    def __init__(self, model: VAE, reconstruction: float, kl: float):
-        self.model, self.weights = model, (reconstruction, kl)
-        self.optimiser = optim.Adam(model.parameters(), lr=LEARNING_RATE)
+        charged = tg.maximum(kl_by_dimension(mean, log_var), free_bits).sum()
+    return weights[0] * reconstruction + weights[1] * charged, reconstruction, kl
 
 
 # What is measured of it. -------------------------------------------------------------------------
@@ -252,9 +244,10 @@ def draw_codes(students: dict[str, Student], run: Run, images: Images, test: np.
     for name, student in students.items():
         means = in_parts(student.model.code, test[:5000])
         axes = np.linalg.svd(means - means.mean(0), full_matrices=False)[2][:2]
-        panels[name] = means if means.shape[1] == 2 else means @ axes.T
+        title = name if len(students) > 1 else "Codes of unseen images"
+        panels[title] = means if means.shape[1] == 2 else means @ axes.T
         if images.test_labels is not None:
-            labels[name] = images.test_labels[:5000]
+            labels[title] = images.test_labels[:5000]
     viz.scatter(panels, run.out / "codes.png", labels=labels, one_span=False, size=3.6)
 
 
@@ -291,15 +284,11 @@ def main(argv: list[str] | None = None) -> None:
     weights = {"ELBO": (1.0, args.beta)}
     if args.compare:
         weights |= {"reconstruction only": (1.0, 0.0), "KL only": (0.0, args.beta)}
+    pixels, kind = images.train.shape[1], new_pixels(args.decoder, args.sigma)
     students = {
-        name: Student(
-            new_model(
-                images.train.shape[1], args.latent, new_pixels(args.decoder, args.sigma), rng, hidden=args.hidden
-            ),
-            *both,
-        )
-        for name, both in weights.items()
-    }  # fmt: skip
+        name: Student(new_model(pixels, args.latent, kind, rng, hidden=args.hidden), LEARNING_RATE)
+        for name in weights
+    }
     model, levels = students["ELBO"].model, images.levels
     fixed = tg.random.default_rng(TEST_SEED)
     test = model.pixels.draw(images.test, levels, fixed).numpy()
@@ -311,18 +300,15 @@ def main(argv: list[str] | None = None) -> None:
         for step, grey in enumerate(batches(images.train, BATCH, rng)):
             grown = 1.0 if not args.warm_up else min(1.0, (epoch + step / steps) / args.warm_up)
             x = model.pixels.draw(grey, levels, rng)
-            for student in students.values():
+            for name, student in students.items():
                 terms = student.model.terms(x, rng.normal((len(x), args.latent)))
-                reconstruction, kl = student.weights
-                loss = objective(*terms, (reconstruction, grown * kl), args.free_bits)
+                reconstruction, kl = weights[name]
+                loss, *seen = objective(*terms, (reconstruction, grown * kl), args.free_bits)
                 student.optimiser.zero_grad()
                 loss.backward()
                 student.optimiser.step()
                 if student.model is model:
-                    with tg.no_grad():
-                        surprise, mean, log_var = terms
-                        seen = surprise.mean().item(), tg.gaussian_kl(mean, log_var).mean().item()
-                    totals += len(x) * np.array(seen)
+                    totals += [len(x) * term.item() for term in seen]
         seconds.append(time.perf_counter() - began)
         train_reconstruction, train_kl = totals / len(images.train)
         check_finite(train_reconstruction + train_kl)

@@ -1,4 +1,4 @@
-"""How thoroughly Hypothesis draws, and the rule that no tolerance may hide what it compares.
+"""How thoroughly Hypothesis draws, the rule that no tolerance may hide what it compares, and demos made short.
 
 By default the same quick examples are drawn every time; `pytest --hypothesis-profile=nightly` draws
 twenty times as many, other ones each time.
@@ -45,3 +45,24 @@ def _audited(actual, desired, rtol=1e-7, atol=0, **options):
 @pytest.fixture(autouse=True)
 def no_tolerance_hides_what_it_compares(monkeypatch):
     monkeypatch.setattr(np.testing, "assert_allclose", _audited)
+
+
+@pytest.fixture
+def short_demos(monkeypatch, tmp_path_factory):
+    """Few samples, and a classifier of digits that need not be good."""
+    import tinygen as tg
+    from demos import autoencoder, density_network, iwae, monte_carlo, vae
+    from tinygen.metrics import Classifier, save_classifier
+
+    short = {"ROUND": 2, "JUDGED_CODES": 2000, "JUDGED": 500, "MOST": 2**8, "POINTS": 3}
+    for name, value in short.items():
+        monkeypatch.setattr(density_network, name, value)
+    monkeypatch.setattr(monte_carlo, "REPEATS", 10)
+    monkeypatch.setattr(vae, "DRAWS", 20)
+    monkeypatch.setattr(iwae, "SAMPLES", 100)
+    monkeypatch.setattr(autoencoder, "DRAWN", 100)
+    cache = tmp_path_factory.getbasetemp() / "data"
+    monkeypatch.setenv("TINYGEN_DATA", str(cache))
+    monkeypatch.setattr("tinygen.metrics.classifier.cache_folder", lambda: cache)
+    if not cache.exists():
+        save_classifier(Classifier(64, tg.random.default_rng(0)), "digits", 0.1)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from PIL import Image
 
-from tinygen.viz import curves, games, image_grid, image_rows, line_game, plane_game, scatter
+from tinygen.viz import curves, image_grid, image_rows
 from tinygen.viz.images import GAP, HEAD, MARGIN, TILE
 
 RNG = np.random.default_rng(0)
@@ -148,7 +147,6 @@ def logged(steps=50):
 
 def drawn(monkeypatch, *args, **kwargs):
     """The axes that `curves` draws on."""
-    from matplotlib.figure import Figure
 
     figures = []
     savefig = Figure.savefig
@@ -287,150 +285,3 @@ def test_missing_matplotlib_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install tinygen\[demos\]"):
         image_grid(np.eye(4)[None], (4, 4), tmp_path / "g.png")
-
-
-# Games -------------------------------------------------------------------------------------------------------
-
-
-def game_frames(count):
-    line = np.linspace(-2, 2, 50)
-    return line, [
-        {"fake": RNG.normal(size=100), "d": 1 / (1 + np.exp(-line * k))} for k in range(count)
-    ]
-
-
-def test_a_film_has_a_picture_for_each_frame_and_stays_at_the_last(tmp_path):
-    line, frames = game_frames(3)
-    line_game(RNG.normal(size=200), frames, line, tmp_path / "game.gif")
-    with Image.open(tmp_path / "game.gif") as film:
-        assert film.n_frames == 3
-        durations, pictures = [], []
-        for i in range(3):
-            film.seek(i)
-            durations.append(film.info["duration"])
-            pictures.append(np.asarray(film.convert("RGB")))
-    assert durations == [120, 120, 2000]
-    assert not np.array_equal(pictures[0], pictures[1])
-
-
-def test_a_frame_alone_is_a_picture(tmp_path):
-    line, frames = game_frames(1)
-    line_game(RNG.normal(size=200), frames, line, tmp_path / "game.png")
-    assert read(tmp_path / "game.png").std() > 10
-
-
-@pytest.mark.parametrize("count", [0, 2])
-def test_a_picture_shows_one_frame(tmp_path, count):
-    line, frames = game_frames(count)
-    with pytest.raises(ValueError, match=f"game.png cannot show {count} frames"):
-        line_game(RNG.normal(size=200), frames, line, tmp_path / "game.png")
-    assert not (tmp_path / "game.png").exists()
-
-
-def test_a_logarithmic_axis(tmp_path):
-    history = [{"step": s, "norm": 10.0**-s} for s in range(1, 6)]
-    for log in (False, True):
-        curves(history, tmp_path / f"{log}.png", panels={"a": {"b": "norm"}}, log_y=log)
-    assert (tmp_path / "True.png").read_bytes() != (tmp_path / "False.png").read_bytes()
-
-
-def plane_frame(k):
-    corners = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * 2), axis=-1) / (k + 1)
-    return {
-        "fake": RNG.normal(size=(30, 2)),
-        "push": RNG.normal(size=(30, 2)),
-        "d": RNG.random((9, 9)),
-        "net": corners,
-    }
-
-
-def test_a_game_in_the_plane(tmp_path):
-    history = [
-        {"step": s, "d_loss": 1.0, "g_loss": 0.7, "kl": 2 / s, "js": 0.5 / s} for s in (1, 2, 3)
-    ]
-    frames = [plane_frame(k) for k in range(3)]
-    real = RNG.normal(size=(40, 2))
-    plane_game(real, frames, history, 2.0, tmp_path / "game.gif")
-    with Image.open(tmp_path / "game.gif") as film:
-        assert film.n_frames == 3
-    plane_game(real, frames[-1:], history, 2.0, tmp_path / "game.png")
-    assert read(tmp_path / "game.png").std() > 10
-    with pytest.raises(ValueError, match=r"game\.gif cannot show 0 frames"):
-        plane_game(real, [], history, 2.0, tmp_path / "game.gif")
-
-
-def test_many_lines_are_listed_beside_the_panels(tmp_path):
-    history = [{"step": s, **{f"{i}": s * i for i in range(6)}} for s in range(3)]
-    for n in (4, 5):
-        curves(
-            history, tmp_path / f"{n}.png", panels={"p": {f"line {i}": f"{i}" for i in range(n)}}
-        )
-    few, many = read(tmp_path / "4.png"), read(tmp_path / "5.png")
-    assert many.shape[1] > few.shape[1]
-    assert (many[:, few.shape[1] :] < 200).any()
-
-
-def test_what_a_game_in_the_plane_shows(tmp_path, monkeypatch):
-    """Small cells dark and large ones pale, arrows where the push points, the second axis up, all of each loss."""
-    from matplotlib.collections import PolyCollection
-    from matplotlib.quiver import Quiver
-
-    drawn = []
-    monkeypatch.setattr(
-        games, "film", lambda draw, frames, path, size: drawn.append((draw, frames))
-    )
-    line = np.array([-1.5, -1.4, 0.0, 1.5])
-    frame = plane_frame(0) | {"net": np.stack(np.meshgrid(line, line), axis=-1)}
-    history = [{"step": 1, "d_loss": 1.0, "g_loss": -0.7, "kl": 2.0, "js": 0.5}] * 2
-    plane_game(RNG.normal(size=(40, 2)), [frame], history, 2.0, tmp_path / "game.png")
-    ((draw, (only,)),) = drawn
-    picture = Figure(figsize=(11, 4))
-    draw(picture, only)
-    drawings = [c for axis in picture.axes for c in axis.collections]
-    (cells,) = [c for c in drawings if type(c) is PolyCollection]
-    alphas = cells.get_facecolor()[:, 3].reshape(3, 3)
-    sides = np.diff(line)
-    assert alphas[0, 0] == alphas.max()
-    assert alphas[2, 2] * sides[2] ** 2 == pytest.approx(
-        alphas[0, 1] * sides[0] * sides[1], rel=1e-6
-    )
-    (arrows,) = [c for c in drawings if isinstance(c, Quiver)]
-    ratio = np.stack([arrows.U, arrows.V], axis=1) / frame["push"][: len(arrows.U)]
-    np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-6)
-    assert ratio[0, 0] > 0
-    heat = next(a.images[0] for a in picture.axes if a.images)
-    assert heat.origin == "lower"
-    low, high = next(a for a in picture.axes if a.get_title() == "losses, nats").get_ylim()
-    assert low < -0.7
-    assert high > 1
-
-
-def test_the_area_of_a_cell():
-    square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]])
-    np.testing.assert_allclose(
-        games._areas(np.array([square, square[::-1], 0.5 * square])), [4, 4, 1]
-    )
-
-
-def test_points_with_labels_have_colours_that_are_explained(tmp_path):
-    points = {"a": RNG.normal(size=(50, 2)), "b": RNG.normal(size=(30, 2))}
-    scatter(points, tmp_path / "plain.png")
-    two, ten = RNG.integers(0, 2, 50), np.arange(50) % 10
-    scatter(points, tmp_path / "two.png", labels={"a": two})
-    scatter(points, tmp_path / "ten.png", labels={"a": ten}, one_span=False)
-    plain, two, ten = (read(tmp_path / f"{name}.png") for name in ("plain", "two", "ten"))
-    assert plain.shape == two.shape
-    assert ten.shape[1] > two.shape[1]
-    assert len(np.unique(two.reshape(-1, 3), axis=0)) > len(np.unique(plain.reshape(-1, 3), axis=0))
-    with pytest.raises(ValueError, match="'b' needs 30 labels"):
-        scatter(points, tmp_path / "bad.png", labels={"b": np.arange(50)})
-
-
-def test_points_in_panels(tmp_path):
-    points = RNG.normal(size=(50, 2))
-    scatter({"real": points, "a": points + 1, "b": 0 * points}, tmp_path / "s.png", columns=2)
-    assert read(tmp_path / "s.png").std() > 5
-    for bad in ({}, {"real": RNG.normal(size=5)}, {"real": RNG.normal(size=(5, 3))}):
-        with pytest.raises(ValueError, match="panels of points"):
-            scatter(bad, tmp_path / "bad.png")
-    assert not (tmp_path / "bad.png").exists()

@@ -47,7 +47,7 @@ ELSEWHERE = {
     "test_without_the_jit_the_results_are_the_same"
 }  # runs in a process that no mutant reaches
 HOME = {"graph", "op"}  # what every test touches: the tests written for it come early
-HOMES = {"test_graph", "test_inplace", "test_leaves", "test_transforms"}
+HOMES = {"test_graph", "test_inplace", "test_leaves", "test_second_order", "test_transforms"}
 GIGABYTES = 8  # more than any test needs
 FORK = multiprocessing.get_context("fork")
 
