@@ -1,7 +1,8 @@
 """Every training step on tinygen and its peers: `python -m benchmarks`, after `pip install -e '.[bench]'`.
 
-All sides of a step take turns in one process, with as many threads, warm; what is compared are medians. A table
-(Markdown) and a picture are written to --out. A ratio above 1 means that the peer takes longer than tinygen.
+The sides of a step take turns, each in a process of its own, with as many threads, warm; what is compared are
+medians. A table (Markdown) and a picture are written to --out. A ratio above 1 means that the peer takes longer than
+tinygen.
 """
 
 import argparse
@@ -97,28 +98,26 @@ def draw(medians: dict[str, dict[str, float]], peers: list[str], path: Path) -> 
 def main() -> None:
     args = arguments()
     set_threads(args.threads)
-    from benchmarks.kits import KITS
     from benchmarks.steps import STEPS
-    from benchmarks.timing import interleaved
+    from benchmarks.timing import in_turn
+    from benchmarks.workers import Worker
     from tinygen.io import write_atomically
 
-    if "torch" in {NEEDS[peer] for peer in args.peers}:
-        import torch
-
-        torch.set_num_threads(args.threads)
-    chosen = {name: step for name, step in STEPS.items() if re.search(args.steps, name)}
+    chosen = [name for name in STEPS if re.search(args.steps, name)]
     if not chosen:
         raise SystemExit(f"no step is called {args.steps!r}; there are: {', '.join(STEPS)}")
+    workers = {kit: Worker(kit, args.threads) for kit in ["tinygen", *args.peers]}
     medians: dict[str, dict[str, float]] = {}
     spreads = {}
-    for name, step in tqdm(chosen.items(), unit="step", disable=None):
-        sides = {}
-        for kit in ["tinygen", *args.peers]:
+    for name in tqdm(chosen, unit="step", disable=None):
+        bursts = {}
+        for kit, worker in workers.items():
             try:
-                sides[kit] = KITS[kit]().make(step)
+                worker.make(name)
+                bursts[kit] = worker.burst
             except NotImplementedError as error:
                 tqdm.write(f"{name}: {error}")
-        times = interleaved(sides, args.rounds)
+        times = in_turn(bursts, args.rounds)
         medians[name] = {kit: statistics.median(seconds) for kit, seconds in times.items()}
         low, middle, high = statistics.quantiles(times["tinygen"], n=4)
         spreads[name] = (high - low) / middle

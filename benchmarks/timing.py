@@ -7,30 +7,41 @@ before it, and the first calls of a burst, which wake the threads, do not count.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
 
 Times = dict[str, list[float]]
 
-REST, BURST, CALLS = 0.02, 0.004, 6  # seconds before a burst; a burst's least seconds and calls
+REST, BURST, CALLS = 0.05, 0.01, 6  # seconds before a burst; a burst's least seconds and calls
+
+
+def burst(call: Callable[[], object]) -> list[float]:
+    """Seconds of each call that counts, in one burst."""
+    time.sleep(REST)
+    seconds: list[float] = []
+    while sum(seconds) < BURST or len(seconds) < CALLS:
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return seconds[len(seconds) // 4 :]
+
+
+def in_turn(bursts: dict[str, Callable[[], list[float]]], rounds: int) -> Times:
+    """What all sides' bursts take, one burst of each after the other, `rounds` times."""
+    times: Times = {name: [] for name in bursts}
+    for _ in range(rounds):
+        for name, one in bursts.items():
+            times[name] += one()
+    return times
 
 
 def interleaved(sides: dict[str, Callable[[], object]], rounds: int) -> Times:
-    """Seconds of each call that counts, in `rounds` bursts for each side, after one call of each."""
-    times: Times = {name: [] for name in sides}
+    """The same for functions of this process, after one call of each."""
     for call in sides.values():
         call()
-    for _ in range(rounds):
-        for name, call in sides.items():
-            time.sleep(REST)
-            burst: list[float] = []
-            while sum(burst) < BURST or len(burst) < CALLS:
-                began = time.perf_counter()
-                call()
-                burst.append(time.perf_counter() - began)
-            times[name] += burst[len(burst) // 4 :]
-    return times
+    return in_turn({name: functools.partial(burst, call) for name, call in sides.items()}, rounds)
 
 
 def ratio(times: Times, name: str, baseline: str) -> float:

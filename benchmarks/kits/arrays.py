@@ -93,8 +93,6 @@ class Adam:
 
 
 class Hips(NumPyRandom):
-    name = "HIPS autograd"
-
     def __init__(self) -> None:
         super().__init__()
         self.xp, self.autograd = (
@@ -130,8 +128,6 @@ class Hips(NumPyRandom):
 
 
 class MyGrad(NumPyRandom):
-    name = "MyGrad"
-
     def __init__(self) -> None:
         super().__init__()
         self.xp = importlib.import_module("mygrad")
@@ -169,8 +165,6 @@ class MyGrad(NumPyRandom):
 
 
 class Jax(ArrayKit):
-    name = "jax.jit"
-
     def __init__(self) -> None:
         import jax
 

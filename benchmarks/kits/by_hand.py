@@ -171,8 +171,6 @@ BY_HAND: dict[Callable, Callable[..., Gradient]] = {
 
 
 class ByHand(NumPyRandom):
-    name = "NumPy by hand"
-
     def make(self, step: Step) -> Call:
         if step.differentiates_twice:
             raise NotImplementedError("nobody writes the gradient of a gradient by hand")

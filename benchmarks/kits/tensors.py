@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 
 class Tinygen:
-    name = "tinygen"
-
     def __init__(self) -> None:
         import tinygen as tg
 
@@ -84,13 +82,6 @@ class Torch:
         from torch.nn import functional as F
 
         self.torch, self.F, self.fused, self.compiled = torch, F, fused, compiled
-        self.name = (
-            "torch.compile, fused Adam"
-            if compiled
-            else "PyTorch, fused Adam"
-            if fused
-            else "PyTorch"
-        )
         torch.manual_seed(0)
         self.exp, self.square, self.sqrt, self.softplus = (
             torch.exp,

@@ -8,14 +8,17 @@ Reverse mode starts from the output's cotangent and visits the nodes from the ne
 what exists already, so the order of creation is a topological order, and no recursion is needed. Each node turns the
 cotangent of its output into the cotangents of its inputs; what arrives at one source from several sides is added up.
 
-Because backward rules are written in tensors, the walk is itself differentiable: with `create_graph` the rules run with
-recording switched on, and their results can be differentiated again.
+A backward rule is written once, in operators and ops, and runs on what it is given. With `create_graph` that is tensors,
+and what the rule does is recorded, so that its result can be differentiated again. Without, it is the arrays alone
+(`on_arrays`): nobody will ask how a gradient was computed, and most of the time that a small op takes goes into
+remembering it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
@@ -29,30 +32,35 @@ if TYPE_CHECKING:
     from tinygen.autograd.tensor import Tensor
 
     Source: TypeAlias = "Node | Tensor"
+    Cotangent: TypeAlias = "Tensor | np.ndarray"
 
-_recording: ContextVar[bool] = ContextVar("tinygen_recording", default=True)
+RECORDED, UNRECORDED, ON_ARRAYS = "recorded", "unrecorded", "on arrays"
+mode: ContextVar[str] = ContextVar("tinygen_mode", default=RECORDED)
 _numbers = itertools.count()
+
+# None: nobody watches; "": detect_anomaly does; inside a backward rule, the line that made its node.
+anomaly: ContextVar[str | None] = ContextVar("tinygen_anomaly", default=None)
 
 
 class Node:
     """One application of an op: where its inputs came from, the shape and dtype of its output, what it saved."""
 
-    __slots__ = ("dtype", "freed", "inputs", "needs", "number", "origin", "shape")
-
-    inputs: tuple[Source | None, ...]
+    inputs: Sequence[Source | None]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    number: int
     needs: Sequence[bool]  # during a walk: which inputs' cotangents are asked for
-    origin: str | None  # under detect_anomaly: the user's line that made this node
+    freed = False
+    origin: str | None = None  # under detect_anomaly: the user's line that made this node
 
     def enter_graph(
-        self, inputs: tuple[Source | None, ...], shape: tuple[int, ...], dtype: np.dtype
+        self, inputs: Sequence[Source | None], shape: tuple[int, ...], dtype: np.dtype
     ) -> None:
         self.inputs, self.shape, self.dtype = inputs, shape, dtype
         self.number = next(_numbers)
-        self.freed = False
-        self.origin = None
 
-    def cotangents(self, g: Tensor) -> Sequence[Tensor | None]:
-        """The cotangents of the inputs, given that of the output."""
+    def cotangents(self, g: Cotangent) -> Sequence[Cotangent | None]:
+        """The cotangents of the inputs, given that of the output: tensors, or `on_arrays` arrays."""
         raise NotImplementedError
 
     def free(self) -> None:
@@ -63,17 +71,26 @@ class Node:
 
 def grad_enabled() -> bool:
     """Whether ops applied here are recorded."""
-    return _recording.get()
+    return mode.get() is RECORDED
+
+
+def on_arrays() -> bool:
+    """Whether ops applied here are given arrays and give arrays: inside a rule, in a walk that records nothing."""
+    return mode.get() is ON_ARRAYS
 
 
 @contextlib.contextmanager
-def set_grad_enabled(enabled: bool) -> Iterator[None]:
-    """Switch recording on or off inside a `with` block, in this thread."""
-    token = _recording.set(enabled)
+def _set_mode(to: str) -> Iterator[None]:
+    token = mode.set(to)
     try:
         yield
     finally:
-        _recording.reset(token)
+        mode.reset(token)
+
+
+def set_grad_enabled(enabled: bool) -> contextlib.AbstractContextManager[None]:
+    """Switch recording on or off inside a `with` block, in this thread."""
+    return _set_mode(RECORDED if enabled else UNRECORDED)
 
 
 def no_grad() -> contextlib.AbstractContextManager[None]:
@@ -106,7 +123,7 @@ def ancestry(sources: Iterable[Source | None], since: int = 0) -> tuple[list[Nod
             )
         nodes.add(source)
         waiting.extend(source.inputs)
-    return sorted(nodes, key=lambda node: node.number, reverse=True), leaves
+    return sorted(nodes, key=operator.attrgetter("number"), reverse=True), leaves
 
 
 def walk(
@@ -114,7 +131,7 @@ def walk(
     wanted: set[Source] | None,
     create_graph: bool,
     retain_graph: bool,
-) -> dict[Source, Tensor]:
+) -> dict[Source, Cotangent]:
     """Carry the cotangents of `seeds` back to the sources in `wanted` (None: to every leaf), along
     the paths that lead there.
     """
@@ -126,34 +143,34 @@ def walk(
         wanted = leaves
     on_path = set(wanted)
     for node in reversed(nodes):
-        if any(source in on_path for source in node.inputs):
+        node.needs = needs = [source in on_path for source in node.inputs]
+        if True in needs:
             on_path.add(node)
 
-    cotangents: dict[Source, Tensor] = {}
-    result: dict[Source, Tensor] = {}
-    with set_grad_enabled(create_graph):
+    cotangents: dict[Source, Cotangent] = {}
+    result: dict[Source, Cotangent] = {}
+    # A watched walk runs on tensors: what makes a NaN there are ops, which are named.
+    forgets = not create_graph and anomaly.get() is None
+    with _set_mode(RECORDED if create_graph else ON_ARRAYS if forgets else UNRECORDED):
         for source, g in seeds:
-            _add(cotangents, source, g)
+            g = g._data if forgets else g
+            cotangents[source] = cotangents[source] + g if source in cotangents else g
         for node in nodes:
             g = cotangents.pop(node, None)
             if g is None:
                 continue
             if node in wanted:
                 result[node] = g
-            node.needs = [source in on_path for source in node.inputs]
-            if any(node.needs):
-                for source, cotangent in zip(node.inputs, node.cotangents(g), strict=True):
-                    if cotangent is not None:
-                        _add(cotangents, source, cotangent)
-                del cotangent
+            if True in node.needs:
+                for source, arrived in zip(node.inputs, node.cotangents(g), strict=True):
+                    if arrived is not None:
+                        before = cotangents.get(source)
+                        cotangents[source] = arrived if before is None else before + arrived
+                arrived = before = None  # nothing is held while the next rule runs
                 if not retain_graph:
                     node.free()
     result.update(cotangents)  # only leaves are left
     return result
-
-
-def _add(cotangents: dict[Source, Tensor], source: Source, g: Tensor) -> None:
-    cotangents[source] = cotangents[source] + g if source in cotangents else g
 
 
 def _seed(output: Tensor, g: object) -> Tensor:
@@ -218,13 +235,23 @@ def grad(
         create_graph,
         create_graph if retain_graph is None else retain_graph,
     )
-    result = tuple(found.get(t.source) for t in inputs)
+    # One tensor for each array: what two inputs share is seen to be shared.
+    tensors = {id(g._data): g for _, g in seeds}
+    result = tuple(_as_tensor(found.get(t.source), tensors) for t in inputs)
     unused = [position for position, g in enumerate(result) if g is None]
     if unused and not allow_unused:
         raise ValueError(
             f"grad: no output depends on input {unused} (allow_unused=True gives None)"
         )
     return result
+
+
+def _as_tensor(g: Cotangent | None, tensors: dict[int, Tensor]) -> Tensor | None:
+    from tinygen.autograd.tensor import Tensor
+
+    if g is None or isinstance(g, Tensor):
+        return g
+    return tensors.setdefault(id(g), Tensor(np.asarray(g)))
 
 
 def backward(output: Tensor, gradient: object = None, retain_graph: bool = False) -> None:
@@ -238,11 +265,11 @@ def backward(output: Tensor, gradient: object = None, retain_graph: bool = False
     found = walk([(output.source, _seed(output, gradient))], None, False, retain_graph)
     while found:
         leaf, g = found.popitem()
-        if leaf.grad is not None:
-            leaf.grad = Tensor(np.asarray(leaf.grad._data + g._data))
-            continue
-        array = g._data
+        array = g._data if isinstance(g, Tensor) else np.asarray(g)
         del g
+        if leaf.grad is not None:
+            leaf.grad = Tensor(np.asarray(leaf.grad._data + array))
+            continue
         # A gradient may be handed over only if nobody else holds it; else it could alias another
         # leaf's gradient, the seed, or a saved array.
         alone = array.base is None and array.flags.writeable and sys.getrefcount(array) == _ALONE

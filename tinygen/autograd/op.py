@@ -12,33 +12,38 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinygen.autograd import graph
-from tinygen.autograd.graph import Node
+from tinygen.autograd.graph import ON_ARRAYS, RECORDED, Node, anomaly
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, to_array
 
-# None: nobody watches; "": detect_anomaly does; inside a backward rule, the line that made its node.
-_anomaly: ContextVar[str | None] = ContextVar("tinygen_anomaly", default=None)
+if TYPE_CHECKING:
+    from tinygen.autograd.graph import Cotangent, Source
 
 
 class Op(Node):
     """A differentiable function; an instance is one application of it, and a node of the graph.
 
     A subclass writes `forward(self, *arrays, **parameters)`, which returns one array, and
-    `backward(self, g)`, which gets the cotangent of the output as a tensor and returns the
-    cotangents of the inputs: one, or a tuple with None for those that `self.needs` does not ask
-    for. In `backward`, `self.kept` gives, as tensors, what `forward` passed to `keep`. A cotangent
-    may have the broadcast shape of its input: it is summed to the input's own.
+    `backward(self, g)`, which gets the cotangent of the output and returns the cotangents of the
+    inputs: one, or a tuple with None for those that `self.needs` does not ask for. In `backward`,
+    `self.kept` gives what `forward` passed to `keep`. A cotangent may have the broadcast shape of its
+    input: it is summed to the input's own.
+
+    All of these are tensors in a walk that is recorded, and arrays in one that is not: a rule written
+    in operators, ops (`tg.exp(x)`), and what arrays and tensors share (`x.shape`, `x.mT`) cannot tell.
+    A rule that needs tensors says `on_arrays = False`.
     """
 
-    floating = (
-        True  # integers are converted to floats; ops that also make sense on integers say False
-    )
+    # integers are converted to floats; ops that also make sense on integers say False
+    floating = True
     views = False  # the output may share the input's memory
+    on_arrays = True  # backward may be given arrays instead of tensors
+    _kept: Sequence = ()
 
     def forward(self, *arrays: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -48,80 +53,127 @@ class Op(Node):
 
     def keep(self, *arrays: np.ndarray) -> np.ndarray:
         """Save `arrays` for backward, and return the last, so that `forward` can end with this."""
-        # NumPy gives scalars where 0-d arrays went in; as arrays they can be told apart from constants.
-        self._kept = tuple([np.asarray(a) if isinstance(a, np.generic) else a for a in arrays])
-        return self._kept[-1]
+        if isinstance(arrays[-1], np.generic):
+            # NumPy gives scalars where 0-d arrays went in; as arrays they can be told apart from constants.
+            arrays = tuple([np.asarray(a) if isinstance(a, np.generic) else a for a in arrays])
+        self._kept = arrays
+        return arrays[-1]
 
     @property
-    def kept(self) -> list[Tensor]:
-        """What was kept, as tensors with their place in the graph; an error if one was changed since."""
-        tensors = []
+    def kept(self) -> list[Cotangent]:
+        """What was kept; as tensors, with their place in the graph. An error if one was changed since."""
+        kept = []
+        on_arrays = graph.on_arrays()
         for array, tensor, version, at_forward in self._kept:
             if version is not None and version[0] != at_forward:
                 raise RuntimeError(
                     f"{name_of(self)}: an array of shape {array.shape} that its backward needs was changed in place "
                     f"since (version {version[0]}, saved at {at_forward}); change it after backward, or use a copy"
                 )
-            # The output is wrapped anew: a node that held its own output tensor would be a cycle.
-            tensors.append(Tensor(array, node=self, version=version) if tensor is None else tensor)
-        return tensors
+            if on_arrays:
+                kept.append(array)
+            elif tensor is not None:
+                kept.append(tensor)
+            elif type(array) is np.ndarray:
+                # The output is wrapped anew: a node that held its own output tensor would be a cycle.
+                kept.append(Tensor(array, node=self if version is not None else None, version=version))
+            else:
+                kept.append(array)
+        return kept
 
     @classmethod
     def apply(cls, *inputs: object, **parameters: object) -> Tensor:
-        """Run the op on tensors, arrays and Python numbers, and record it if a gradient may be asked for."""
+        """Run the op on tensors, arrays and Python numbers, and record it if a gradient may be asked for.
+
+        Inside a rule that runs on arrays: of the arrays, without more ado.
+        """
         op = cls()
-        op._kept = ()
-        tensors = _prepared(cls, inputs)
-        arrays = [t._data if type(t) is Tensor else t for t in tensors]
+        mode = graph.mode.get()
+        tensors = inputs if mode is ON_ARRAYS else _prepared(cls, inputs)
+        arrays, sources, reached = [], [], False
+        for t in tensors:
+            source = None
+            if type(t) is Tensor:
+                arrays.append(t._data)
+                source = t.node or (t if t._requires_grad else None)
+                reached = reached or source is not None
+            else:
+                # NumPy's operators make scalars of 0-d arrays, which kernels do not know.
+                arrays.append(np.asarray(t) if isinstance(t, np.generic) else t)
+            sources.append(source)
         try:
             out = op.forward(*arrays, **parameters)
         except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise _named(error, cls, tensors) from error
+        if mode is ON_ARRAYS:
+            return out
         if type(out) is not np.ndarray:
             out = np.asarray(out)
         result = Tensor(out)
         if cls.views:
             for t in tensors:
-                if type(t) is Tensor and np.may_share_memory(out, t._data):
+                if type(t) is Tensor and _shares_memory(out, t._data):
                     result.version = t.version
-        if graph.grad_enabled():
-            sources = tuple([t.source if type(t) is Tensor else None for t in tensors])
-            if any(source is not None for source in sources) and out.dtype in FLOATS:
-                op.enter_graph(sources, out.shape, out.dtype)
-                op._kept = [op._record(array, tensors, result) for array in op._kept]
-                result.node = op
-        if _anomaly.get() is not None:
+        if reached and mode is RECORDED and out.dtype in FLOATS:
+            op.enter_graph(sources, out.shape, out.dtype)
+            result.node = op
+            if op._kept:
+                op._remember_versions(tensors, result)
+        if anomaly.get() is not None:
             _check_forward(op, result, arrays)
         return result
 
-    def _record(self, array: np.ndarray, tensors: list, result: Tensor) -> tuple:
-        """(array, tensor, version, version now): the tensor is None for the op's own output."""
-        if array is result._data:
-            return array, None, result.version, result.version[0]
-        for t in tensors:
-            if type(t) is Tensor and t._data is array:
-                return array, t, t.version, t.version[0]
-        return array, Tensor(array) if type(array) is np.ndarray else array, None, None
+    def _remember_versions(self, tensors: Sequence, result: Tensor) -> None:
+        """What is kept becomes (array, tensor, version, version now); the tensor is None for the op's own output."""
+        kept = []
+        for array in self._kept:
+            if array is result._data:
+                kept.append((array, None, result.version, result.version[0]))
+                continue
+            for t in tensors:
+                if type(t) is Tensor and t._data is array:
+                    kept.append((array, t, t.version, t.version[0]))
+                    break
+            else:
+                kept.append((array, None, None, None))
+        self._kept = kept
 
-    def cotangents(self, g: Tensor) -> list[Tensor | None]:
-        results = self.backward(g) if _anomaly.get() is None else _watched_backward(self, g)
-        if type(results) is Tensor:
+    def cotangents(self, g: Cotangent) -> list[Cotangent | None]:
+        on_arrays = graph.mode.get() is ON_ARRAYS
+        if on_arrays and not self.on_arrays:
+            with graph.set_grad_enabled(False):
+                results = self.cotangents(Tensor(np.asarray(g)))
+            return [r if r is None else r._data for r in results]
+        watched = None if on_arrays else anomaly.get()
+        try:
+            results = self.backward(g) if watched is None else _watched_backward(self, g)
+        except AttributeError as error:
+            if not on_arrays:
+                raise
+            raise AttributeError(
+                f"{name_of(self)}: backward was given arrays, as nothing is recorded here ({error}): write it in "
+                "operators and ops, tg.exp(x) for x.exp(), or say `on_arrays = False` in the class"
+            ) from error
+        if type(results) is not tuple and type(results) is not list:
             results = (results,)
         if len(results) != len(self.inputs):
             raise TypeError(
                 f"{name_of(self)}: backward returned {len(results)} cotangents for {len(self.inputs)} inputs"
             )
-        fitted = [
-            _fitted(result, source) if needed else None
-            for result, source, needed in zip(results, self.inputs, self.needs, strict=True)
-        ]
-        if _anomaly.get() == "":
+        fitted = []
+        for result, source, needed in zip(results, self.inputs, self.needs, strict=True):
+            if result is None or not needed:
+                fitted.append(None)
+            elif result.shape == source.shape and result.dtype is source.dtype:
+                fitted.append(result)
+            else:
+                fitted.append(_fitted(result, source))
+        if watched == "":
             _check_backward(self, g, fitted)
         return fitted
 
     def free(self) -> None:
-        super().free()
-        self._kept = ()
+        self.freed, self.inputs, self._kept = True, (), ()
 
 
 class Fused(Op):
@@ -130,6 +182,8 @@ class Fused(Op):
     `forward` calls the kernel and keeps the inputs that `formula` takes; the engine differentiates
     `formula`. It fits the gradients of fused ops, which are rarely differentiated themselves.
     """
+
+    on_arrays = False
 
     @staticmethod
     def formula(*tensors: Tensor) -> Tensor:
@@ -196,10 +250,13 @@ def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
     return [t.astype(common) if type(t) is Tensor else t for t in tensors]
 
 
-def _fitted(g: Tensor | None, source: Node | Tensor) -> Tensor | None:
+def _shares_memory(view: np.ndarray, x: np.ndarray) -> bool:
+    # Whose base it is, it is a view of; else NumPy compares addresses.
+    return view is x or view.base is x or np.may_share_memory(view, x)
+
+
+def _fitted(g: Cotangent, source: Source) -> Cotangent:
     """A cotangent summed over the axes that its input was broadcast along, in its input's dtype."""
-    if g is None:
-        return None
     if g.shape != source.shape:
         g = ops.sum_to(g, source.shape)
     return g if g.dtype == source.dtype else g.astype(source.dtype)
@@ -213,7 +270,7 @@ def name_of(op: Op | type[Op]) -> str:
 
 
 def _named(error: Exception, cls: type[Op], tensors: list) -> Exception:
-    got = ", ".join(f"{t.dtype}{list(t.shape)}" if type(t) is Tensor else repr(t) for t in tensors)
+    got = ", ".join(f"{t.dtype}{list(t.shape)}" if isinstance(t, Tensor | np.ndarray) else repr(t) for t in tensors)
     kind = next((k for k in (IndexError, TypeError) if isinstance(error, k)), ValueError)
     return kind(f"{name_of(cls)}({got}): {error}")
 
@@ -225,11 +282,11 @@ def detect_anomaly() -> Iterator[None]:
     Forward and backward are both watched; the error names the op and the line that called it. Slow:
     for finding mistakes.
     """
-    token = _anomaly.set("")
+    token = anomaly.set("")
     try:
         yield
     finally:
-        _anomaly.reset(token)
+        anomaly.reset(token)
 
 
 def _user_line() -> str:
@@ -246,7 +303,7 @@ def _finite(*arrays: object) -> bool:
 
 
 def _check_forward(op: Op, result: Tensor, arrays: list) -> None:
-    rule_of = _anomaly.get()
+    rule_of = anomaly.get()
     if result.node is op:
         op.origin = rule_of or _user_line()
     # Inside a backward rule the op that the rule belongs to answers for it: see `_check_backward`.
@@ -257,11 +314,11 @@ def _check_forward(op: Op, result: Tensor, arrays: list) -> None:
 
 
 def _watched_backward(op: Op, g: Tensor) -> Tensor | Sequence[Tensor | None]:
-    token = _anomaly.set(op.origin or "a line outside detect_anomaly")
+    token = anomaly.set(op.origin or "a line outside detect_anomaly")
     try:
         return op.backward(g)
     finally:
-        _anomaly.reset(token)
+        anomaly.reset(token)
 
 
 def _check_backward(op: Op, g: Tensor, results: list[Tensor | None]) -> None:

@@ -245,22 +245,22 @@ class Tensor:
 
     # Comparisons give boolean tensors without a gradient.
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return Tensor(np.asarray(self._data == _raw(other)))
+        return Tensor(np.asarray(self._data == raw(other)))
 
     def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return Tensor(np.asarray(self._data != _raw(other)))
+        return Tensor(np.asarray(self._data != raw(other)))
 
     def __lt__(self, other: ArrayLike) -> Tensor:
-        return Tensor(np.asarray(self._data < _raw(other)))
+        return Tensor(np.asarray(self._data < raw(other)))
 
     def __le__(self, other: ArrayLike) -> Tensor:
-        return Tensor(np.asarray(self._data <= _raw(other)))
+        return Tensor(np.asarray(self._data <= raw(other)))
 
     def __gt__(self, other: ArrayLike) -> Tensor:
-        return Tensor(np.asarray(self._data > _raw(other)))
+        return Tensor(np.asarray(self._data > raw(other)))
 
     def __ge__(self, other: ArrayLike) -> Tensor:
-        return Tensor(np.asarray(self._data >= _raw(other)))
+        return Tensor(np.asarray(self._data >= raw(other)))
 
     __hash__ = object.__hash__
 
@@ -334,7 +334,8 @@ class Tensor:
         return ops.clip(self, low, high)
 
 
-def _raw(value: object) -> object:
+def raw(value: object) -> object:
+    """The array of a tensor; anything else as it is."""
     return value._data if isinstance(value, Tensor) else value
 
 

@@ -20,7 +20,7 @@ from tinygen.autograd.spec import (
     elementwise,
     specified,
 )
-from tinygen.autograd.tensor import FLOATS, ArrayLike, Tensor
+from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Tensor, raw
 from tinygen.kernels.errors import named
 
 
@@ -109,14 +109,14 @@ class Power(Op):
         da = db = None
         if self.needs[0]:
             # The exponent is replaced at 0^0, for 0 * 0^-1 would be NaN; elsewhere dy/da depends on b at b = 0, too.
-            if isinstance(b, Tensor):
-                exponent = where((a._data == 0) & (b._data == 0), 1.0, b - 1.0)
-            else:
+            if type(b) in NUMBERS:
                 exponent = b - 1 if b else 0
+            else:
+                exponent = where((raw(a) == 0) & (raw(b) == 0), 1.0, b - 1.0)
             da = g * b * power(a, exponent)
         if self.needs[1]:
-            base = a if isinstance(a, Tensor) else Tensor(np.asarray(a, y.dtype))
-            flat = (base._data == 0) & (b._data >= 0)
+            base = np.asarray(a, y.dtype) if type(a) in NUMBERS else a
+            flat = (raw(base) == 0) & (raw(b) >= 0)
             db = where(flat, 0.0, g * y * log(where(flat, 1.0, base)))
         return da, db
 

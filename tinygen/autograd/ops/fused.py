@@ -15,6 +15,7 @@ from tinygen import kernels
 from tinygen.autograd.op import Fused, Op
 from tinygen.autograd.ops.activations import relu_grad
 from tinygen.autograd.ops.elementwise import square
+from tinygen.autograd.ops.linalg import Matmul
 from tinygen.autograd.ops.reductions import sum
 from tinygen.autograd.ops.shapes import as_tensor, broadcast_all, expand_dims, reshape, stack
 from tinygen.autograd.ops.softmax import softmax
@@ -45,8 +46,8 @@ class Linear(Op):
     def backward(self, g):
         x, w, y = self.kept
         dz = ACTIVATION_GRADS[self.activation](y, g)
-        dx = dz @ w if self.needs[0] else None
-        dw = dz.T @ x if self.needs[1] else None
+        dx = Matmul.apply(dz, w) if self.needs[0] else None
+        dw = Matmul.apply(dz.T, x) if self.needs[1] else None
         if len(self.needs) == 2:
             return dx, dw
         return dx, dw, (sum(dz, axis=0) if self.needs[2] else None)
@@ -192,7 +193,7 @@ class CrossEntropyWithLogitsGrad(Op):
         dl = p * (weighted - sum(weighted * p, axis=1, keepdims=True))
         onehot = np.zeros(logits.shape, logits.dtype)
         onehot[np.arange(len(self.labels)), self.labels] = 1
-        return dl, sum(gg * (p - Tensor(onehot)), axis=1)
+        return dl, sum(gg * (p - onehot), axis=1)
 
 
 def _labels_case(d: Draw) -> Call:

@@ -265,7 +265,7 @@ class Cholesky(Op):
     def backward(self, g):
         (factor,) = self.kept
         n = factor.shape[-1]
-        lower = Tensor(np.tri(n, dtype=factor.dtype) - 0.5 * np.eye(n, dtype=factor.dtype))
+        lower = np.tri(n, dtype=factor.dtype) - 0.5 * np.eye(n, dtype=factor.dtype)
         p = lower * (factor.mT @ g)
         s = Solve.apply(factor.mT, Solve.apply(factor.mT, p.mT).mT)
         return 0.5 * (s + s.mT)

@@ -15,7 +15,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from tinygen.autograd.op import Op
 from tinygen.autograd.ops.elementwise import square, where
 from tinygen.autograd.ops.indexing import take_along_axis
-from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, flip, pad, reshape
+from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, flip, pad, permute_dims, reshape
 from tinygen.autograd.spec import (
     Call,
     Domain,
@@ -30,7 +30,11 @@ from tinygen.kernels.errors import named
 
 def axes_tuple(axis: Axis, ndim: int, name: str | None = None) -> tuple[int, ...]:
     """The axes counted from 0; all for None. An error names the op `name`."""
-    return tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim, name)
+    if axis is None:
+        return tuple(range(ndim))
+    if type(axis) is int and 0 <= axis < ndim:  # NumPy's way takes 2 microseconds
+        return (axis,)
+    return normalize_axis_tuple(axis, ndim, name)
 
 
 class Reduction(Op):
@@ -39,7 +43,7 @@ class Reduction(Op):
     def reduces(self, x: np.ndarray, axis: Axis) -> tuple[int, ...]:
         self.shape_in = x.shape
         self.axes = axes_tuple(axis, x.ndim)
-        self.shape_kept = tuple(1 if i in self.axes else n for i, n in enumerate(x.shape))
+        self.shape_kept = tuple([1 if i in self.axes else n for i, n in enumerate(x.shape)])
         return self.axes
 
     def with_axes(self, reduced: Tensor) -> Tensor:
@@ -64,7 +68,7 @@ def sum(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 def _count(name: str, x: Tensor, axis: Axis) -> int:
-    return math.prod(x.shape[i] for i in axes_tuple(axis, x.ndim, name))
+    return x.size if axis is None else math.prod(x.shape[i] for i in axes_tuple(axis, x.ndim, name))
 
 
 @specified(np.mean, reduction(min_side=1), twice=False)
@@ -137,12 +141,12 @@ def _product_of_others(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """For each element, the product of the others along `axes`, by doubling: log2(n) steps each way."""
     rest = tuple(i for i in range(x.ndim) if i not in axes)
     order = (*rest, *axes)
-    moved = x.permute_dims(order)
+    moved = permute_dims(x, order)
     rows = reshape(
         moved, (math.prod(x.shape[i] for i in rest), math.prod(x.shape[i] for i in axes))
     )
     others = _products_before(rows) * flip(_products_before(flip(rows, 1)), 1)
-    return reshape(others, moved.shape).permute_dims(tuple(int(i) for i in np.argsort(order)))
+    return permute_dims(reshape(others, moved.shape), tuple(int(i) for i in np.argsort(order)))
 
 
 def _products_before(rows: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
+from tinygen.autograd.graph import on_arrays
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Axis, Tensor, tensor
@@ -19,8 +20,10 @@ from tinygen.kernels.errors import named
 
 
 def as_tensor(x: ArrayLike) -> Tensor:
-    """`x` itself if it is a tensor, else a tensor of a copy."""
-    return x if isinstance(x, Tensor) else tensor(x)
+    """`x` itself if it is a tensor, else a tensor of a copy; inside a rule that runs on arrays, an array."""
+    if isinstance(x, Tensor):
+        return x
+    return np.asarray(x) if on_arrays() else tensor(x)
 
 
 class Reshape(Op):
@@ -56,7 +59,7 @@ class PermuteDims(Op):
         return x.transpose(self.axes)
 
     def backward(self, g):
-        return permute_dims(g, tuple(int(i) for i in np.argsort(self.axes)))
+        return permute_dims(g, tuple(sorted(range(len(self.axes)), key=self.axes.__getitem__)))
 
 
 def _permute_case(d: Draw) -> Call:
