@@ -1,133 +1,49 @@
-"""Every training step on tinygen and its peers: `python -m benchmarks`, after `pip install -e '.[bench]'`.
+"""All benchmarks, one after the other: python -m benchmarks, after pip install -e '.[bench]'
 
-The sides of a step take turns, each in a process of its own, with as many threads, warm; what is compared are
-medians. A table (Markdown) and a picture are written to --out. A ratio above 1 means that the peer takes longer than
-tinygen.
+Each is a module of its own with options of its own: python -m benchmarks.training --help. What they print (tables in
+Markdown) is kept in --out. It takes about half an hour, in which nothing else should run.
 """
 
 import argparse
-import importlib.util
-import os
-import platform
-import re
-import statistics
+import subprocess
+import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
-NEEDS = {"torch": "torch", "torch-fused": "torch", "torch-compile": "torch", "jax": "jax",
-         "autograd": "autograd", "mygrad": "mygrad", "numpy": "numpy"}  # fmt: skip
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add(
-        "--steps",
-        metavar="PATTERN",
-        default="",
-        help="those in whose name it is found; default: all",
-    )
-    add("--peers", nargs="+", choices=NEEDS, help="default: all that are installed")
-    add("--threads", type=int, default=2, help="of every library; default: 2")
-    add("--rounds", type=int, default=20, help="turns that each side takes; default: 20")
-    add("--out", type=Path, default=Path("runs/benchmarks"), help="default: runs/benchmarks")
-    args = parser.parse_args()
-    if args.peers is None:
-        args.peers = [p for p, module in NEEDS.items() if importlib.util.find_spec(module)]
-    return args
-
-
-def set_threads(threads: int) -> None:
-    """Before any library is imported, as most of them look only then."""
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    if threads < len(os.sched_getaffinity(0)):  # the only limit that JAX heeds
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-
-
-def table(medians: dict[str, dict[str, float]], spreads: dict[str, float], peers: list[str]) -> str:
-    """As Markdown: of tinygen milliseconds, of each peer the ratio to that."""
-    lines = [
-        f"| step | tinygen, ms | {' | '.join(peers)} | fastest peer | spread |",
-        f"|---|---{'|---' * (len(peers) + 2)}|",
-    ]
-    ratios: dict[str, list[float]] = {peer: [] for peer in [*peers, "fastest"]}
-    for name, row in medians.items():
-        own, cells = row["tinygen"], []
-        for peer in peers:
-            if peer in row:
-                ratios[peer].append(row[peer] / own)
-            cells.append(f"{row[peer] / own:.2f}" if peer in row else "")
-        ratios["fastest"].append(min(row[p] for p in peers if p in row) / own)
-        cells += [f"{ratios['fastest'][-1]:.2f}", f"{100 * spreads[name]:.0f}%"]
-        lines.append(f"| {name} | {1e3 * own:.2f} | {' | '.join(cells)} |")
-    means = [f"{statistics.geometric_mean(r):.2f}" if r else "" for r in ratios.values()]
-    lines.append(f"| geometric mean | | {' | '.join(means)} | |")
-    return "\n".join(lines) + "\n"
-
-
-def draw(medians: dict[str, dict[str, float]], peers: list[str], path: Path) -> None:
-    """Bars: how many times longer than tinygen each peer takes."""
-    from tinygen.viz.style import COLOURS, figure
-
-    with figure(path) as drawing:
-        drawing.set_size_inches(8, 0.5 + 0.75 * len(medians))
-        drawing.set_layout_engine("constrained")
-        axis = drawing.subplots()
-        height = 0.8 / len(peers)
-        for i, peer in enumerate(peers):
-            rows = [
-                (j, row[peer] / row["tinygen"])
-                for j, row in enumerate(medians.values())
-                if peer in row
-            ]
-            y = [j + (i - (len(peers) - 1) / 2) * height for j, _ in rows]
-            axis.barh(y, [r for _, r in rows], height, color=COLOURS[i % len(COLOURS)], label=peer)
-        axis.axvline(1, color="#222222", linewidth=1)
-        axis.set(xlabel="time / tinygen's", xscale="log", yticks=range(len(medians)))
-        axis.set_yticklabels(medians)
-        axis.invert_yaxis()
-        drawing.legend(loc="outside right upper")
+PARTS = {
+    "training": "the training steps of the demos' models, against all peers",
+    "kernels": "every kernel, from 100 to 10 million numbers, against NumPy and PyTorch",
+    "products": "the matrix product at the demos' sizes, against NumPy, PyTorch and the machine",
+    "growth": "what a step costs as batch, width, depth and the number of ops grow",
+    "startup": "import, first step, peak memory",
+}
 
 
 def main() -> None:
-    args = arguments()
-    set_threads(args.threads)
-    from benchmarks.steps import STEPS
-    from benchmarks.timing import in_turn
-    from benchmarks.workers import Worker
-    from tinygen.io import write_atomically
-
-    chosen = [name for name in STEPS if re.search(args.steps, name)]
-    if not chosen:
-        raise SystemExit(f"no step is called {args.steps!r}; there are: {', '.join(STEPS)}")
-    workers = {kit: Worker(kit, args.threads) for kit in ["tinygen", *args.peers]}
-    medians: dict[str, dict[str, float]] = {}
-    spreads = {}
-    for name in tqdm(chosen, unit="step", disable=None):
-        bursts = {}
-        for kit, worker in workers.items():
-            try:
-                worker.make(name)
-                bursts[kit] = worker.burst
-            except NotImplementedError as error:
-                tqdm.write(f"{name}: {error}")
-        times = in_turn(bursts, args.rounds)
-        medians[name] = {kit: statistics.median(seconds) for kit, seconds in times.items()}
-        low, middle, high = statistics.quantiles(times["tinygen"], n=4)
-        spreads[name] = (high - low) / middle
-    processor = platform.processor() or platform.machine()
-    text = f"{args.threads} threads, {processor}; spread: tinygen's middle half over its median\n\n"
-    text += table(medians, spreads, args.peers)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog="\n".join(f"{name:10}{what}" for name, what in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="default: all")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/benchmarks"), help="default: runs/benchmarks"
+    )
+    args = parser.parse_args()
+    if unknown := set(args.parts) - set(PARTS):
+        parser.error(f"no benchmark {min(unknown)!r}: choose among {', '.join(PARTS)}")
     args.out.mkdir(parents=True, exist_ok=True)
-    write_atomically(args.out / "steps.md", text)
-    draw(medians, args.peers, args.out / "steps.png")
-    print(text)
+    for part in args.parts or PARTS:
+        print(f"\n# {part}: {PARTS[part]}\n", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{part}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            lines = []
+            for line in process.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+        if process.returncode:
+            sys.exit(process.returncode)
+        (args.out / f"{part}.md").write_text("".join(lines))
 
 
 if __name__ == "__main__":

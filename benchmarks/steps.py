@@ -6,6 +6,7 @@ each phase, on its network's weights alone, and draws its own random numbers.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -103,6 +104,23 @@ def layer_norm(k: Any, net: dict, x: Any, labels: Any) -> Any:
     return k.cross_entropy(k.linear(x, net["mlp"][-1]), labels).mean()
 
 
+def growing(k: Any, net: dict, x: Any) -> Any:
+    return k.square(through(k, net["mlp"], x, "tanh")).sum(1).mean()
+
+
+def chain(ops: int) -> Callable:
+    """So many small ops one after the other, each on eight numbers."""
+
+    def loss(k: Any, net: dict, x: Any) -> Any:
+        ((_, b),) = net["chain"]
+        z = x
+        for _ in range(ops // 4):
+            z = k.tanh(z * b + b) - x
+        return through(k, net["chain"], z).sum()
+
+    return loss
+
+
 VAE = [*layers(784, 400, 40), *layers(20, 400, 784)]
 GAN = {"generator": layers(2, 128, 128, 2), "discriminator": layers(2, 128, 128, 1)}
 WGAN = {"generator": layers(2, 128, 128, 128, 2), "critic": layers(2, 128, 128, 128, 1)}
@@ -128,3 +146,36 @@ STEPS = {
         {"mlp": layers(784, 256, 256, 10)}, (("mlp", layer_norm),), labelled(128)
     ),
 }
+
+# What grows, its size, and the name of the step.
+GROWING = {
+    what: {size: f"{what} {size}" for size in sizes}
+    for what, sizes in {
+        "batch": (1, 8, 64, 512, 4096),
+        "width": (8, 32, 128, 512, 2048),
+        "depth": (1, 4, 16, 64),
+    }.items()
+}
+CHAINS = {ops: f"{ops} ops" for ops in (100, 500)}
+
+
+def _grown(what: str, size: int) -> Step:
+    usual = {"batch": 64, "width": 128, "depth": 2} | {what: size}
+    sizes = layers(*[usual["width"]] * (usual["depth"] + 1), 1)
+    data = np.random.default_rng(1).standard_normal((usual["batch"], usual["width"]), np.float32)
+    return Step({"mlp": sizes}, (("mlp", growing),), lambda: [data])
+
+
+SMALL = lambda: [np.random.default_rng(1).random((1, 8), np.float32)]  # noqa: E731
+OTHER_STEPS = {
+    step: functools.partial(_grown, what, size)
+    for what, sizes in GROWING.items()
+    for size, step in sizes.items()
+} | {
+    step: functools.partial(Step, {"chain": [(8, 8)]}, (("chain", chain(ops)),), SMALL)
+    for ops, step in CHAINS.items()
+}
+
+
+def step_of(name: str) -> Step:
+    return STEPS[name] if name in STEPS else OTHER_STEPS[name]()

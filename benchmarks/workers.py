@@ -17,7 +17,7 @@ from benchmarks.timing import burst
 def _serve(asked: Connection, kit_name: str, threads: int) -> None:
     """Do what comes in: the name of a step makes it, None times a burst of it."""
     from benchmarks.kits import KITS
-    from benchmarks.steps import STEPS
+    from benchmarks.steps import step_of
 
     try:
         if "torch" in kit_name:
@@ -31,7 +31,7 @@ def _serve(asked: Connection, kit_name: str, threads: int) -> None:
                 continue
             try:
                 call = None  # the memory of the last one
-                call = kit.make(STEPS[name])
+                call = kit.make(step_of(name))
                 call()
                 asked.send(None)
             except NotImplementedError as error:

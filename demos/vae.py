@@ -99,7 +99,12 @@ class VAE(nn.Module):
     def log_weights(self, x: tg.Tensor, eps: tg.Tensor) -> tg.Tensor:
         """log p(x, z) - log q(z|x) for S codes of each x, (S, n), nats; eps: (S, n, latent)."""
         mean, log_var = self.encode(x)
-        z = tg.reparameterise(mean, log_var, eps)
+        return self.log_weights_of(tg.reparameterise(mean, log_var, eps), x, mean, log_var)
+
+    def log_weights_of(
+        self, z: tg.Tensor, x: tg.Tensor, mean: tg.Tensor, log_var: tg.Tensor
+    ) -> tg.Tensor:
+        """The same of given codes z (S, n, latent), with mean and log_var those of q(z|x)."""
         log_p = tg.gaussian_log_density(z, 0.0, 0.0) - self.pixels.surprise(self.decoder(z), x)
         return log_p - tg.gaussian_log_density(z, mean, log_var)
 

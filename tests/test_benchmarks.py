@@ -1,14 +1,14 @@
-"""Every library that is timed does the same work: from the same weights, with the same noise, its losses are tinygen's."""
+"""Every library that is timed does the same work: from the same weights, with the same noise, it learns as tinygen."""
 
 import contextlib
 
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import NEEDS
 from benchmarks.kits import KITS
 from benchmarks.kits.arrays import NumPyRandom
 from benchmarks.steps import STEPS
+from benchmarks.training import NEEDS
 
 TWICE_IS_TOO_MUCH = {"mygrad", "numpy", "torch-compile"}  # they do not differentiate a gradient
 

@@ -8,10 +8,9 @@ Reverse mode starts from the output's cotangent and visits the nodes from the ne
 what exists already, so the order of creation is a topological order, and no recursion is needed. Each node turns the
 cotangent of its output into the cotangents of its inputs; what arrives at one source from several sides is added up.
 
-A backward rule is written once, in operators and ops, and runs on what it is given. With `create_graph` that is tensors,
-and what the rule does is recorded, so that its result can be differentiated again. Without, it is the arrays alone
-(`on_arrays`): nobody will ask how a gradient was computed, and most of the time that a small op takes goes into
-remembering it.
+A backward rule is written once, in operators and ops, and runs on what it is given. With `create_graph` that is
+tensors, and what the rule does is recorded, so that its result can be differentiated again. Without, it is the arrays
+alone (`on_arrays`): nobody will ask how a gradient was computed, and remembering it takes most of a small op's time.
 """
 
 from __future__ import annotations

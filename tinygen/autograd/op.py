@@ -76,7 +76,9 @@ class Op(Node):
                 kept.append(tensor)
             elif type(array) is np.ndarray:
                 # The output is wrapped anew: a node that held its own output tensor would be a cycle.
-                kept.append(Tensor(array, node=self if version is not None else None, version=version))
+                kept.append(
+                    Tensor(array, node=self if version is not None else None, version=version)
+                )
             else:
                 kept.append(array)
         return kept
@@ -270,7 +272,10 @@ def name_of(op: Op | type[Op]) -> str:
 
 
 def _named(error: Exception, cls: type[Op], tensors: list) -> Exception:
-    got = ", ".join(f"{t.dtype}{list(t.shape)}" if isinstance(t, Tensor | np.ndarray) else repr(t) for t in tensors)
+    got = ", ".join(
+        f"{t.dtype}{list(t.shape)}" if isinstance(t, Tensor | np.ndarray) else repr(t)
+        for t in tensors
+    )
     kind = next((k for k in (IndexError, TypeError) if isinstance(error, k)), ValueError)
     return kind(f"{name_of(cls)}({got}): {error}")
 

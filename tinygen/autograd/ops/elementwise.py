@@ -109,10 +109,9 @@ class Power(Op):
         da = db = None
         if self.needs[0]:
             # The exponent is replaced at 0^0, for 0 * 0^-1 would be NaN; elsewhere dy/da depends on b at b = 0, too.
-            if type(b) in NUMBERS:
-                exponent = b - 1 if b else 0
-            else:
-                exponent = where((raw(a) == 0) & (raw(b) == 0), 1.0, b - 1.0)
+            exponent = b - 1 if type(b) not in NUMBERS or b else 0
+            if type(b) not in NUMBERS:
+                exponent = where((raw(a) == 0) & (raw(b) == 0), 1.0, exponent)
             da = g * b * power(a, exponent)
         if self.needs[1]:
             base = np.asarray(a, y.dtype) if type(a) in NUMBERS else a

@@ -32,6 +32,11 @@ ACTIVATION_GRADS: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+def matrix(x):
+    """(..., n) as the rows of a matrix: an array or a tensor."""
+    return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
+
+
 class Linear(Op):
     """Y = f(Z), Z = X W^T + b. With dZ = f'(Z) G: dX = dZ W, dW = dZ^T X, db = the sum of dZ's rows.
 
@@ -40,14 +45,14 @@ class Linear(Op):
 
     def forward(self, x, w, b=None, *, activation):
         self.activation = activation
-        y = kernels.linear(x, w, b, activation)
-        return self.keep(x, w, y)
+        y = kernels.linear(matrix(x), w, b, activation)
+        return self.keep(x, w, y if x.ndim == 2 else y.reshape((*x.shape[:-1], len(w))))
 
     def backward(self, g):
         x, w, y = self.kept
-        dz = ACTIVATION_GRADS[self.activation](y, g)
-        dx = Matmul.apply(dz, w) if self.needs[0] else None
-        dw = Matmul.apply(dz.T, x) if self.needs[1] else None
+        dz = matrix(ACTIVATION_GRADS[self.activation](y, g))
+        dx = Matmul.apply(dz, w).reshape(x.shape) if self.needs[0] else None
+        dw = Matmul.apply(dz.T, matrix(x)) if self.needs[1] else None
         if len(self.needs) == 2:
             return dx, dw
         return dx, dw, (sum(dz, axis=0) if self.needs[2] else None)
@@ -103,23 +108,31 @@ def linear(
                 f"linear: b has shape {b.shape}, but w {w.shape} needs ({w.shape[0]},)"
             )
         inputs.append(b)
-    if x.ndim == 2:
-        return Linear.apply(*inputs, activation=activation)
-    inputs[0] = reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
-    return reshape(Linear.apply(*inputs, activation=activation), (*x.shape[:-1], w.shape[0]))
+    return Linear.apply(*inputs, activation=activation)
 
 
-def _per_row(op: type[Op], name: str, *xs: ArrayLike) -> Tensor:
-    """`op`, which works on the rows of matrices of one shape, on arrays (..., n) that broadcast together."""
+def by_rows(kernel: Callable, *xs: np.ndarray) -> np.ndarray:
+    """What a kernel that takes matrices and gives a number for each row makes of arrays (..., n) of one shape."""
+    return kernel(*map(matrix, xs)).reshape(xs[0].shape[:-1])
+
+
+def grad_by_rows(kernel: Callable, *xs: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """The gradient of such a kernel, g (...): of the shape of xs, or several such stacked."""
+    found = kernel(*map(matrix, xs), g.reshape(-1))
+    if type(found) is tuple:
+        return np.stack(found).reshape((len(found), *xs[0].shape))
+    return found.reshape(xs[0].shape)
+
+
+def _of_rows(op: type[Op], name: str, *xs: ArrayLike) -> Tensor:
+    """`op`, which sums over the last axis, of arrays (..., n) that broadcast together."""
     try:
         tensors = broadcast_all(*xs)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    shape = tensors[0].shape
-    if not shape:
+    if not tensors[0].ndim:
         raise ValueError(f"{name}: needs at least one axis, to sum over")
-    rows = (math.prod(shape[:-1]), shape[-1])
-    return reshape(op.apply(*(reshape(t, rows) for t in tensors)), shape[:-1])
+    return op.apply(*tensors)
 
 
 def _rows(d: Draw, *domains: Domain) -> Call:
@@ -132,24 +145,24 @@ class BceWithLogits(Op):
 
     def forward(self, logits, targets):
         self.keep(logits, targets)
-        return kernels.bce_with_logits(logits, targets)
+        return by_rows(kernels.bce_with_logits, logits, targets)
 
     def backward(self, g):
         logits, targets = self.kept
         return (
             BceWithLogitsGrad.apply(logits, targets, g) if self.needs[0] else None,
-            -(expand_dims(g, 1) * logits) if self.needs[1] else None,
+            -(expand_dims(g, -1) * logits) if self.needs[1] else None,
         )
 
 
 class BceWithLogitsGrad(Fused):
     def forward(self, logits, targets, g):
         self.keep(logits, targets, g)
-        return kernels.bce_with_logits_grad(logits, targets, g)
+        return grad_by_rows(kernels.bce_with_logits_grad, logits, targets, g=g)
 
     @staticmethod
     def formula(logits, targets, g):
-        return expand_dims(g, 1) * (sigmoid(logits) - targets)
+        return expand_dims(g, -1) * (sigmoid(logits) - targets)
 
 
 @specified(
@@ -162,7 +175,7 @@ def binary_cross_entropy_with_logits(logits: ArrayLike, targets: ArrayLike) -> T
 
     Finite logits of any size are fine; an infinite one may give NaN.
     """
-    return _per_row(BceWithLogits, "binary_cross_entropy_with_logits", logits, targets)
+    return _of_rows(BceWithLogits, "binary_cross_entropy_with_logits", logits, targets)
 
 
 class CrossEntropyWithLogits(Op):
@@ -226,9 +239,8 @@ def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
     n = logits.shape[-1]
     if labels.size and (labels.min() < 0 or labels.max() >= n):
         raise ValueError(f"cross_entropy_with_logits: labels must lie in [0, {n})")
-    rows = reshape(logits, (labels.size, n))
-    flat = labels.astype(np.int64).reshape(-1)
-    return reshape(CrossEntropyWithLogits.apply(rows, labels=flat), labels.shape)
+    found = CrossEntropyWithLogits.apply(matrix(logits), labels=labels.astype(np.int64).reshape(-1))
+    return found if labels.ndim == 1 else reshape(found, labels.shape)
 
 
 class GaussianLogDensity(Op):
@@ -236,7 +248,7 @@ class GaussianLogDensity(Op):
 
     def forward(self, x, mean, log_var):
         self.keep(x, mean, log_var)
-        return kernels.gaussian_log_density(x, mean, log_var)
+        return by_rows(kernels.gaussian_log_density, x, mean, log_var)
 
     def backward(self, g):
         both = GaussianLogDensityGrad.apply(*self.kept, g)
@@ -248,11 +260,11 @@ class GaussianLogDensityGrad(Fused):
 
     def forward(self, x, mean, log_var, g):
         self.keep(x, mean, log_var, g)
-        return np.stack(kernels.gaussian_log_density_grad(x, mean, log_var, g))
+        return grad_by_rows(kernels.gaussian_log_density_grad, x, mean, log_var, g=g)
 
     @staticmethod
     def formula(x, mean, log_var, g):
-        g, precision = expand_dims(g, 1), exp(-log_var)
+        g, precision = expand_dims(g, -1), exp(-log_var)
         difference = x - mean
         return stack([g * difference * precision, 0.5 * g * (square(difference) * precision - 1)])
 
@@ -268,7 +280,7 @@ def gaussian_log_density(x: ArrayLike, mean: ArrayLike, log_var: ArrayLike) -> T
 
     NaN for a log_var of -inf: no variance, no density.
     """
-    return _per_row(GaussianLogDensity, "gaussian_log_density", x, mean, log_var)
+    return _of_rows(GaussianLogDensity, "gaussian_log_density", x, mean, log_var)
 
 
 class GaussianKl(Op):
@@ -276,7 +288,7 @@ class GaussianKl(Op):
 
     def forward(self, mean, log_var):
         self.keep(mean, log_var)
-        return kernels.gaussian_kl(mean, log_var)
+        return by_rows(kernels.gaussian_kl, mean, log_var)
 
     def backward(self, g):
         both = GaussianKlGrad.apply(*self.kept, g)
@@ -288,11 +300,11 @@ class GaussianKlGrad(Fused):
 
     def forward(self, mean, log_var, g):
         self.keep(mean, log_var, g)
-        return np.stack(kernels.gaussian_kl_grad(mean, log_var, g))
+        return grad_by_rows(kernels.gaussian_kl_grad, mean, log_var, g=g)
 
     @staticmethod
     def formula(mean, log_var, g):
-        g = expand_dims(g, 1)
+        g = expand_dims(g, -1)
         return stack([g * mean, 0.5 * g * (exp(log_var) - 1)])
 
 
@@ -306,7 +318,7 @@ def gaussian_kl(mean: ArrayLike, log_var: ArrayLike) -> Tensor:
 
     Kingma and Welling (2014), appendix B: -1/2 sum_j (1 + log sigma_j^2 - mu_j^2 - sigma_j^2).
     """
-    return _per_row(GaussianKl, "gaussian_kl", mean, log_var)
+    return _of_rows(GaussianKl, "gaussian_kl", mean, log_var)
 
 
 class Reparameterise(Op):

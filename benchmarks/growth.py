@@ -1,0 +1,77 @@
+"""What a step costs as work grows, beside PyTorch (fused Adam): python -m benchmarks.growth
+
+An MLP with tanh and squared outputs, of which one of batch, width and depth changes; and a chain of ops on eight
+numbers, where what is timed is what an op costs beside its arithmetic: forward, backward, and nothing else.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from benchmarks.steps import CHAINS, GROWING
+from benchmarks.timing import in_turn
+from benchmarks.training import set_threads
+from benchmarks.workers import Worker
+
+KITS = ["tinygen", "torch-fused"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=2, help="default: 2")
+    parser.add_argument("--rounds", type=int, default=10, help="default: 10")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="for the picture")
+    args = parser.parse_args()
+    set_threads(args.threads)
+    workers = {kit: Worker(kit, args.threads) for kit in KITS}
+
+    def medians(step: str) -> list[float]:
+        for worker in workers.values():
+            worker.make(step)
+        times = in_turn({kit: worker.burst for kit, worker in workers.items()}, args.rounds)
+        return [statistics.median(times[kit]) for kit in KITS]
+
+    print("| step | tinygen, ms | PyTorch, ms | PyTorch / tinygen |\n|---|---|---|---|")
+    curves: dict[str, list[tuple[int, float, float]]] = {}
+    for what, sizes in GROWING.items():
+        for size, step in sizes.items():
+            ours, theirs = medians(step)
+            print(
+                f"| {step} | {1e3 * ours:.3f} | {1e3 * theirs:.3f} | {theirs / ours:.2f} |",
+                flush=True,
+            )
+            curves.setdefault(what, []).append((size, ours, theirs))
+    (few, some), (many, more) = CHAINS.items()
+    costs = [
+        1e6 * (b - a) / (many - few) for a, b in zip(medians(some), medians(more), strict=True)
+    ]
+    print(
+        f"\nAn op on eight numbers, forward and backward: tinygen {costs[0]:.2f} us, PyTorch {costs[1]:.2f} us"
+    )
+    draw(curves, args.out / "growth.png")
+
+
+def draw(curves: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
+    """A panel for what grows, the time of a step over its size."""
+    from tinygen.viz.style import COLOURS, figure
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with figure(path) as drawing:
+        drawing.set_size_inches(3.2 * len(curves), 3)
+        drawing.set_layout_engine("constrained")
+        axes = drawing.subplots(1, len(curves), sharey=True)
+        for axis, (what, rows) in zip(axes, curves.items(), strict=True):
+            sizes, *times = zip(*rows, strict=True)
+            for name, seconds, colour in zip(
+                ["tinygen", "PyTorch, fused Adam"], times, COLOURS, strict=False
+            ):
+                axis.plot(sizes, [1e3 * s for s in seconds], "o-", color=colour, label=name)
+            axis.set(xlabel=what, xscale="log", yscale="log")
+        axes[0].set_ylabel("a step, ms")
+        axes[0].legend()
+
+
+if __name__ == "__main__":
+    main()
