@@ -96,9 +96,13 @@ class VAE(nn.Module):
         z = tg.reparameterise(mean, log_var, eps)
         return self.pixels.surprise(self.decoder(beside(z, y)), x), mean, log_var
 
-    def log_weights(self, x: tg.Tensor, eps: tg.Tensor) -> tg.Tensor:
-        """log p(x, z) - log q(z|x) for S codes of each x, (S, n), nats; eps: (S, n, latent)."""
+    def log_weights(self, x: tg.Tensor, eps: tg.Tensor, width: float = 1.0) -> tg.Tensor:
+        """log p(x, z) - log q(z|x) for S codes of each x, (S, n), nats; eps: (S, n, latent).
+
+        width: q's standard deviations are multiplied by it.
+        """
         mean, log_var = self.encode(x)
+        log_var = log_var + 2 * math.log(width)
         return self.log_weights_of(tg.reparameterise(mean, log_var, eps), x, mean, log_var)
 
     def log_weights_of(
@@ -172,15 +176,24 @@ def evaluate(model: VAE, x: np.ndarray, y: np.ndarray | None = None) -> tuple[fl
 
 
 def log_likelihood(
-    model: VAE, x: np.ndarray, samples: int, rng: tg.random.Generator, part: int = 10
+    model: VAE,
+    x: np.ndarray,
+    samples: int,
+    rng: tg.random.Generator,
+    part: int = 10,
+    width: float = 1.0,
 ) -> metrics.LogLikelihood:
-    """log p(x) for each row of x by importance sampling from q(z|x), `part` samples at a time."""
+    """log p(x) for each row of x by importance sampling from q(z|x), `part` samples at a time; see `log_weights`."""
+
+    def weights(count: int) -> np.ndarray:
+        eps = rng.normal((count, len(x), model.latent))
+        return model.log_weights(images, eps, width).numpy()
+
     with tg.no_grad():
         images = tg.tensor(x)
         return metrics.importance_log_likelihood(
-            model.log_weights(images, rng.normal((min(part, samples - done), len(x), model.latent))).numpy()
-            for done in range(0, samples, part)
-        )  # fmt: skip
+            weights(min(part, samples - done)) for done in range(0, samples, part)
+        )
 
 
 def both_forms(model: VAE, x: np.ndarray) -> dict[str, float]:
