@@ -50,6 +50,8 @@ def main() -> None:
     print(
         f"\nAn op on eight numbers, forward and backward: tinygen {costs[0]:.2f} us, PyTorch {costs[1]:.2f} us"
     )
+    for worker in workers.values():
+        worker.end()
     draw(curves, args.out / "growth.png")
 
 

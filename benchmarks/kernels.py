@@ -31,10 +31,11 @@ parser.add_argument("--dtype", choices=["float32", "float64"], default="float32"
 parser.add_argument("--threads", type=int, default=os.cpu_count())
 parser.add_argument("--rounds", type=int, default=5)
 
-# The shapes of the arguments: v a vector of one number for each row, l its labels, s of a square matrix; the others
-# are matrices, p of positive numbers.
+# The shapes of the arguments: v a vector of one number for each row, c for each column, l a label for each row, s a
+# square matrix; the others are matrices, p of positive numbers.
 ARGUMENTS = {
     "logsumexp_grad": "mvv",
+    "logsumexp_columns_grad": "mcc",
     "bce_with_logits_grad": "mmv",
     "cross_entropy_with_logits": "ml",
     "cross_entropy_with_logits_grad": "mlv",
@@ -67,6 +68,7 @@ def arguments(name: str, size: int, columns: int, dtype: str) -> list:
         "m": lambda: rng.standard_normal((rows, columns), dtype),
         "p": lambda: rng.random((rows, columns), dtype) + dtype(0.1),
         "v": lambda: rng.standard_normal(rows, dtype),
+        "c": lambda: rng.standard_normal(columns, dtype),
         "l": lambda: rng.integers(0, columns, rows),
         "s": lambda: rng.standard_normal((side, side), dtype),
         "b": lambda: rng.standard_normal(side, dtype),
@@ -97,6 +99,7 @@ def peer(name: str, arrays: list) -> Call | None:
         "relu_grad": lambda y, g: aten.threshold_backward(g, y, 0),
         "reparameterise": lambda m, v, noise: m + torch.exp(0.5 * v) * noise,
         "logsumexp": lambda x: torch.logsumexp(x, 1),
+        "logsumexp_columns": lambda x: torch.logsumexp(x, 0),
         "softmax": lambda x: torch.softmax(x, 1),
         "softmax_grad": lambda y, g: aten._softmax_backward_data(g, y, 1, y.dtype),
         "log_softmax": lambda x: torch.log_softmax(x, 1),

@@ -14,14 +14,15 @@ from collections.abc import Callable
 
 Times = dict[str, list[float]]
 
-REST, BURST, CALLS = 0.05, 0.01, 6  # seconds before a burst; a burst's least seconds and calls
+REST, CALLS = 0.05, 6  # seconds before a burst, and its least number of calls
 
 
-def burst(call: Callable[[], object]) -> list[float]:
-    """Seconds of each call that counts, in one burst."""
+def burst(call: Callable[[], object], length: float = 0.01) -> list[float]:
+    """Seconds of each call that counts, in one burst of about `length` seconds."""
     time.sleep(REST)
     seconds: list[float] = []
-    while sum(seconds) < BURST or len(seconds) < CALLS:
+    end = time.perf_counter() + length
+    while time.perf_counter() < end or len(seconds) < CALLS:
         began = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - began)

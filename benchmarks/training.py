@@ -120,6 +120,8 @@ def main() -> None:
         medians[name] = {kit: statistics.median(seconds) for kit, seconds in times.items()}
         low, middle, high = statistics.quantiles(times["tinygen"], n=4)
         spreads[name] = (high - low) / middle
+    for worker in workers.values():
+        worker.end()
     processor = platform.processor() or platform.machine()
     text = f"{args.threads} threads, {processor}; spread: tinygen's middle half over its median\n\n"
     text += table(medians, spreads, args.peers)

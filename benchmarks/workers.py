@@ -1,13 +1,16 @@
 """Each library in a process of its own, with its own threads, asked for a burst of steps when it is its turn.
 
 In one process they would fight: each library brings threads of its own, which wait awake for the next task, on the
-cores that the next library wants. It is also how people run them.
+cores that the next library wants. For the same reason a process whose turn it is not is stopped.
 """
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import os
 import resource
+import signal
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,7 +30,7 @@ def _serve(asked: Connection, kit_name: str, threads: int) -> None:
         kit, call = KITS[kit_name](), None
         while (name := asked.recv()) != "":
             if name is None:
-                asked.send(burst(call))
+                asked.send(burst(call, 0.1))
                 continue
             try:
                 call = None  # the memory of the last one
@@ -52,10 +55,14 @@ class Worker:
         self.process = context.Process(target=_serve, args=(theirs, kit, threads), daemon=True)
         self.process.start()
         theirs.close()
+        atexit.register(self.process.kill)  # a stopped process would not hear that it should end
 
     def _ask(self, what: Any) -> Any:
+        os.kill(self.process.pid, signal.SIGCONT)
         self.pipe.send(what)
-        return self.pipe.recv()
+        found = self.pipe.recv()
+        os.kill(self.process.pid, signal.SIGSTOP)
+        return found
 
     def make(self, step: str) -> None:
         """Build the step and do it once. Raises NotImplementedError if the library cannot."""
@@ -70,5 +77,6 @@ class Worker:
     def end(self) -> int:
         """End the process; its peak resident memory, bytes."""
         found = self._ask("")
+        self.process.kill()
         self.process.join()
         return found

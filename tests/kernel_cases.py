@@ -26,8 +26,8 @@ class Case(NamedTuple):
     )
     scale: Callable | None = None  # given the arguments in a wider type; None: |result|
     writes: tuple[int, ...] = ()  # which arguments are written to
-    sums: bool = (
-        False  # whether rows of n are summed: with 16 to 64 sums side by side, on both sides
+    sums: int | None = (
+        None  # the axis that is summed, n numbers long: with 16 to 64 sums side by side, on both sides
     )
     signed_zero: bool = (
         True  # whether the sign of a zero is specified; of a sum that is zero, it is not
@@ -110,6 +110,13 @@ def _on_rows(matrices: int, vectors: int = 0, **rest: object) -> Case:
     return Case(MATRICES, draw, **rest)
 
 
+def _on_columns(vectors: int = 0, **rest: object) -> Case:
+    def draw(of: Numbers, shape: tuple[int, ...]) -> tuple:
+        return of.any(shape), *[of.any(shape[1:]) for _ in range(vectors)]
+
+    return Case(MATRICES, draw, **rest)
+
+
 def _softmax_grad(of: Numbers, shape: tuple[int, ...]) -> tuple:
     return reference.softmax(of.any(shape)), of.any(shape, sane=True)
 
@@ -143,7 +150,7 @@ def _step(arrays: str, *settings: tuple) -> Callable[[Numbers, tuple[int, ...]],
 
 
 _RATES, _DECAYS = (1e-3, 0.5), (0.0, 1e-2)
-_SUM = {"sums": True, "signed_zero": False}
+_SUM = {"sums": -1, "signed_zero": False}
 
 CASES: dict[str, Case] = {
     "exp": _elementwise(1),
@@ -172,6 +179,10 @@ CASES: dict[str, Case] = {
     "logsumexp": _on_rows(1, scale=lambda x: _top(x)[:, 0], **_SUM),
     "logsumexp_grad": _on_rows(
         1, 2, scale=lambda x, y, g: _each(g) * (np.exp(x - y[:, None]) + _tiny(x))
+    ),
+    "logsumexp_columns": _on_columns(scale=lambda x: _top(x.T)[:, 0], sums=0, signed_zero=False),
+    "logsumexp_columns_grad": _on_columns(
+        2, scale=lambda x, y, g: np.abs(g) * (np.exp(x - y) + _tiny(x))
     ),
     "softmax": _on_rows(1, scale=lambda x: reference.softmax(x) * _top(x), **_SUM),
     "softmax_grad": Case(
@@ -284,7 +295,7 @@ def agree(name: str, args: tuple, got: tuple, expected: tuple) -> None:
         # Where finite terms are almost too large, the order of the operations decides what overflows.
         sure = ~(size > info.max / 8)
         error = np.abs(y.astype(scale.dtype) - r)
-        n = args[0].shape[-1] if case.sums else 0
+        n = 0 if case.sums is None else args[0].shape[case.sums]
         ulps = case.ulps + min(n, 16) + n / 64
         bound = ulps * (info.eps * scale + info.smallest_subnormal)
         close = np.isfinite(r) & np.isfinite(y) & (error <= bound)

@@ -15,9 +15,13 @@ from contextvars import ContextVar
 
 from tinygen.kernels import reference
 from tinygen.kernels.errors import MISTAKES, in_the_name_of
+from tinygen.kernels.memory import keep_freed_memory
 from tinygen.kernels.reference import ACTIVATIONS, LOG_2PI
 
 BACKENDS = {"numpy": "tinygen.kernels.reference", "numba": "tinygen.kernels.cpu"}
+
+
+keep_freed_memory()
 
 
 def _checked(name: str) -> str:

@@ -119,6 +119,16 @@ def logsumexp_grad(x: Array, y: Array, g: Array) -> Array:
     )
 
 
+def logsumexp_columns(x: Array) -> Array:
+    """log sum_i e^(x_ij), shape (columns,): `logsumexp` of what stands below each other."""
+    return logsumexp(x.T)
+
+
+def logsumexp_columns_grad(x: Array, y: Array, g: Array) -> Array:
+    """g_j e^(x_ij - y_j), where y = logsumexp_columns x; 0 where x_ij = -inf."""
+    return logsumexp_grad(x.T, y, g).T
+
+
 @quiet
 def softmax(x: Array) -> Array:
     """e^(x_ij) / sum_k e^(x_ik); NaN in a row of -inf, which has no largest element to compare with."""

@@ -40,6 +40,27 @@ class LogSumExpGrad(Fused):
         return where(dead, 0.0, expand_dims(g, 1) * exp(where(dead, 0.0, x - expand_dims(y, 1))))
 
 
+class LogSumExpColumns(Op):
+    """y_j = log sum_i e^(x_ij): the same down the columns."""
+
+    def forward(self, x):
+        return self.keep(x, kernels.logsumexp_columns(x))
+
+    def backward(self, g):
+        x, y = self.kept
+        return LogSumExpColumnsGrad.apply(x, y, g)
+
+
+class LogSumExpColumnsGrad(Fused):
+    def forward(self, x, y, g):
+        self.keep(x, y, g)
+        return kernels.logsumexp_columns_grad(x, y, g)
+
+    @staticmethod
+    def formula(x, y, g):
+        return LogSumExpGrad.formula(x.T, y, g).T
+
+
 class SoftmaxRows(Op):
     """y = softmax x, dx_ij = y_ij (g_ij - sum_k g_ik y_ik)."""
 
@@ -108,7 +129,12 @@ def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor
     """
     x = as_tensor(x)
     axes = axes_tuple(axis, x.ndim, "logsumexp")
-    result = _along_rows(LogSumExpRows.apply, x, axes)
+    if x.ndim > 1 and axes == tuple(range(len(axes))) and 0 < len(axes) < x.ndim:
+        sides = x.shape[len(axes) :]
+        matrix = reshape(x, (math.prod(x.shape[: len(axes)]), math.prod(sides)))
+        result = reshape(LogSumExpColumns.apply(matrix), sides)
+    else:
+        result = _along_rows(LogSumExpRows.apply, x, axes)
     if not keepdims:
         return result
     return reshape(result, tuple(1 if i in axes else n for i, n in enumerate(x.shape)))

@@ -1,9 +1,10 @@
 """The Numba backend: the kernels of `reference.py` that are worth compiling.
 
 Read `_compile.py` (how), `scalar.py` (the mathematics of one number), then the loops: `elementwise.py`,
-`rows.py`, `losses.py`, `steps.py`, and the matrix product in `matmul.py`.
+`rows.py`, `columns.py`, `losses.py`, `steps.py`, and the matrix product in `matmul.py`.
 """
 
+from tinygen.kernels.cpu.columns import logsumexp_columns, logsumexp_columns_grad
 from tinygen.kernels.cpu.elementwise import (
     erf,
     exp,
@@ -59,6 +60,8 @@ __all__ = [
     "log_softmax",
     "log_softmax_grad",
     "logsumexp",
+    "logsumexp_columns",
+    "logsumexp_columns_grad",
     "logsumexp_grad",
     "matmul",
     "relu",

@@ -75,32 +75,33 @@ def elementwise(loop: Callable, specification: Callable) -> Callable:
 def along_rows(loop: Callable, specification: Callable, takes: str, gives: str) -> Callable:
     """The entry of `loop(work, *results, *inputs)`.
 
-    `takes` and `gives` list their kinds: "m" is a matrix (rows, n), "v" a vector (rows,). The first input is a matrix.
+    `takes` and `gives` list their kinds: "m" is a matrix (rows, n), "v" a vector (rows,), "c" a vector (n,). The
+    first input is a matrix.
     """
     name, count = specification.__name__, len(signature(specification).parameters)
-    dimensions = [DIMENSIONS[kind] for kind in gives]
+    sides = [SIDES[kind] for kind in gives]
 
     def kernel(*arrays):
         if not fit(arrays, count):
             return specified(specification, arrays)
         check_rows(name, takes, arrays)
         shape, dtype = arrays[0].shape, arrays[0].dtype
-        results = [np.empty(shape[:ndim], dtype) for ndim in dimensions]
+        results = [np.empty(shape[side], dtype) for side in sides]
         loop(arrays[0].size, *results, *[plain(x) for x in arrays])
         return results[0] if len(results) == 1 else tuple(results)
 
     return _named(kernel, specification)
 
 
-DIMENSIONS = {"m": 2, "v": 1}
+SIDES = {"m": slice(0, 2), "v": slice(0, 1), "c": slice(1, 2)}  # of the first matrix's shape
 
 
 def check_rows(name: str, kinds: str, arrays: Sequence[Array]) -> None:
-    """Check that the matrices ("m") have one shape, and the vectors ("v") a number for each row."""
+    """Check that the matrices ("m") have one shape, and vectors a number for each row ("v") or column ("c")."""
     shape = arrays[0].shape
     for x, kind in zip(arrays, kinds):  # noqa: B905 (`fit` has counted; strict costs 0.2 us)
-        if x.shape != shape[: DIMENSIONS[kind]] or len(shape) != 2:
-            wanted = ", ".join({"m": "(rows, n)", "v": "(rows,)"}[kind] for kind in kinds)
+        if x.shape != shape[SIDES[kind]] or len(shape) != 2:
+            wanted = ", ".join({"m": "(rows, n)", "v": "(rows,)", "c": "(n,)"}[k] for k in kinds)
             raise ValueError(f"{name}: needs arrays of shapes {wanted}, not {shapes(arrays)}")
 
 
