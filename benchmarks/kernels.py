@@ -45,11 +45,13 @@ ARGUMENTS = {
     "log1p": "p",
     "matmul": "ss",
     "linear": "ssb",
+    "bernoulli": "p",
     "sgd_step": "mmm",
     "rmsprop_step": "mmp",
     "adam_step": "mmmp",
 }
 SETTINGS = {
+    "bernoulli": (1, 3),
     "linear": ("relu",),
     "sgd_step": (1e-3, 0.9, False, 0.0),
     "rmsprop_step": (1e-3, 0.99, 1e-8, 0.0),
@@ -113,6 +115,7 @@ def peer(name: str, arrays: list) -> Call | None:
             -(half_log_2pi + 0.5 * (v + (x - m).square() * torch.exp(-v))).sum(1)
         ),
         "gaussian_kl": lambda m, v: 0.5 * (v.exp() + m.square() - 1 - v).sum(1),
+        "bernoulli": lambda p: torch.bernoulli(p / p.max()),
         "matmul": torch.mm,
         "linear": lambda x, w, b: torch.relu(F.linear(x, w, b)),
         "sum_of_squares": lambda x: float(torch.linalg.vector_norm(x)) ** 2,

@@ -96,13 +96,9 @@ class VAE(nn.Module):
         z = tg.reparameterise(mean, log_var, eps)
         return self.pixels.surprise(self.decoder(beside(z, y)), x), mean, log_var
 
-    def log_weights(self, x: tg.Tensor, eps: tg.Tensor, width: float = 1.0) -> tg.Tensor:
-        """log p(x, z) - log q(z|x) for S codes of each x, (S, n), nats; eps: (S, n, latent).
-
-        width: q's standard deviations are multiplied by it.
-        """
+    def log_weights(self, x: tg.Tensor, eps: tg.Tensor) -> tg.Tensor:
+        """log p(x, z) - log q(z|x) for S codes of each x, (S, n), nats; eps: (S, n, latent)."""
         mean, log_var = self.encode(x)
-        log_var = log_var + 2 * math.log(width)
         return self.log_weights_of(tg.reparameterise(mean, log_var, eps), x, mean, log_var)
 
     def log_weights_of(
@@ -181,16 +177,20 @@ def log_likelihood(
     samples: int,
     rng: tg.random.Generator,
     part: int = 10,
-    width: float = 1.0,
+    q: tuple[tg.Tensor, tg.Tensor] | None = None,
 ) -> metrics.LogLikelihood:
-    """log p(x) for each row of x by importance sampling from q(z|x), `part` samples at a time; see `log_weights`."""
+    """log p(x) for each row of x by importance sampling, `part` samples at a time.
 
-    def weights(count: int) -> np.ndarray:
-        eps = rng.normal((count, len(x), model.latent))
-        return model.log_weights(images, eps, width).numpy()
-
+    From N(mean, diag e^log_var) if `q` gives these, each (n, latent), else from q(z|x).
+    """
     with tg.no_grad():
         images = tg.tensor(x)
+        mean, log_var = q or model.encode(images)
+
+        def weights(count: int) -> np.ndarray:
+            z = tg.reparameterise(mean, log_var, rng.normal((count, len(x), model.latent)))
+            return model.log_weights_of(z, images, mean, log_var).numpy()
+
         return metrics.importance_log_likelihood(
             weights(min(part, samples - done)) for done in range(0, samples, part)
         )

@@ -133,6 +133,11 @@ def _labelled(vectors: int, **rest: object) -> Case:
     return Case(MATRICES, draw, **rest)
 
 
+def _coins(of: Numbers, shape: tuple[int, ...]) -> tuple:
+    state = np.random.PCG64(shape[-1] if shape else 0).state["state"]
+    return reference.sigmoid(of.any(shape)), state["state"], state["inc"]
+
+
 def _linear(of: Numbers, shape: tuple[int, ...]) -> tuple:
     m, k, n = shape
     bias = of.pick(None, of.any((n,), True))
@@ -242,6 +247,7 @@ CASES: dict[str, Case] = {
         signed_zero=False,
     ),
     "sum_of_squares": _elementwise(1),
+    "bernoulli": Case(ARRAYS, _coins, ulps=0),
 }
 
 

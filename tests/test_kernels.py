@@ -71,11 +71,14 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", [n for n in sorted(KERNELS) if n not in ("matmul", "linear")])
+OF_NEIGHBOURS = ("matmul", "linear", "bernoulli")  # a coin depends on how many were tossed before
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(KERNELS) if n not in OF_NEIGHBOURS])
 @both_dtypes
 @given(data=st.data())
 def test_a_result_does_not_depend_on_its_neighbours(name, dtype, data):
-    """An element, a row or a column gives the same bits wherever it stands: in a vector, in what is left over, alone."""
+    """An element, a row or a column gives the same bits wherever it stands: in a vector, in the rest, alone."""
     nature = data.draw(st.sampled_from(["moderate", "special"]))
     axis = -1 if "columns" in name else 0
     shape = data.draw(CASES[name].shapes.any.filter(lambda s: s and s[axis] > 1))

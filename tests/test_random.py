@@ -74,3 +74,17 @@ def test_bernoulli_of_certainties_and_of_shapes():
 def test_what_is_no_probability_is_refused(p):
     with pytest.raises(ValueError, match=r"probability must lie in \[0, 1\]"):
         tg.random.default_rng(0).bernoulli(np.array([0.5, p]))
+
+
+def test_coins_are_tossed_with_the_numbers_that_numpy_gives():
+    """Whatever was drawn before, and after it the stream goes on where NumPy's does."""
+    ours, theirs = tg.random.default_rng(7), np.random.Generator(np.random.PCG64(7))
+    p = np.random.default_rng(0).random((9, 31), np.float32)
+    for rows in (9, 8, 4, 1, 2, 3):  # odd numbers leave half of a step
+        tossed = ours.bernoulli(p[:rows]).numpy()
+        np.testing.assert_array_equal(tossed, theirs.random((rows, 31), np.float32) < p[:rows])
+        assert tossed.dtype == np.float32
+        assert ours.uniform((3,)).tolist() == theirs.random(3, np.float32).tolist()
+    large = np.full((300, 784), 0.3, np.float32)
+    tossed = ours.bernoulli(large).numpy()
+    np.testing.assert_array_equal(tossed, theirs.random(large.shape, np.float32) < large)

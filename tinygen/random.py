@@ -6,8 +6,9 @@ import operator
 
 import numpy as np
 
+from tinygen import kernels
 from tinygen.autograd import Tensor
-from tinygen.autograd.tensor import to_array
+from tinygen.autograd.tensor import FLOATS, to_array
 from tinygen.kernels.errors import named
 
 Shape = int | tuple[int, ...]
@@ -16,7 +17,7 @@ Shape = int | tuple[int, ...]
 class Generator:
     """A stream of random numbers; two of one seed give the same numbers. Made by `default_rng`."""
 
-    def __init__(self, seed: int | None = None):
+    def __init__(self, seed: int | tuple[int, ...] | None = None):
         self.numpy = np.random.Generator(np.random.PCG64(seed))
 
     @named
@@ -37,11 +38,18 @@ class Generator:
 
         Raises ValueError where p is not in [0, 1] (NaN included), or does not broadcast.
         """
-        p = p._data if isinstance(p, Tensor) else to_array(p)
-        if p.dtype.kind != "f":
-            p = p.astype(np.float32)
+        p = p._data if isinstance(p, Tensor) else p if type(p) is np.ndarray else to_array(p)
+        if p.dtype not in FLOATS:
+            p = to_array(p).astype(np.float32 if p.dtype.kind != "f" else p.dtype.newbyteorder("="))
         if not (p.size == 0 or (p.min() >= 0 and p.max() <= 1)):
             raise ValueError("bernoulli: every probability must lie in [0, 1]")
+        if p.dtype == np.float32 and (shape is None or shape == p.shape):
+            state = self.numpy.bit_generator.state
+            # Half of a step's 64 bits may be left from an odd number of draws; an even number leaves none.
+            if p.size % 2 == 0 and not state["has_uint32"]:
+                tossed = kernels.bernoulli(p, state["state"]["state"], state["state"]["inc"])
+                self.numpy.bit_generator.advance(p.size // 2)
+                return Tensor(tossed)
         dtype = p.dtype if p.dtype != np.float16 else np.dtype(np.float32)
         drawn = self.numpy.random(p.shape if shape is None else shape, dtype)
         drawn = drawn < np.broadcast_to(p, np.shape(drawn))  # each result has a number of its own
@@ -82,6 +90,6 @@ def float_dtype(dtype: np.typing.DTypeLike) -> np.dtype:
 
 
 @named
-def default_rng(seed: int | None = None) -> Generator:
+def default_rng(seed: int | tuple[int, ...] | None = None) -> Generator:
     """A generator; without a seed, one that is different each time."""
     return Generator(seed)

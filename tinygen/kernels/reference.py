@@ -315,3 +315,14 @@ def adam_step(
 def sum_of_squares(x: Array) -> float:
     """sum x^2 over all elements, accumulated in float64."""
     return float(np.sum(np.square(x, dtype=np.float64)))
+
+
+# Chance ------------------------------------------------------------------------------------------------------
+
+
+def bernoulli(p: Array, state: int, increment: int) -> Array:
+    """1 where the next number of NumPy's PCG64 in this state is below p, else 0; a NaN is not above any number."""
+    bits = np.random.PCG64(0)
+    inner = {"state": state, "inc": increment}
+    bits.state = {"bit_generator": "PCG64", "state": inner, "has_uint32": 0, "uinteger": 0}
+    return (np.random.Generator(bits).random(p.shape, p.dtype) < p).astype(p.dtype)

@@ -1,9 +1,10 @@
 """The Numba backend: the kernels of `reference.py` that are worth compiling.
 
 Read `_compile.py` (how), `scalar.py` (the mathematics of one number), then the loops: `elementwise.py`,
-`rows.py`, `columns.py`, `losses.py`, `steps.py`, and the matrix product in `matmul.py`.
+`rows.py`, `columns.py`, `losses.py`, `steps.py`, `chance.py`, and the matrix product in `matmul.py`.
 """
 
+from tinygen.kernels.cpu.chance import bernoulli
 from tinygen.kernels.cpu.columns import logsumexp_columns, logsumexp_columns_grad
 from tinygen.kernels.cpu.elementwise import (
     erf,
@@ -46,6 +47,7 @@ __all__ = [
     "adam_step",
     "bce_with_logits",
     "bce_with_logits_grad",
+    "bernoulli",
     "cross_entropy_with_logits",
     "cross_entropy_with_logits_grad",
     "erf",
