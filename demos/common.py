@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tinygen as tg
-from tinygen import data, nn, optim
+from tinygen import data, nn, optim, parallel
 from tinygen.data import Images, batches
 from tinygen.io import load, save, write_atomically
 
@@ -194,24 +194,39 @@ def start(main: Callable[[], None]) -> None:
         main()
     except KeyboardInterrupt:
         sys.exit("stopped; what has been trained is saved, --resume goes on from there")
+    except SystemExit as end:
+        if parallel.team().size > 1 and isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            parallel.team().abort()
+        raise
 
 
 class Run:
     """One run of a demo: its folder, its history, and the rounds of its loop."""
 
-    def __init__(self, out: Path, settings: dict[str, Any], resume: bool):
+    def __init__(
+        self, out: Path, settings: dict[str, Any], resume: bool, team: parallel.Team | None = None
+    ):
         """Make the folder `out`. `settings` are what a resumed run must have in common with its checkpoint.
 
-        Exits with a clear message if the folder cannot be written or the checkpoint is of another run.
+        team: the ranks that share the work, of which rank 0 alone writes and talks.
+        Exits with a clear message if the folder cannot be written or the checkpoint is of another run, or
+        if there are several ranks and no `team`.
         """
+        if team is None and parallel.team().size > 1:
+            sys.exit("this demo runs in one process; those that share work are vae and iwae")
+        self.team = team or parallel.Team()
+        self.leads = self.team.rank == 0
         self.out, self.settings = out, settings
         self.history: list[dict[str, float]] = []
         self._seconds: list[float] = []  # for each round of this process
         try:
             out.mkdir(parents=True, exist_ok=True)
-            self._saved = self._load_checkpoint() if resume else self._put_aside()
+            self._saved = self._load_checkpoint() if resume else None
             if self._saved is not None:
                 self.history = self._saved["history"]
+            if self.leads and not resume:
+                self._put_aside()
             self._write_history()  # a folder that cannot be written is found out now, not at the end
         except OSError as error:
             sys.exit(f"cannot use --out {out}: {error}")
@@ -258,24 +273,29 @@ class Run:
                 )
         stop = _StopAfterRound(unit)
         saved_at = time.monotonic()
-        with stop, tqdm(total=count, initial=start, unit=unit, disable=None) as self.bar:
+        quiet = None if self.leads else True
+        with stop, tqdm(total=count, initial=start, unit=unit, disable=quiet) as self.bar:
             for i in range(start, count):
                 began = time.perf_counter()
                 yield i
                 self._seconds.append(time.perf_counter() - began)
                 self.bar.update()
-                if stop.asked or i + 1 == count or time.monotonic() - saved_at > SAVE_EVERY:
+                asked = self.team.sum([stop.asked])[0] > 0  # of any rank
+                if asked or i + 1 == count or time.monotonic() - saved_at > SAVE_EVERY:
                     self._save(i + 1, parts)
                     saved_at = time.monotonic()
-                if stop.asked and i + 1 < count:
+                if asked and i + 1 < count:
                     self.bar.close()
-                    print(
-                        f"stopped after {i + 1} of {count} {unit}s; add --resume to go on",
-                        file=sys.stderr,
-                    )
+                    if self.leads:
+                        print(
+                            f"stopped after {i + 1} of {count} {unit}s; add --resume to go on",
+                            file=sys.stderr,
+                        )
                     sys.exit(130)
 
     def _save(self, done: int, parts: dict[str, Stateful]) -> None:
+        if not self.leads:
+            return
         state = {name: part.state_dict() for name, part in parts.items()}
         save(
             self.checkpoint,
@@ -295,11 +315,15 @@ class Run:
         return float(np.mean(self._seconds)) * rounds if self._seconds else None
 
     def _write_history(self) -> None:
+        if not self.leads:
+            return
         lines = "".join(json.dumps(_numbers(line), allow_nan=False) + "\n" for line in self.history)
         write_atomically(self.out / "history.jsonl", lines)
 
     def finish(self, **figures: Any) -> None:
         """Write `metrics.json` and print it. What is not finite is null there."""
+        if not self.leads:
+            return
         text = json.dumps(_numbers(figures), indent=2, allow_nan=False) + "\n"
         write_atomically(self.out / "metrics.json", text)
         print(f"{text}results and pictures are in {self.out}")

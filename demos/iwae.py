@@ -52,6 +52,7 @@ from demos.common import (
 from demos.pixels import Bernoulli
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import batches
+from tinygen.parallel import Team, team
 
 STAGES = {"digits": 5, "mnist": 4}
 HIDDEN, LATENT, BATCH, ADAM_EPS = 200, 50, 10, 1e-4
@@ -128,15 +129,21 @@ def fitted(model: vae.VAE, x: np.ndarray, rng: tg.random.Generator) -> tuple[tg.
     return mean.detach(), log_var.detach()
 
 
-def log_likelihood(model: vae.VAE, x: np.ndarray, samples: int) -> dict[str, np.ndarray]:
-    """log p(x) and ELBO of each row with so many codes, from q(z|x) and from a q fitted to each row."""
-    found = {"codes_from_q": [], "codes_from_a_fitted_q": []}
-    for i in tqdm(range(0, len(x), 100), unit="part", desc="log-likelihood", disable=None):
+def log_likelihood(
+    model: vae.VAE, x: np.ndarray, samples: int, ranks: Team
+) -> dict[str, np.ndarray]:
+    """log p(x) and ELBO of each row with so many codes, from q(z|x) and from a q fitted to each row.
+
+    A team's ranks share the rows out."""
+    found = {name: np.zeros((2, len(x))) for name in ("codes_from_q", "codes_from_a_fitted_q")}
+    quiet = True if ranks.rank else None
+    mine = range(100 * ranks.rank, len(x), 100 * ranks.size)
+    for i in tqdm(mine, unit="part", desc="log-likelihood", disable=quiet):
         part, rng = x[i : i + 100], tg.random.default_rng((vae.TEST_SEED, i))
         for rows, q in zip(found.values(), (None, fitted(model, part, rng)), strict=True):
             estimate = vae.log_likelihood(model, part, samples, rng, 50, q)
-            rows.append(np.stack([estimate.values, estimate.elbo]))
-    return {name: np.concatenate(rows, axis=1) for name, rows in found.items()}
+            rows[:, i : i + 100] = estimate.values, estimate.elbo
+    return {name: ranks.sum(rows) for name, rows in found.items()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -147,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     images = load_images(args.data)
     # Not the number of stages: a longer run goes on where a shorter one ended.
     settings = {"demo": "iwae", "data": args.data, "seed": args.seed, "k": args.k}
-    run = Run(args.out, settings, args.resume)
+    run = Run(args.out, settings, args.resume, team())
     epochs = sum(3**i for i in range(args.stages or STAGES[args.data]))
 
     rng = tg.random.default_rng(args.seed)
@@ -176,12 +183,13 @@ def main(argv: list[str] | None = None) -> None:
             seen = -bound(average, watched, args.k, fresh).mean().item()
         run.log(epoch=epoch + 1, train=total / len(images.train), test=seen)
 
-    with tg.no_grad():
-        samples = average.decode(unseen_tensors(2).normal((64, LATENT))).numpy()
-    viz.image_grid(samples, images.shape, run.out / "samples.png", columns=8)
-    panels = {f"-L_{args.k}": {"train": "train", f"{len(watched)} test images": "test"}}
-    viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", log_x=True)
-    found = log_likelihood(average, test, SAMPLES)
+    if run.leads:
+        with tg.no_grad():
+            samples = average.decode(unseen_tensors(2).normal((64, LATENT))).numpy()
+        viz.image_grid(samples, images.shape, run.out / "samples.png", columns=8)
+        panels = {f"-L_{args.k}": {"train": "train", f"{len(watched)} test images": "test"}}
+        viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", log_x=True)
+    found = log_likelihood(average, test, SAMPLES, run.team)
     nll = {name: -float(values.mean()) for name, (values, _) in found.items()}
     elbo = {name: float(elbos.mean()) for name, (_, elbos) in found.items()}
     run.finish(

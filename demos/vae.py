@@ -28,6 +28,7 @@ trains with each term alone, too: one packs the codes wherever it likes, the oth
 import argparse
 import math
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 
@@ -50,6 +51,7 @@ from demos.common import (
 from demos.pixels import DECODERS, Pixels, new_pixels
 from tinygen import metrics, nn, viz
 from tinygen.data import Images, batches
+from tinygen.parallel import Team, team
 
 EPOCHS = {"digits": 300, "mnist": 20, "frey_faces": 200}
 DECODER = {"digits": "bernoulli", "mnist": "bernoulli", "frey_faces": "probabilistic"}
@@ -157,18 +159,24 @@ def objective(
 # What is measured of it. -------------------------------------------------------------------------
 
 
-def evaluate(model: VAE, x: np.ndarray, y: np.ndarray | None = None) -> tuple[float, np.ndarray]:
-    """-E log p(x|z) with one z for each of `x`, the same at every call; and the KL of each dimension. Nats."""
-    rng = tg.random.default_rng(TEST_SEED)
-    surprise, kl = 0.0, np.zeros(model.latent)
+def evaluate(
+    model: VAE, x: np.ndarray, y: np.ndarray | None = None, team: Team | None = None
+) -> tuple[float, np.ndarray]:
+    """-E log p(x|z) with one z for each of `x`, the same at every call; and the KL of each dimension. Nats.
+
+    A team's ranks do a part each in turn."""
+    rng, team = tg.random.default_rng(TEST_SEED), team or Team()
+    totals = np.zeros(1 + model.latent)
     with tg.no_grad():
         for i in range(0, len(x), 1000):
             part, told = (None if a is None else tg.tensor(a[i : i + 1000]) for a in (x, y))
             eps = rng.normal((len(part), model.latent))
-            surprises, mean, log_var = model.terms(part, eps, told)
-            surprise += surprises.sum().item()
-            kl += len(part) * kl_by_dimension(mean, log_var).numpy()
-    return surprise / len(x), kl / len(x)
+            if i // 1000 % team.size == team.rank:
+                surprises, mean, log_var = model.terms(part, eps, told)
+                totals[0] += surprises.sum().item()
+                totals[1:] += len(part) * kl_by_dimension(mean, log_var).numpy()
+    surprise, *kl = team.sum(totals) / len(x)
+    return float(surprise), np.array(kl)
 
 
 def log_likelihood(
@@ -281,6 +289,7 @@ def options() -> argparse.ArgumentParser:
     sigma = {"type": above_zero, "metavar": "X", "default": 0.1}
     add("--sigma", **sigma, help="of --decoder gaussian; default: 0.1")
     add("--latent", type=positive, default=LATENT, help=f"dimensions of z; default: {LATENT}")
+    add("--batch", type=positive, default=BATCH, help=f"images in a step; default: {BATCH}")
     units = {"type": positive, "nargs": "+", "metavar": "N", "default": [HIDDEN]}
     add("--hidden", **units, help=f"units of each hidden layer of the encoder; default: {HIDDEN}")
     add("--beta", **number, default=1.0, help="weight of the KL; default: 1")
@@ -295,7 +304,10 @@ def main(argv: list[str] | None = None) -> None:
     args.decoder = args.decoder or DECODER[args.data]
     images = load_images(args.data)
     given = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "epochs")}
-    run = Run(args.out, {"demo": "vae"} | given, args.resume)
+    ranks = team()
+    if args.free_bits and ranks.size > 1:
+        sys.exit("--free-bits is about whole batches, which several processes do not see")
+    run = Run(args.out, {"demo": "vae"} | given, args.resume, ranks)
     epochs = args.epochs or EPOCHS[args.data]
 
     rng = tg.random.default_rng(args.seed)
@@ -310,27 +322,36 @@ def main(argv: list[str] | None = None) -> None:
     model, levels = students["ELBO"].model, images.levels
     fixed = tg.random.default_rng(TEST_SEED)
     test = model.pixels.draw(images.test, levels, fixed).numpy()
-    steps = -(-len(images.train) // BATCH)
+    steps = -(-len(images.train) // args.batch)
+    for student in students.values():
+        ranks.broadcast_(student.model.parameters())
 
     seconds: list[float] = []  # of training, for each epoch of this process
     for epoch in run.rounds(epochs, "epoch", rng=rng, **students):
         began, totals = time.perf_counter(), np.zeros(2)
-        for step, grey in enumerate(batches(images.train, BATCH, rng)):
+        for step, chosen in enumerate(batches(len(images.train), args.batch, rng)):
             grown = 1.0 if not args.warm_up else min(1.0, (epoch + step / steps) / args.warm_up)
-            x = model.pixels.draw(grey, levels, rng)
+            # Every rank goes through the same random numbers, and uses those of its own images.
+            mine = ranks.rows(len(chosen))
+            rng.skip(mine.start * pixels)
+            x = model.pixels.draw(images.train[chosen[mine]], levels, rng)
+            rng.skip((len(chosen) - mine.stop) * pixels)
             for name, student in students.items():
-                terms = student.model.terms(x, rng.normal((len(x), args.latent)))
-                reconstruction, kl = weights[name]
-                loss, *seen = objective(*terms, (reconstruction, grown * kl), args.free_bits)
+                eps = rng.normal((len(chosen), args.latent))[mine]
                 student.optimiser.zero_grad()
-                loss.backward()
+                if len(x):
+                    reconstruction, kl = weights[name]
+                    both = reconstruction, grown * kl
+                    loss, *seen = objective(*student.model.terms(x, eps), both, args.free_bits)
+                    loss.backward()
+                    if student.model is model:
+                        totals += [len(x) * term.item() for term in seen]
+                ranks.sum_gradients_(student.model.parameters(), len(x) / len(chosen))
                 student.optimiser.step()
-                if student.model is model:
-                    totals += [len(x) * term.item() for term in seen]
         seconds.append(time.perf_counter() - began)
-        train_reconstruction, train_kl = totals / len(images.train)
+        train_reconstruction, train_kl = ranks.sum(totals) / len(images.train)
         check_finite(train_reconstruction + train_kl)
-        test_reconstruction, test_kl = evaluate(model, test)
+        test_reconstruction, test_kl = evaluate(model, test, team=ranks)
         run.log(
             epoch=epoch + 1,
             train_reconstruction=train_reconstruction,
@@ -339,6 +360,8 @@ def main(argv: list[str] | None = None) -> None:
             test_kl=test_kl.sum(),
         )
 
+    if not run.leads:
+        return
     draw(model, run, images, test, args.seed)
     panels = {
         "Reconstruction": {"train": "train_reconstruction", "test": "test_reconstruction"},

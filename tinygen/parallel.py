@@ -94,6 +94,11 @@ class Team:
         self._communicator.Allgatherv(rows, (whole, counts))
         return whole.reshape(-1, *rows.shape[1:])
 
+    def abort(self) -> None:
+        """End all ranks at once: what one of them cannot go on from, the others would wait for."""
+        print(f"rank {self.rank} failed, and so ends all {self.size}", file=sys.stderr, flush=True)
+        self._communicator.Abort(1)
+
     def _add_up(self, array: np.ndarray) -> None:
         """In place, over all ranks."""
         if self._communicator:
@@ -118,16 +123,13 @@ def team() -> Team:
             "several processes were started, which need mpi4py to talk: pip install 'tinygen[mpi]'"
         ) from error
 
+    found = Team(MPI.COMM_WORLD)
+
     def end_all(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         traceback.print_exception(kind, error, trace)
-        print(
-            f"rank {MPI.COMM_WORLD.rank} failed, and so ends all {MPI.COMM_WORLD.size}",
-            file=sys.stderr,
-            flush=True,
-        )
-        MPI.COMM_WORLD.Abort(1)
+        found.abort()
 
     sys.excepthook = end_all
-    return Team(MPI.COMM_WORLD)
+    return found

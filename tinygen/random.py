@@ -72,6 +72,17 @@ class Generator:
         """Like `uniform`, as an array."""
         return self.uniform(shape, dtype)._data
 
+    @named
+    def skip(self, count: int) -> None:
+        """Go on as if `count` float32 numbers had been drawn: `uniform`'s, or those that `bernoulli` tosses with."""
+        count = operator.index(count)
+        if count < 0:
+            raise ValueError(f"skip: cannot go back by {-count} numbers")
+        if count % 2 or self.numpy.bit_generator.state["has_uint32"]:
+            self.numpy.random(count, np.float32)
+        else:
+            self.numpy.bit_generator.advance(count // 2)
+
     def state_dict(self) -> dict:
         """What `load_state_dict` needs to go on from here: nested dicts of integers and strings."""
         return self.numpy.bit_generator.state
