@@ -318,3 +318,28 @@ def test_a_rule_that_returns_the_wrong_number_of_cotangents_is_named():
 
     with pytest.raises(TypeError, match="TwoForOne: backward returned 2 cotangents for 1 inputs"):
         TwoForOne.apply(leaf(1.0)).backward()
+
+
+def test_a_rule_for_tensors_that_gets_arrays_says_what_to_do():
+    class Methods(Op):
+        def forward(self, x):
+            self.keep(x)
+            return np.exp(x)
+
+        def backward(self, g):
+            (x,) = self.kept
+            return g * x.exp()
+
+    x = leaf(0.5, 1.0)
+    with pytest.raises(AttributeError, match=r"Methods: .* or say `on_arrays = False`"):
+        autograd.grad(Methods.apply(x).sum(), x)
+    Methods.on_arrays = False
+    (found,) = autograd.grad(Methods.apply(x).sum(), x)
+    np.testing.assert_allclose(found.numpy(), np.exp(x.numpy()), rtol=1e-12)
+
+
+def test_a_gradient_that_two_inputs_share_is_one_tensor():
+    """Or a change in place of one would be a change of the other that no version counter tells of."""
+    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    dx, dy = autograd.grad(x + y, [x, y], np.ones(2))
+    assert dx is dy

@@ -86,7 +86,7 @@ def _change_backward(cls: type[Op], changed: Callable[[Op, Tensor, list], None])
 
     def backward(self: Op, g: Tensor) -> list[Tensor | None]:
         results = original(self, g)
-        results = [results] if type(results) is Tensor else list(results)
+        results = list(results) if isinstance(results, tuple | list) else [results]
         changed(self, g, results)
         return results
 
@@ -111,7 +111,7 @@ def _detach_kept(cls: type[Op]) -> None:
 
 def _detach_cotangent(cls: type[Op]) -> None:
     original = cls.backward
-    cls.backward = lambda self, g: original(self, g.detach())
+    cls.backward = lambda self, g: original(self, g.detach() if type(g) is Tensor else g)
 
 
 def of_ops(touched: set[str]) -> Iterator[Mutant]:

@@ -31,10 +31,13 @@ OPS = tuple(
 
 # Of the engine: what a gradient passes through. Watching for anomalies and naming the op in an error is left out.
 ENGINE: dict[ModuleType, list[str]] = {
-    op: "Op.keep Op.kept Op.apply Op._record Op.cotangents Op.free Fused.backward _alias _prepared _fitted".split(),
+    op: (
+        "Op.keep Op.kept Op.apply Op._remember_versions Op.cotangents Op.free Fused.backward _alias _prepared "
+        "_shares_memory _fitted"
+    ).split(),
     graph: (
-        "Node.enter_graph Node.free grad_enabled set_grad_enabled no_grad ancestry walk _add _seed _as_tuple grad "
-        "backward"
+        "Node.enter_graph Node.free grad_enabled set_grad_enabled no_grad on_arrays _set_mode ancestry walk _seed "
+        "_as_tuple _as_tensor grad backward"
     ).split(),
     steps: ["sgd_step", "rmsprop_step", "adam_step", "sum_of_squares"],
 }
