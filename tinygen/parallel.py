@@ -28,7 +28,7 @@ from tinygen.autograd import Tensor
 from tinygen.kernels.errors import named
 
 # What launchers tell a process about its team: MPICH and its relatives, Open MPI, Slurm's srun.
-SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
+SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
 class Team:
