@@ -13,7 +13,7 @@ from tinygen.autograd.ops.elementwise import where
 from tinygen.autograd.ops.reductions import axes_tuple, sum
 from tinygen.autograd.ops.shapes import as_tensor, expand_dims, reshape
 from tinygen.autograd.ops.transcendental import exp
-from tinygen.autograd.spec import along_axis, reduction, specified
+from tinygen.autograd.spec import Call, Draw, along_axis, reduction, specified
 from tinygen.autograd.tensor import ArrayLike, Axis, Tensor
 from tinygen.kernels.errors import named
 
@@ -120,7 +120,15 @@ def _logsumexp_reference(x, axis, keepdims):
     return np.log(np.sum(np.exp(x), axis=axis, keepdims=keepdims))
 
 
-@specified(_logsumexp_reference, reduction(min_side=1))
+def _logsumexp_case(d: Draw) -> Call:
+    if d.choice([True, False]):
+        return reduction(min_side=1)(d)
+    x = d.array(d.shape(min_dims=2, min_side=1))
+    leading = d.choice([0, tuple(range(x.ndim - 1))])  # down columns: a kernel of its own
+    return Call((x,), {"axis": leading, "keepdims": d.choice([False, True])})
+
+
+@specified(_logsumexp_reference, _logsumexp_case)
 @named
 def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log sum e^x over `axis`, in one pass: -inf (with gradient zero) where all are -inf, +inf where one is.
