@@ -99,6 +99,10 @@ def work(side: str, batch: int) -> None:
         began = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - began)
+    if side == "PyTorch" and "MASTER_PORT" in os.environ:
+        from torch import distributed
+
+        distributed.destroy_process_group()
     if rank == 0:
         print(1e3 * statistics.median(seconds[WARM:]), flush=True)
 
