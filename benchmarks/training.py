@@ -73,7 +73,7 @@ def table(medians: dict[str, dict[str, float]], spreads: dict[str, float], peers
 
 def draw(medians: dict[str, dict[str, float]], peers: list[str], path: Path) -> None:
     """Bars: how many times longer than tinygen each peer takes."""
-    from tinygen.viz.style import COLOURS, figure
+    from tinygen.viz.style import figure
 
     with figure(path) as drawing:
         drawing.set_size_inches(8, 0.5 + 0.75 * len(medians))
@@ -87,9 +87,11 @@ def draw(medians: dict[str, dict[str, float]], peers: list[str], path: Path) -> 
                 if peer in row
             ]
             y = [j + (i - (len(peers) - 1) / 2) * height for j, _ in rows]
-            axis.barh(y, [r for _, r in rows], height, color=COLOURS[i % len(COLOURS)], label=peer)
+            axis.barh(y, [r for _, r in rows], height, color=f"C{i}", label=peer)
         axis.axvline(1, color="#222222", linewidth=1)
         axis.set(xlabel="time / tinygen's", xscale="log", yticks=range(len(medians)))
+        axis.set(xticks=(ticks := [0.5, 1, 2, 4, 8]), xticklabels=ticks)
+        axis.minorticks_off()
         axis.set_yticklabels(medians)
         axis.invert_yaxis()
         drawing.legend(loc="outside right upper")
