@@ -84,16 +84,6 @@ class Team:
                 self._communicator.Bcast(array)
                 p.copy_(array)
 
-    def gather(self, rows: np.ndarray) -> np.ndarray:
-        """All ranks' rows below each other, in the order of the ranks, for every rank."""
-        if not self._communicator:
-            return rows
-        rows, counts = np.ascontiguousarray(rows), np.empty(self.size, np.int64)
-        self._communicator.Allgather(np.array([rows.size], np.int64), counts)
-        whole = np.empty(counts.sum(), rows.dtype)
-        self._communicator.Allgatherv(rows, (whole, counts))
-        return whole.reshape(-1, *rows.shape[1:])
-
     def abort(self) -> None:
         """End all ranks at once: what one of them cannot go on from, the others would wait for."""
         print(f"rank {self.rank} failed, and so ends all {self.size}", file=sys.stderr, flush=True)

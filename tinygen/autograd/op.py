@@ -1,6 +1,6 @@
 """`Op`: one differentiable function, as one short class.
 
-`forward` works on arrays and calls kernels. `backward` is written in tensors, with the same ops as
+`forward` works on arrays and calls kernels. `backward` is written in operators and the same ops as
 everything else, so a gradient can be differentiated again without further code. What every op needs
 stands here, once: bringing the inputs to one dtype, errors that name the op, entering the graph,
 and fitting a cotangent to the shape and dtype of its input.
