@@ -193,8 +193,8 @@ def main(argv: list[str] | None = None) -> None:
     nll = {name: -float(values.mean()) for name, (values, _) in found.items()}
     elbo = {name: float(elbos.mean()) for name, (_, elbos) in found.items()}
     run.finish(
-        nll_test=nll["codes_from_a_fitted_q"],
-        nll_test_codes_from_q=nll["codes_from_q"],
+        nll_test=nll["codes_from_q"],
+        nll_test_codes_from_a_fitted_q=nll["codes_from_a_fitted_q"],
         amortisation_gap=elbo["codes_from_a_fitted_q"] - elbo["codes_from_q"],
         samples=SAMPLES,
         k=args.k,
