@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tinygen.io import write_atomically
+
 PARTS = {
     "training": "the training steps of the demos' models, against all peers",
     "kernels": "every kernel, from 100 to 10 million numbers, against NumPy and PyTorch",
@@ -16,6 +18,7 @@ PARTS = {
     "growth": "what a step costs as batch, width, depth and the number of ops grow",
     "startup": "import, first step, peak memory",
 }
+PICTURED = ("training", "growth")
 
 
 def main() -> None:
@@ -36,6 +39,8 @@ def main() -> None:
     for part in args.parts or PARTS:
         print(f"\n# {part}: {PARTS[part]}\n", flush=True)
         command = [sys.executable, "-m", f"benchmarks.{part}"]
+        if part in PICTURED:
+            command += ["--out", str(args.out)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             lines = []
             for line in process.stdout:
@@ -43,7 +48,7 @@ def main() -> None:
                 lines.append(line)
         if process.returncode:
             sys.exit(process.returncode)
-        (args.out / f"{part}.md").write_text("".join(lines))
+        write_atomically(args.out / f"{part}.md", "".join(lines))
 
 
 if __name__ == "__main__":

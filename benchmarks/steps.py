@@ -166,13 +166,16 @@ def _grown(what: str, size: int) -> Step:
     return Step({"mlp": sizes}, (("mlp", growing),), lambda: [data])
 
 
-SMALL = lambda: [np.random.default_rng(1).random((1, 8), np.float32)]  # noqa: E731
+def _small() -> list[np.ndarray]:
+    return [np.random.default_rng(1).random((1, 8), np.float32)]
+
+
 OTHER_STEPS = {
     step: functools.partial(_grown, what, size)
     for what, sizes in GROWING.items()
     for size, step in sizes.items()
 } | {
-    step: functools.partial(Step, {"chain": [(8, 8)]}, (("chain", chain(ops)),), SMALL)
+    step: functools.partial(Step, {"chain": [(8, 8)]}, (("chain", chain(ops)),), _small)
     for ops, step in CHAINS.items()
 }
 

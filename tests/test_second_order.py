@@ -6,27 +6,9 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.test_graph import leaf
 from tinygen import autograd
-from tinygen.autograd import Op
 from tinygen.autograd.graph import Node
-
-
-def leaf(*values, dtype=np.float64):
-    return tg.tensor(np.array(values, dtype), requires_grad=True)
-
-
-@pytest.fixture
-def record_backward(monkeypatch):
-    """The names of the ops whose backward rule runs, in order."""
-    ran = []
-    original = Op.cotangents
-
-    def recording(self, g):
-        ran.append(type(self).__name__)
-        return original(self, g)
-
-    monkeypatch.setattr(Op, "cotangents", recording)
-    return ran
 
 
 def test_third_derivatives_against_closed_forms():
