@@ -56,7 +56,7 @@ from tinygen.parallel import Team, team
 
 STAGES = {"digits": 5, "mnist": 4}
 HIDDEN, LATENT, BATCH, ADAM_EPS = 200, 50, 10, 1e-4
-AVERAGE_EVERY, DECAY = 5, 0.999  # steps; MNIST has 6,000 in an epoch
+AVERAGE_EVERY, AVERAGED = 5, 5 / 6  # steps; of an epoch, which on MNIST is 5,000 steps
 SAMPLES = 5000  # codes for each test image, at the end
 FIT = {"steps": 60, "codes": 8, "lr": 0.03}  # of q to an image
 WATCHED = 500  # test images whose bound is logged
@@ -168,6 +168,7 @@ def main(argv: list[str] | None = None) -> None:
     test = fixed.bernoulli(images.test).numpy()
     watched = tg.tensor(test[:WATCHED])
 
+    decay = 1 - AVERAGE_EVERY / (AVERAGED * len(images.train) / BATCH)
     parts = {"model": average, "last": model, "optimiser": optimiser, "rng": rng}
     for epoch in run.rounds(epochs, "epoch", **parts):
         optimiser.lr, total = rate(epoch), 0.0
@@ -176,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
             total += len(pixels) * backward(model, rng.bernoulli(pixels), args.k, rng)
             optimiser.step()
             if step % AVERAGE_EVERY == 0:
-                optim.average_(average.parameters(), model.parameters(), DECAY)
+                optim.average_(average.parameters(), model.parameters(), decay)
         check_finite(total)
         with tg.no_grad():
             fresh = tg.random.default_rng(vae.TEST_SEED)
