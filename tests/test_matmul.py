@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygen.kernels import reference
-from tinygen.kernels.cpu.matmul import _PRODUCTS, DEPTH, WIDTH, _block, _blocks, linear, matmul
+from tinygen.kernels.cpu.matmul import PRODUCTS, DEPTH, WIDTH, _block, _blocks, linear, matmul
 from tinygen.kernels.cpu.microkernel import ROWS, VECTOR_BYTES, VECTORS
 
 DTYPES = [np.float32, np.float64]
@@ -92,7 +92,7 @@ def test_products_of_any_shape_and_layout(dtype, shape, layout_a, layout_b, seed
     b = LAYOUTS[layout_b](normal(seed + 1, (k, n), dtype))
     before = a.copy(), b.copy()
     check(matmul(a, b), a, b)
-    check(_PRODUCTS[np.dtype(dtype)](a, b, None, 0), a, b)  # also where the entry prefers BLAS
+    check(PRODUCTS[np.dtype(dtype)](a, b, None, 0), a, b)  # also where the entry prefers BLAS
     assert np.array_equal(a, before[0])
     assert np.array_equal(b, before[1])
 
@@ -143,7 +143,7 @@ def test_nan_and_infinity_spread_as_in_plain_sums(dtype, shape, seed, transposed
     with np.errstate(all="ignore"):
         expected = np.sum(a[:, :, None] * b, axis=1)
     right = b.T.copy().T if transposed else b
-    for y in (matmul(a, right), _PRODUCTS[np.dtype(dtype)](a, right, None, 0)):
+    for y in (matmul(a, right), PRODUCTS[np.dtype(dtype)](a, right, None, 0)):
         odd = ~np.isfinite(expected)
         np.testing.assert_array_equal(y[odd], expected[odd])
         error = np.abs(y[~odd] - expected[~odd])
@@ -163,7 +163,7 @@ def test_the_same_bits_on_any_number_of_threads(dtype, shape, transposed, activa
     a, b = normal(0, (m, k), dtype), normal(1, (k, n), dtype)
     b = np.asfortranarray(b) if transposed else b
     bias = normal(2, n, dtype)
-    product = _PRODUCTS[np.dtype(dtype)]
+    product = PRODUCTS[np.dtype(dtype)]
     expected = product(a, b, bias, activation)
     for down, across in [(1, 1), (1, 2), (2, 1), (2, 3), (5, 1), (1, 7)]:
         out = np.full((m, n), np.nan, dtype)
@@ -204,7 +204,7 @@ def test_nothing_is_written_around_the_result(dtype, shape, split, layout):
     memory = np.full(guard + m * n + guard, canary)
     out = memory[guard : guard + m * n].reshape(m, n)
     a, b = normal(0, (m, k), dtype), np.array(normal(1, (k, n), dtype), order=layout)
-    product = _PRODUCTS[np.dtype(dtype)]
+    product = PRODUCTS[np.dtype(dtype)]
     if not product.compiled:
         product.compile()
     for thread in range(split[0] * split[1]):
@@ -217,7 +217,7 @@ def test_nothing_is_written_around_the_result(dtype, shape, split, layout):
 FENCED = """
 import ctypes, itertools, mmap
 import numpy as np
-from tinygen.kernels.cpu.matmul import _PRODUCTS, _block
+from tinygen.kernels.cpu.matmul import PRODUCTS, _block
 
 mprotect = ctypes.CDLL(None, use_errno=True).mprotect
 mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -236,7 +236,7 @@ def fenced(shape, order, dtype, at_end):
     x[...] = 1
     return x
 
-for product in _PRODUCTS.values():
+for product in PRODUCTS.values():
     if not product.compiled:
         product.compile()
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (8, 16, 48), (17, 33, 50), (5, 257, 35), (13, 2, 100)]
@@ -257,7 +257,7 @@ print("unharmed")
 SMALL = """
 import itertools
 import numpy as np
-from tinygen.kernels.cpu.matmul import _PRODUCTS, CODES, linear, matmul
+from tinygen.kernels.cpu.matmul import PRODUCTS, CODES, linear, matmul
 from tinygen.kernels.cpu.microkernel import VECTOR_BYTES
 from tinygen.kernels import reference
 
@@ -270,7 +270,7 @@ for dtype, (m, k, n) in itertools.product(
     x[:1, :1] = np.inf
     w[:1, -1:] = np.nan
     tolerance = 100 * np.finfo(dtype).eps
-    product = _PRODUCTS[np.dtype(dtype)]
+    product = PRODUCTS[np.dtype(dtype)]
     for layout in (np.ascontiguousarray, np.asfortranarray, lambda v: v[::-1].copy()[::-1]):
         for name, code in CODES.items():
             expected = reference.linear(x, w, bias, name)

@@ -10,6 +10,7 @@ from tinygen import autograd, distributions, nn, optim, random
 from tinygen.autograd import Tensor, detect_anomaly, no_grad, tensor
 from tinygen.autograd.ops import *  # noqa: F403
 from tinygen.autograd.ops import __all__ as _ops
+from tinygen.autograd.compiled import compile
 from tinygen.autograd.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from tinygen.io import load, save
 from tinygen.kernels import backend, get_backend, set_backend
@@ -20,6 +21,7 @@ __all__ = [
     "Tensor",
     "autograd",
     "backend",
+    "compile",
     "detect_anomaly",
     "distributions",
     "get_backend",

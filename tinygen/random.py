@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import operator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd import Tensor
-from tinygen.autograd.tensor import FLOATS, to_array
+from tinygen.autograd.tensor import FLOATS, raw, to_array
 from tinygen.kernels.errors import named
+from tinygen.kernels.fusion.trace import current
 
 Shape = int | tuple[int, ...]
+
+
+def draws(method: Callable) -> Callable:
+    """A method that draws: inside a compiled function it draws anew at every call."""
+
+    @functools.wraps(method)
+    def drawing(self: Generator, *args: Any, **kwargs: Any) -> Any:
+        trace = current()
+        if trace is None:
+            return method(self, *args, **kwargs)
+        kinds = []
+
+        def draw(*args: Any, **kwargs: Any) -> Any:
+            found = method(self, *args, **kwargs)
+            kinds.append(type(found))
+            return raw(found)
+
+        given = {key: raw(x) for key, x in kwargs.items()}
+        found = trace.record(draw, tuple(map(raw, args)), given, effect=True)
+        return Tensor(found) if kinds[0] is Tensor else found
+
+    return drawing
 
 
 class Generator:
@@ -20,18 +46,21 @@ class Generator:
     def __init__(self, seed: int | tuple[int, ...] | None = None):
         self.numpy = np.random.Generator(np.random.PCG64(seed))
 
+    @draws
     @named
     def normal(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Tensor:
         """Standard normal numbers."""
         dtype = float_dtype(dtype)
         return Tensor(np.asarray(self.numpy.standard_normal(shape, dtype), dtype))
 
+    @draws
     @named
     def uniform(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Tensor:
         """Numbers from [0, 1)."""
         dtype = float_dtype(dtype)
         return Tensor(np.asarray(self.numpy.random(shape, dtype), dtype))
 
+    @draws
     @named
     def bernoulli(self, p: Tensor | np.ndarray | float, shape: Shape | None = None) -> Tensor:
         """1 with probability p, else 0, in p's dtype. p broadcasts to `shape`.
@@ -55,6 +84,7 @@ class Generator:
         drawn = drawn < np.broadcast_to(p, np.shape(drawn))  # each result has a number of its own
         return Tensor(np.asarray(drawn, p.dtype))
 
+    @draws
     @named
     def permutation(self, n: int) -> np.ndarray:
         """The integers below n in random order."""
@@ -62,16 +92,19 @@ class Generator:
             raise ValueError(f"permutation: there are no {n} integers")
         return self.numpy.permutation(operator.index(n))
 
+    @draws
     @named
     def integers(self, low: int, high: int, shape: Shape = ()) -> np.ndarray:
         """Integers from low to high - 1, int64."""
         return np.asarray(self.numpy.integers(operator.index(low), operator.index(high), shape))
 
+    @draws
     @named
     def random(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
         """Like `uniform`, as an array."""
         return self.uniform(shape, dtype)._data
 
+    @draws
     @named
     def skip(self, count: int) -> None:
         """Go on as if `count` float32 numbers had been drawn: `uniform`'s, or those that `bernoulli` tosses with."""

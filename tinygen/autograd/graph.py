@@ -246,11 +246,11 @@ def grad(
 
 
 def _as_tensor(g: Cotangent | None, tensors: dict[int, Tensor]) -> Tensor | None:
-    from tinygen.autograd.tensor import Tensor
+    from tinygen.autograd.tensor import Tensor, as_array
 
     if g is None or isinstance(g, Tensor):
         return g
-    return tensors.setdefault(id(g), Tensor(np.asarray(g)))
+    return tensors.setdefault(id(g), Tensor(as_array(g)))
 
 
 def backward(output: Tensor, gradient: object = None, retain_graph: bool = False) -> None:

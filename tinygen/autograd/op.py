@@ -19,7 +19,17 @@ import numpy as np
 
 from tinygen.autograd import graph
 from tinygen.autograd.graph import ON_ARRAYS, RECORDED, Node, anomaly
-from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, to_array
+from tinygen.autograd.tensor import (
+    DEFAULT_DTYPE,
+    FLOATS,
+    NUMBERS,
+    Tensor,
+    as_array,
+    lifted,
+    to_array,
+)
+from tinygen.kernels import fusion
+from tinygen.kernels.fusion.trace import current
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Cotangent, Source
@@ -43,6 +53,7 @@ class Op(Node):
     floating = True
     views = False  # the output may share the input's memory
     on_arrays = True  # backward may be given arrays instead of tensors
+    opaque = False  # forward assigns into arrays: a trace records it as a whole, and it keeps none
     _kept: Sequence = ()
 
     def forward(self, *arrays: np.ndarray) -> np.ndarray:
@@ -55,7 +66,7 @@ class Op(Node):
         """Save `arrays` for backward, and return the last, so that `forward` can end with this."""
         if isinstance(arrays[-1], np.generic):
             # NumPy gives scalars where 0-d arrays went in; as arrays they can be told apart from constants.
-            arrays = tuple([np.asarray(a) if isinstance(a, np.generic) else a for a in arrays])
+            arrays = tuple([as_array(a) for a in arrays])
         self._kept = arrays
         return arrays[-1]
 
@@ -74,7 +85,7 @@ class Op(Node):
                 kept.append(array)
             elif tensor is not None:
                 kept.append(tensor)
-            elif type(array) is np.ndarray:
+            elif type(array) not in NUMBERS:
                 # The output is wrapped anew: a node that held its own output tensor would be a cycle.
                 kept.append(
                     Tensor(array, node=self if version is not None else None, version=version)
@@ -91,28 +102,32 @@ class Op(Node):
         """
         op = cls()
         mode = graph.mode.get()
+        trace = current() if fusion.trace.running else None
         tensors = inputs if mode is ON_ARRAYS else _prepared(cls, inputs)
         arrays, sources, reached = [], [], False
         for t in tensors:
             source = None
             if type(t) is Tensor:
-                arrays.append(t._data)
+                arrays.append(t._data if trace is None else lifted(trace, t))
                 source = t.node or (t if t._requires_grad else None)
                 reached = reached or source is not None
             else:
                 # NumPy's operators make scalars of 0-d arrays, which kernels do not know.
-                arrays.append(np.asarray(t) if isinstance(t, np.generic) else t)
+                arrays.append(as_array(t))
             sources.append(source)
         try:
-            out = op.forward(*arrays, **parameters)
+            if trace is not None and cls.opaque:
+                out = trace.record(op.forward, tuple(arrays), parameters)
+            else:
+                out = op.forward(*arrays, **parameters)
         except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise _named(error, cls, tensors) from error
         if mode is ON_ARRAYS:
             return out
         if type(out) is not np.ndarray:
-            out = np.asarray(out)
+            out = as_array(out)
         result = Tensor(out)
-        if cls.views:
+        if cls.views and trace is None:
             for t in tensors:
                 if type(t) is Tensor and _shares_memory(out, t._data):
                     result.version = t.version
@@ -120,20 +135,20 @@ class Op(Node):
             op.enter_graph(sources, out.shape, out.dtype)
             result.node = op
             if op._kept:
-                op._remember_versions(tensors, result)
+                op._remember_versions(tensors, arrays, result)
         if anomaly.get() is not None:
             _check_forward(op, result, arrays)
         return result
 
-    def _remember_versions(self, tensors: Sequence, result: Tensor) -> None:
+    def _remember_versions(self, tensors: Sequence, arrays: Sequence, result: Tensor) -> None:
         """What is kept becomes (array, tensor, version, version now); the tensor is None for the op's own output."""
         kept = []
         for array in self._kept:
             if array is result._data:
                 kept.append((array, None, result.version, result.version[0]))
                 continue
-            for t in tensors:
-                if type(t) is Tensor and t._data is array:
+            for t, given in zip(tensors, arrays, strict=True):
+                if given is array and type(t) is Tensor:
                     kept.append((array, t, t.version, t.version[0]))
                     break
             else:
@@ -144,7 +159,7 @@ class Op(Node):
         on_arrays = graph.mode.get() is ON_ARRAYS
         if on_arrays and not self.on_arrays:
             with graph.set_grad_enabled(False):
-                results = self.cotangents(Tensor(np.asarray(g)))
+                results = self.cotangents(Tensor(as_array(g)))
             return [r if r is None else r._data for r in results]
         watched = None if on_arrays else anomaly.get()
         try:

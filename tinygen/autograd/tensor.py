@@ -10,6 +10,7 @@ import numpy as np
 from tinygen.autograd import graph
 from tinygen.autograd.graph import Node
 from tinygen.kernels.errors import named
+from tinygen.kernels.fusion.trace import Trace, Traced, current
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Source
@@ -166,7 +167,7 @@ class Tensor:
     def detach(self) -> Tensor:
         """A tensor of the same memory that no gradient flows through."""
         # A view, for the engine knows what an op saved by the array object: two tensors must not share one.
-        return Tensor(self._data.view(), version=self.version)
+        return Tensor(raw(self).view(), version=self.version)
 
     def copy_(self, values: ArrayLike) -> Tensor:
         """Overwrite the numbers in place (with broadcasting and a cast to this dtype). For leaves only."""
@@ -245,22 +246,22 @@ class Tensor:
 
     # Comparisons give boolean tensors without a gradient.
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return Tensor(np.asarray(self._data == raw(other)))
+        return Tensor(as_array(raw(self) == raw(other)))
 
     def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return Tensor(np.asarray(self._data != raw(other)))
+        return Tensor(as_array(raw(self) != raw(other)))
 
     def __lt__(self, other: ArrayLike) -> Tensor:
-        return Tensor(np.asarray(self._data < raw(other)))
+        return Tensor(as_array(raw(self) < raw(other)))
 
     def __le__(self, other: ArrayLike) -> Tensor:
-        return Tensor(np.asarray(self._data <= raw(other)))
+        return Tensor(as_array(raw(self) <= raw(other)))
 
     def __gt__(self, other: ArrayLike) -> Tensor:
-        return Tensor(np.asarray(self._data > raw(other)))
+        return Tensor(as_array(raw(self) > raw(other)))
 
     def __ge__(self, other: ArrayLike) -> Tensor:
-        return Tensor(np.asarray(self._data >= raw(other)))
+        return Tensor(as_array(raw(self) >= raw(other)))
 
     __hash__ = object.__hash__
 
@@ -336,7 +337,26 @@ class Tensor:
 
 def raw(value: object) -> object:
     """The array of a tensor; anything else as it is."""
-    return value._data if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    trace = current()
+    return value._data if trace is None else lifted(trace, value)
+
+
+def lifted(trace: Trace, t: Tensor) -> Traced:
+    """The array of a tensor inside a trace: one of its own, or an input."""
+    return t._data if type(t._data) is Traced else trace.lift(t, t._data)
+
+
+def as_array(x: object) -> object:
+    """NumPy makes scalars of 0-d arrays, which kernels do not know: an array again. Anything else as it is."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
+
+
+def own_copy(x: object) -> np.ndarray:
+    """The array of a tensor or array, or one made of nested lists: a copy that nobody else holds."""
+    x = raw(x)
+    return x.copy() if type(x) is Traced else np.array(x)
 
 
 def to_array(data: object, dtype: np.typing.DTypeLike | None = None) -> np.ndarray:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 from tinygen.kernels import reference
+from tinygen.kernels.fusion import SPELLED_OUT, trace
 from tinygen.kernels.errors import MISTAKES, in_the_name_of
 from tinygen.kernels.memory import keep_freed_memory
 from tinygen.kernels.reference import ACTIVATIONS, LOG_2PI
@@ -62,6 +63,10 @@ def _dispatched(specification: Callable) -> Callable:
 
     @functools.wraps(specification)
     def kernel(*args):
+        if trace.running and trace.traced(args):
+            # What the specification does is recorded, or the kernel as one step.
+            known = specification if specification.__name__ in SPELLED_OUT else recorded
+            return known(*args)
         chosen = _here.get() or _default
         function = found.get(chosen)
         if function is None:
@@ -71,6 +76,9 @@ def _dispatched(specification: Callable) -> Callable:
             return function(*args)
         except MISTAKES as error:
             raise in_the_name_of(specification.__name__, error) from error
+
+    def recorded(*args):
+        return trace.recorded(kernel, *args)
 
     return kernel
 

@@ -12,10 +12,13 @@ override any of these functions and must agree with it, for every float dtype, l
 Kernels on rows take arrays of shape (rows, n) and work along the last axis.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
 import numpy as np
+
+from tinygen.kernels.fusion import trace
 
 Array = np.ndarray
 
@@ -24,77 +27,90 @@ LOG_2PI = math.log(2 * math.pi)
 quiet = np.errstate(all="ignore")
 
 
+def _pointwise(function: Callable) -> Callable:
+    """Makes one number of one from each input: a trace records it as one step, wherever it is called."""
+    quietly = quiet(function)
+
+    @functools.wraps(function)
+    def kernel(*arrays):
+        if trace.running and trace.traced(arrays):
+            return trace.recorded(kernel, *arrays)
+        return quietly(*arrays)
+
+    return kernel
+
+
 # Elementwise -------------------------------------------------------------------------------------------------
 
 
-@quiet
+@_pointwise
 def exp(x: Array) -> Array:
     """e^x."""
     return np.exp(x)
 
 
-@quiet
+@_pointwise
 def log(x: Array) -> Array:
     """Natural logarithm: -inf at 0, NaN below."""
     return np.log(x)
 
 
-@quiet
+@_pointwise
 def log1p(x: Array) -> Array:
     """log(1 + x), accurate near 0."""
     return np.log1p(x)
 
 
-@quiet
+@_pointwise
 def tanh(x: Array) -> Array:
     """Hyperbolic tangent."""
     return np.tanh(x)
 
 
-@quiet
+@_pointwise
 def tanh_grad(y: Array, g: Array) -> Array:
     """g (1 - y^2), where y = tanh x."""
     return g * (1 - y * y)
 
 
-@quiet
+@_pointwise
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e^-x), with no overflow on either side."""
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
-@quiet
+@_pointwise
 def sigmoid_grad(y: Array, g: Array) -> Array:
     """g y (1 - y), where y = sigmoid x."""
     return g * (y * (1 - y))
 
 
-@quiet
+@_pointwise
 def softplus(x: Array) -> Array:
     """log(1 + e^x), with no overflow."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
-@quiet
+@_pointwise
 def softplus_grad(x: Array, g: Array) -> Array:
     """g sigmoid(x)."""
     return g * sigmoid(x)
 
 
-@quiet
+@_pointwise
 def erf(x: Array) -> Array:
     """The error function 2/sqrt(pi) int_0^x e^(-t^2) dt."""
     return np.vectorize(math.erf, otypes=[x.dtype])(x)
 
 
-@quiet
+@_pointwise
 def relu(x: Array) -> Array:
     """max(x, 0)."""
     return np.maximum(x, 0)
 
 
-@quiet
+@_pointwise
 def relu_grad(y: Array, g: Array) -> Array:
     """g where y > 0, else 0, where y = relu x (so the slope at 0 is 0)."""
     return np.where(y > 0, g, np.zeros_like(g))
@@ -170,7 +186,12 @@ def bce_with_logits_grad(logits: Array, targets: Array, g: Array) -> Array:
 
 @quiet
 def cross_entropy_with_logits(logits: Array, labels: Array) -> Array:
-    """-log softmax(l)_(i, label_i), shape (rows,); `labels` are integers in [0, n), shape (rows,)."""
+    """-log softmax(l)_(i, label_i), shape (rows,); `labels` are integers in [0, n), shape (rows,).
+
+    Raises ValueError on labels that are not.
+    """
+    if labels.size and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
+        raise ValueError(f"labels must lie in [0, {logits.shape[1]})")
     return logsumexp(logits) - logits[np.arange(len(labels)), labels]
 
 
@@ -216,13 +237,13 @@ def gaussian_kl_grad(mean: Array, log_var: Array, g: Array) -> tuple[Array, Arra
     return g[:, None] * mean, 0.5 * g[:, None] * (np.exp(log_var) - 1)
 
 
-@quiet
+@_pointwise
 def reparameterise(mean: Array, log_var: Array, noise: Array) -> Array:
     """mean + e^(log_var / 2) noise, element by element: a sample of N(mean, e^log_var) for standard normal noise."""
     return mean + np.exp(0.5 * log_var) * noise
 
 
-@quiet
+@_pointwise
 def reparameterise_grad(log_var: Array, noise: Array, g: Array) -> Array:
     """g/2 e^(log_var / 2) noise, the cotangent of log_var (that of mean is g itself)."""
     return 0.5 * g * np.exp(0.5 * log_var) * noise

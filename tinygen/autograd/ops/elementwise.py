@@ -20,7 +20,7 @@ from tinygen.autograd.spec import (
     elementwise,
     specified,
 )
-from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Tensor, raw
+from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Tensor, own_copy, raw
 from tinygen.kernels.errors import named
 
 
@@ -313,7 +313,7 @@ def where(condition: ArrayLike, a: ArrayLike, b: ArrayLike) -> Tensor:
     `where(x > 0, sqrt(x), 0)` at 0 is 0 * inf = NaN. Make the argument safe first (the double where):
     `where(x > 0, sqrt(where(x > 0, x, 1)), 0)`.
     """
-    condition = np.array(condition._data if isinstance(condition, Tensor) else condition)
+    condition = own_copy(condition)
     if condition.dtype != np.bool_:
         raise TypeError(f"where: the condition must be boolean, not {condition.dtype}")
     return _where(a, b, condition)

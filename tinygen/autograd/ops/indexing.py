@@ -11,7 +11,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
-from tinygen.autograd.tensor import ArrayLike, Tensor
+from tinygen.autograd.tensor import ArrayLike, Tensor, own_copy
 from tinygen.kernels.errors import named
 
 
@@ -62,6 +62,7 @@ class ScatterAdd(Op):
     """Zeros of `shape`, to which x is added at `index`: the adjoint of getitem."""
 
     floating = False
+    opaque = True
 
     def forward(self, x, index, shape):
         self.index = index
@@ -120,6 +121,7 @@ class PutAlongAxis(Op):
     """Zeros of `shape`, to which x is added along `axis` at `indices`: the adjoint of take_along_axis."""
 
     floating = False
+    opaque = True
 
     def forward(self, x, indices, axis, shape):
         self.indices, self.axis = indices, axis
@@ -154,7 +156,7 @@ def _take_case(d: Draw) -> Call:
 @named
 def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int) -> Tensor:
     """Elements of x along an axis by integer `indices`, whose other sides equal x's or broadcast with them."""
-    indices = np.array(indices._data if isinstance(indices, Tensor) else indices)
+    indices = own_copy(indices)
     if indices.dtype.kind not in "iu":
         raise IndexError(f"take_along_axis: indices must be integers, not {indices.dtype}")
     ndim = np.ndim(x._data if isinstance(x, Tensor) else x)

@@ -3,7 +3,7 @@
 from numba import prange
 
 from tinygen.kernels import reference
-from tinygen.kernels.cpu import scalar
+from tinygen.kernels.cpu import formulas, scalar
 from tinygen.kernels.cpu._compile import Loop
 from tinygen.kernels.cpu._entry import elementwise
 
@@ -34,9 +34,8 @@ def _tanh(out, x):
 
 @Loop
 def _tanh_grad(out, y, g):
-    one = y.dtype.type(1)
     for i in prange(out.size):
-        out[i] = g[i] * (one - y[i] * y[i])
+        out[i] = formulas.tanh_grad(y[i], g[i])
 
 
 @Loop
@@ -47,9 +46,8 @@ def _sigmoid(out, x):
 
 @Loop
 def _sigmoid_grad(out, y, g):
-    one = y.dtype.type(1)
     for i in prange(out.size):
-        out[i] = g[i] * (y[i] * (one - y[i]))
+        out[i] = formulas.sigmoid_grad(y[i], g[i])
 
 
 @Loop
@@ -61,7 +59,7 @@ def _softplus(out, x):
 @Loop
 def _softplus_grad(out, x, g):
     for i in prange(out.size):
-        out[i] = g[i] * scalar.sigmoid(x[i])
+        out[i] = formulas.softplus_grad(x[i], g[i])
 
 
 @Loop
@@ -72,30 +70,26 @@ def _erf(out, x):
 
 @Loop
 def _relu(out, x):
-    zero = x.dtype.type(0)
     for i in prange(out.size):
-        out[i] = zero if x[i] < zero else x[i]  # NaN stays
+        out[i] = formulas.relu(x[i])
 
 
 @Loop
 def _relu_grad(out, y, g):
-    zero = y.dtype.type(0)
     for i in prange(out.size):
-        out[i] = g[i] if y[i] > zero else zero
+        out[i] = formulas.relu_grad(y[i], g[i])
 
 
 @Loop
 def _reparameterise(out, mean, log_var, noise):
-    half = mean.dtype.type(0.5)
     for i in prange(out.size):
-        out[i] = mean[i] + scalar.exp(half * log_var[i]) * noise[i]
+        out[i] = formulas.reparameterise(mean[i], log_var[i], noise[i])
 
 
 @Loop
 def _reparameterise_grad(out, log_var, noise, g):
-    half = g.dtype.type(0.5)
     for i in prange(out.size):
-        out[i] = half * g[i] * scalar.exp(half * log_var[i]) * noise[i]
+        out[i] = formulas.reparameterise_grad(log_var[i], noise[i], g[i])
 
 
 exp = elementwise(_exp, reference.exp)

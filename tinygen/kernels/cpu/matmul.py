@@ -193,12 +193,16 @@ class _Product:
         self.compiled = True
 
     def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:
+        out = np.empty((a.shape[0], b.shape[1]), self.dtype)
+        self.into(out, a, b, self.no_bias if bias is None else bias, code)
+        return out
+
+    def into(self, out: Array, a: Array, b: Array, bias: Array, code: int) -> None:
+        """out, C-contiguous, becomes f(a b + bias); an empty bias is none."""
         if not self.compiled:
             self.compile()
         m, k = a.shape
         n = b.shape[1]
-        out = np.empty((m, n), self.dtype)
-        bias = self.no_bias if bias is None else bias
         threads = m * n * k // MULTIPLY_ADDS_PER_THREAD
         if threads > 1:
             threads = min(threads, numba.get_num_threads())
@@ -209,10 +213,9 @@ class _Product:
                 Loop._taken.release()
         else:
             _block(out, a, b, bias, code, 1, 1, 0)
-        return out
 
 
-_PRODUCTS = {np.dtype(dtype): _Product(dtype) for dtype in (np.float32, np.float64)}
+PRODUCTS = {np.dtype(dtype): _Product(dtype) for dtype in (np.float32, np.float64)}
 
 
 def _product_of(name: str, *arrays: Array) -> _Product | None:
@@ -224,7 +227,7 @@ def _product_of(name: str, *arrays: Array) -> _Product | None:
     for x in arrays:
         if type(x) is not np.ndarray or x.dtype != dtype or not x.flags.aligned:
             return None
-    return _PRODUCTS.get(dtype)
+    return PRODUCTS.get(dtype)
 
 
 def matmul(a: Array, b: Array) -> Array:

@@ -1,0 +1,195 @@
+"""`compile`: a function of tensors, recorded once with its gradient, and from then on run as one program.
+
+    loss = tg.compile(model.loss)
+    loss(x).backward()
+
+The engine decides what to compute op by op, at every step anew, and most steps of a training loop are the same. Here
+the function runs once on traced arrays (`tinygen.kernels.fusion`), and so does the walk back over its graph; what both
+did to arrays is rearranged into a few loops and matrix products. From the second call on, these are run: the same
+numbers, but for rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygen import kernels
+from tinygen.autograd import graph
+from tinygen.autograd.graph import RECORDED, Node, anomaly
+from tinygen.autograd.tensor import Tensor
+from tinygen.kernels.fusion.trace import Traced, current, tracing
+
+
+def compile(f: Callable) -> Callable:
+    """`f`, run as a program from its second call on; for functions that a training loop calls over and over.
+
+    The first result is what can be differentiated, once: a tensor of a single number. `f` may return others beside it,
+    in tuples, lists and dicts, through which no gradient flows.
+
+    Arguments may be tensors, arrays and Python floats, in tuples, lists and dicts, and change from call to call; each
+    new shape or dtype of one is recorded anew, and so is each new value of another kind of argument. Tensors that `f`
+    finds elsewhere, such as parameters, are read at each call. What else it finds, or does beside computing with
+    tensors and drawing from a `tg.random.Generator`, belongs to the recording: a number of an enclosing scope keeps the
+    value it had. Branches on the numbers in a tensor raise a TypeError.
+    """
+    recordings: dict[object, Recording] = {}
+
+    @functools.wraps(f)
+    def compiled(*args: Any, **kwargs: Any) -> Any:
+        if current() is not None or anomaly.get() is not None:
+            return f(*args, **kwargs)  # part of a larger one; or every op is to be watched
+        given: list[Tensor | np.ndarray | float] = []
+        signature = (_signature((args, kwargs), given), graph.mode.get(), kernels.get_backend())
+        recording = recordings.get(signature)
+        if recording is None or not recording.holds():
+            recording = recordings[signature] = Recording(f, args, kwargs, given)
+            return recording.first(given)
+        return recording.again(given)
+
+    return compiled
+
+
+class Recording:
+    """One trace of a function for arguments of some shapes, and what is needed to run it again."""
+
+    def __init__(self, f: Callable, args: tuple, kwargs: dict, given: Sequence[object]):
+        with tracing() as trace:
+            stand_ins = [_stand_in(trace.lift(i, _array(x)), x) for i, x in enumerate(given)]
+            args, kwargs = _replaced((args, kwargs), iter(stand_ins))
+            self.result = f(*args, **kwargs)
+            outputs = _tensors(self.result)
+            self.count = len(outputs)
+            gradients: dict[Tensor, Any] = {}
+            if outputs and outputs[0].source is not None and graph.grad_enabled():
+                gradients = _gradients(outputs[0])
+        values = [trace.lift(t, t._data) if type(t._data) is not Traced else t._data for t in outputs]
+        for leaf, g in gradients.items():
+            # One that depends on nothing is the same each time.
+            values.append(g if type(g) is Traced else trace.lift((leaf, "gradient"), np.asarray(g)))
+        positions = {id(t): i for i, t in enumerate(stand_ins) if isinstance(t, Tensor)}
+        # Each leaf's place among the arguments, or itself.
+        self.leaves = [positions.get(id(leaf), leaf) for leaf in gradients]
+        self.values: list[Any] | None = values
+        self.trace: Any = trace
+        self.fixed = {key: x._value for key, x in trace.inputs.items() if type(key) is tuple}
+        self.closed_over = [
+            (t, t._data.shape, t._data.dtype, t.requires_grad)
+            for t in trace.inputs
+            if isinstance(t, Tensor)
+        ]
+
+    def holds(self) -> bool:
+        """Whether the tensors that the function found are of the kind they were."""
+        for t, shape, dtype, requires_grad in self.closed_over:
+            if t._data.shape != shape or t._data.dtype != dtype or t.requires_grad != requires_grad:
+                return False
+        return True
+
+    def first(self, given: Sequence[object]) -> Any:
+        return self._tree([x._value.copy() for x in self.values], given)
+
+    def again(self, given: Sequence[object]) -> Any:
+        if self.values is not None:
+            from tinygen.kernels.fusion.program import Program
+
+            self.program = Program(self.trace, self.values, kernels.get_backend() == "numba")
+            self.values = self.trace = None
+        arrays = [
+            _array(given[key]) if type(key) is int else self.fixed[key] if type(key) is tuple else key._data
+            for key in self.program.keys
+        ]  # fmt: skip
+        return self._tree(self.program.run(arrays), given)
+
+    def _tree(self, arrays: list[np.ndarray], given: Sequence[object]) -> Any:
+        """The result as `f` would give it, of these arrays: the outputs, then the gradients."""
+        outputs = [Tensor(array) for array in arrays[: self.count]]
+        if self.leaves:
+            node = Gradients()
+            sources = [given[x].source if type(x) is int else x for x in self.leaves]
+            node.enter_graph(sources, outputs[0].shape, outputs[0].dtype)
+            node.gradients = arrays[self.count :]
+            outputs[0].node = node
+        return _replaced(self.result, iter(outputs))
+
+
+class Gradients(Node):
+    """Where a compiled function was applied: the gradient is there already."""
+
+    gradients: Sequence[np.ndarray] = ()
+
+    def cotangents(self, g: Any) -> list[Any]:
+        if graph.mode.get() is RECORDED:
+            raise RuntimeError(
+                "the gradient of a compiled function cannot be differentiated: put both into one compiled function"
+            )
+        factor = g._data if isinstance(g, Tensor) else g
+        once = float(np.reshape(factor, ())) == 1
+        found = [x if once else x * factor.reshape(()) for x in self.gradients]
+        return [Tensor(x) for x in found] if isinstance(g, Tensor) else found
+
+    def free(self) -> None:
+        super().free()
+        self.gradients = ()
+
+
+def _gradients(loss: Tensor) -> dict[Tensor, Any]:
+    if loss.size != 1:
+        raise ValueError(
+            f"compile: the first result is differentiated, and must be a single number, not of shape {loss.shape}; "
+            "inside tg.no_grad() it may be anything"
+        )
+    seed = Tensor(np.ones(loss.shape, loss.dtype))
+    return graph.walk([(loss.source, seed)], None, create_graph=False, retain_graph=False)
+
+
+# Arguments and results ---------------------------------------------------------------------------------------
+
+
+def _signature(tree: Any, given: list) -> object:
+    """What decides whether a recording fits; what changes from call to call is put into `given`."""
+    kind = type(tree)
+    if kind is Tensor:
+        given.append(tree)
+        return Tensor, tree._data.shape, tree._data.dtype, tree.requires_grad
+    if kind is np.ndarray:
+        given.append(tree)
+        return np.ndarray, tree.shape, tree.dtype
+    if kind is float:
+        given.append(tree)
+        return float
+    if kind is tuple or kind is list:
+        return (kind, *[_signature(x, given) for x in tree])
+    if kind is dict:
+        return (dict, *[(key, _signature(x, given)) for key, x in tree.items()])
+    return tree
+
+
+def _array(x: Any) -> np.ndarray:
+    return x._data if type(x) is Tensor else np.float32(x).reshape(()) if type(x) is float else x
+
+
+def _stand_in(array: Traced, x: object) -> Any:
+    if type(x) is np.ndarray:
+        return array
+    return Tensor(array, requires_grad=type(x) is Tensor and x.requires_grad)
+
+
+def _replaced(tree: Any, new: Any) -> Any:
+    """The tree with `new` ones, one after the other, for its tensors, arrays and floats."""
+    kind = type(tree)
+    if kind in (Tensor, np.ndarray, float):
+        return next(new)
+    if kind is tuple or kind is list:
+        return kind([_replaced(x, new) for x in tree])
+    return {key: _replaced(x, new) for key, x in tree.items()} if kind is dict else tree
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    if type(tree) is Tensor:
+        return [tree]
+    branches = tree.values() if type(tree) is dict else tree if type(tree) in (tuple, list) else ()
+    return [t for branch in branches for t in _tensors(branch)]

@@ -1,0 +1,56 @@
+"""What is made of single numbers beside the functions of `scalar.py`: activations, their gradients, samples.
+
+Written once, for the loops of `elementwise.py` and those that `fusion/` generates.
+"""
+
+from tinygen.kernels.cpu import scalar
+from tinygen.kernels.cpu._compile import melting
+
+
+@melting
+def relu(x):
+    zero = type(x)(0)
+    return zero if x < zero else x  # NaN stays
+
+
+@melting
+def relu_grad(y, g):
+    zero = type(g)(0)
+    return g if y > zero else zero
+
+
+@melting
+def tanh_grad(y, g):
+    return g * (type(y)(1) - y * y)
+
+
+@melting
+def sigmoid_grad(y, g):
+    return g * (y * (type(y)(1) - y))
+
+
+@melting
+def softplus_grad(x, g):
+    return g * scalar.sigmoid(x)
+
+
+@melting
+def reparameterise(mean, log_var, noise):
+    return mean + scalar.exp(type(mean)(0.5) * log_var) * noise
+
+
+@melting
+def reparameterise_grad(log_var, noise, g):
+    half = type(g)(0.5)
+    return half * g * scalar.exp(half * log_var) * noise
+
+
+@melting
+def maximum(a, b):
+    """The larger, NaN where either is."""
+    return a if (a >= b) | (a != a) else b
+
+
+@melting
+def minimum(a, b):
+    return a if (a <= b) | (a != a) else b

@@ -1,0 +1,338 @@
+"""The source of a loop, for Numba.
+
+    for each chunk of rows, on any core:
+        for each row:
+            what is about the row
+            for each column: what is about elements, and sums along the row      (`stage_0`)
+            what needs these sums
+            for each column: ...                                                 (`stage_1`)
+    the sums over all rows, from those of the chunks
+
+An element that two stages need is computed in both: arithmetic is cheaper than memory. The chunks do not depend on the
+number of cores, so neither do the results. Sizes and strides are not part of the source but arguments, so loops that
+differ in nothing else are one, and are compiled once: each source is kept in a file, beside which Numba keeps its
+machine code.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tinygen.kernels.cpu._compile import _DIGEST
+from tinygen.kernels.fusion.group import Access, Loop, Step
+from tinygen.kernels.fusion.lower import Storage
+
+EXPRESSIONS = {
+    "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}",
+    "multiply_add": "{} * {} + {}", "negative": "-{}", "square": "{0} * {0}", "sqrt": "np.sqrt({})",
+    "absolute": "abs({})", "maximum": "formulas.maximum({}, {})", "minimum": "formulas.minimum({}, {})",
+    "where": "({1} if {0} else {2})", "isfinite": "(abs({}) < real(np.inf))",
+    "equal": "({} == {})", "not_equal": "({} != {})", "less": "({} < {})", "less_equal": "({} <= {})",
+    "greater": "({} > {})", "greater_equal": "({} >= {})", "and": "({} & {})", "or": "({} | {})",
+    "not": "(not {})", "exp": "scalar.exp({})", "log": "scalar.log({})", "log1p": "scalar.log1p({})",
+    "tanh": "scalar.tanh({})", "sigmoid": "scalar.sigmoid({})", "softplus": "scalar.softplus({})",
+    "erf": "scalar.erf({})", "relu": "formulas.relu({})", "relu_grad": "formulas.relu_grad({}, {})",
+    "tanh_grad": "formulas.tanh_grad({}, {})", "sigmoid_grad": "formulas.sigmoid_grad({}, {})",
+    "softplus_grad": "formulas.softplus_grad({}, {})",
+    "reparameterise": "formulas.reparameterise({}, {}, {})",
+    "reparameterise_grad": "formulas.reparameterise_grad({}, {}, {})",
+}  # fmt: skip
+COMPARISONS = ("isfinite equal not_equal less less_equal greater greater_equal and or not").split()
+
+HEADER = """\
+import numpy as np
+from numba import prange
+
+from tinygen.kernels.cpu import formulas, scalar
+from tinygen.kernels.cpu._compile import Loop, inner, melting
+
+real = np.{dtype}
+zero = real(0)
+REORDER = {{"contract", "reassoc"}}
+"""
+
+
+class Writer:
+    """The source of one loop; `stored` are the storages that others read. Afterwards `storages` and `accesses` are
+    what the arguments are to be made of."""
+
+    def __init__(self, loop: Loop, stored: set[Storage]):
+        self.loop, self.stored = loop, stored
+        self.storages: list[Storage] = []
+        self.accesses: list[Access] = []
+        self.levels: list[int] = []
+        for step in loop.steps:
+            given = [self.made_by(x) for x in step.operands]
+            later = [self.levels[k] + (loop.steps[k].how == "row") for k in given if k is not None]
+            self.levels.append(max(later, default=0))
+        self.over_rows = [k for k, s in enumerate(loop.steps) if s.how in ("column", "all")]
+        self.functions: list[str] = []
+        self.body = self.written()
+
+    # Names ---------------------------------------------------------------------------------------
+
+    def made_by(self, x: Access | float) -> int | None:
+        return self.loop.made.get(x) if isinstance(x, Access) else None
+
+    def array(self, access: Access) -> str:
+        if access.storage not in self.storages:
+            self.storages.append(access.storage)
+        return f"x{self.storages.index(access.storage)}"
+
+    def number(self, access: Access) -> int:
+        if access not in self.accesses:
+            self.accesses.append(access)
+        return self.accesses.index(access)
+
+    def element(self, access: Access) -> str:
+        """In a stage: at column j."""
+        n, step = self.number(access), access.strides[2]
+        return f"{self.array(access)}[p{n}{'' if step == 0 else ' + j' if step == 1 else f' + j * c{n}'}]"
+
+    def is_stored(self, step: Step) -> bool:
+        return step.how in (None, "row") and step.out.storage in self.stored
+
+    def expression(self, k: int, operands: list[str]) -> str:
+        step = self.loop.steps[k]
+        return EXPRESSIONS[step.name].format(*operands)
+
+    # Rows ----------------------------------------------------------------------------------------
+
+    def row_operand(self, x: Access | float) -> str:
+        if not isinstance(x, Access):
+            return literal(x)
+        k = self.made_by(x)
+        return f"{self.array(x)}[p{self.number(x)}]" if k is None else f"v{k}"
+
+    def row_lines(self, level: int) -> list[str]:
+        """What is about rows, and needs no stage from this level on."""
+        lines = []
+        for k, step in enumerate(self.loop.steps):
+            if step.wide:
+                # A sum along the row, which the last stage has left in v.
+                if step.how == "row" and self.levels[k] == level - 1 and self.is_stored(step):
+                    lines.append(f"{self.row_operand_of_out(step)} = v{k}")
+                continue
+            if self.levels[k] != level:
+                continue
+            operands = [self.row_operand(x) for x in step.operands]
+            if step.how is None:
+                lines.append(f"v{k} = {self.expression(k, operands)}")
+                if self.is_stored(step):
+                    lines.append(f"{self.row_operand_of_out(step)} = v{k}")
+            elif step.name == "add":
+                lines.append(f"t{k} += {operands[0]}")
+            else:
+                lines.append(f"t{k} = formulas.maximum(t{k}, np.float64({operands[0]}))")
+        return lines
+
+    def row_operand_of_out(self, step: Step) -> str:
+        return f"{self.array(step.out)}[p{self.number(step.out)}]"
+
+    # Stages --------------------------------------------------------------------------------------
+
+    def stage_lines(self, level: int) -> list[str]:
+        """The call of a stage, whose function is written on the way."""
+        steps = self.loop.steps
+        sinks = [
+            k for k, s in enumerate(steps)
+            if s.wide and self.levels[k] == level and (s.how is not None or self.is_stored(s))
+        ]  # fmt: skip
+        if not sinks:
+            return []
+        # Of the elements: which steps must be computed here, which numbers are loaded or given.
+        needed, waiting = set(), list(sinks)
+        while waiting:
+            k = waiting.pop()
+            if k in needed:
+                continue
+            needed.add(k)
+            waiting += [
+                m for x in steps[k].operands
+                if (m := self.made_by(x)) is not None and steps[m].wide and steps[m].how is None
+            ]  # fmt: skip
+        loads: dict[Access, str] = {}  # name of each element that is loaded
+        rows: dict[str, str] = {}  # name of each number of the row -> what it is outside
+        lines = []
+
+        def operand(x: Access | float) -> str:
+            if not isinstance(x, Access):
+                return literal(x)
+            k = self.made_by(x)
+            if k is not None and steps[k].wide and steps[k].how is None:
+                return f"e{k}"
+            if k is not None:
+                rows[f"v{k}"] = f"v{k}"
+                return f"v{k}"
+            n = self.number(x)
+            if x.strides[2] == 0:
+                rows[f"w{n}"] = f"{self.array(x)}[p{n}]"
+                return f"w{n}"
+            loads[x] = f"l{n}"
+            return f"l{n}"
+
+        for k in sorted(needed):
+            given = [operand(x) for x in steps[k].operands]
+            lines.append(f"e{k} = " + (given[0] if steps[k].how else self.expression(k, given)))
+        stage = len(self.functions)
+        values = [f"e{k}" for k in sinks]
+        parameters = [*loads.values(), *rows]
+        self.functions.append(
+            f"@melting\ndef values_{stage}({', '.join(parameters)}):\n"
+            + indented(lines + [f"return {', '.join(values)}"], 1)
+        )
+
+        start, inside, after, results, columns = [], [], [], [], []
+        found = ", ".join(values)
+        inside.append(f"{found} = values_{stage}({', '.join([*map(self.element, loads), *rows])})")
+        for k in sinks:
+            s = steps[k]
+            if s.how is None:
+                inside.append(f"{self.element(s.out)} = e{k}")
+            elif s.how == "column" and s.name == "add":
+                inside.append(f"t{k}[pt + j] += e{k}")
+            elif s.how == "column":
+                inside.append(f"t{k}[pt + j] = formulas.maximum(t{k}[pt + j], e{k})")
+            elif s.name == "add":
+                start.append(f"s{k} = zero")
+                inside.append(f"s{k} += e{k}")
+                results.append(k)
+            else:
+                start.append(f"s{k} = scalar.rank(real(-np.inf))")
+                inside.append(f"s{k} = max(s{k}, scalar.rank(e{k}))")
+                after.append(f"s{k} = scalar.of_rank(s{k}, zero)")
+                results.append(k)
+            if s.how == "column":
+                columns.append(f"t{k}")
+        touched = [*loads, *(steps[k].out for k in sinks if steps[k].how is None)]
+        arguments = ["columns", *dict.fromkeys(self.array(x) for x in touched)]
+        arguments += dict.fromkeys(f"p{self.number(x)}" for x in touched)
+        arguments += dict.fromkeys(f"c{self.number(x)}" for x in touched if x.strides[2] > 1 or x.strides[2] < 0)
+        arguments += [*columns, *(["pt"] if columns else [])]
+        give = [f"return {', '.join(f's{k}' for k in results)}"] if results else []
+        self.functions.append(
+            f"def stage_{stage}({', '.join([*arguments, *rows])}):\n"
+            + indented([*start, "for j in range(columns):"], 1)
+            + indented(inside, 2)
+            + indented([*after, *give], 1)
+            + f"\n\nstage_{stage} = inner(stage_{stage}, fastmath=REORDER)\n"
+        )
+        call = f"stage_{stage}({', '.join([*arguments, *rows.values()])})"
+        names = [f"v{k}" if steps[k].how == "row" else f"s{k}" for k in results]
+        lines = [f"{', '.join(names)} = {call}" if names else call]
+        for k in results:
+            if steps[k].how == "all" and steps[k].name == "add":
+                lines.append(f"t{k} += s{k}")
+            elif steps[k].how == "all":
+                lines.append(f"t{k} = formulas.maximum(t{k}, np.float64(s{k}))")
+            elif steps[k].initial is not None:
+                first = literal(steps[k].initial)
+                plus = f"v{k} + {first}" if steps[k].name == "add" else f"formulas.maximum(v{k}, {first})"
+                lines.append(f"v{k} = {plus}")
+        return lines
+
+    # All of it -----------------------------------------------------------------------------------
+
+    def written(self) -> str:
+        steps = self.loop.steps
+        inside: list[str] = []
+        for level in range(max(self.levels) + 2):
+            inside += self.row_lines(level) + self.stage_lines(level)
+        # The sums over all rows: of a chunk, then of all.
+        before, begin, end, after = [], [], [], []
+        for number, k in enumerate(self.over_rows):
+            step = steps[k]
+            first = "0.0" if step.name == "add" else "-np.inf"
+            out, n = self.array(step.out), self.number(step.out)
+            initial = first if step.initial is None else repr(float(step.initial))
+            if step.initial is not None and step.initial == -float("inf"):
+                initial = "-np.inf"
+            if step.how == "column":
+                before.append(f"t{k} = np.full(chunks * columns, real({first}))")
+                partial, place = f"t{k}[chunk * columns + j]", f"p{n} + j * c{n}"
+            else:
+                begin.append(f"t{k} = {first}")
+                end.append(f"totals[chunk, {number}] = t{k}")
+                partial, place = f"totals[chunk, {number}]", f"p{n}"
+            plus = f"total + {partial}" if step.name == "add" else f"formulas.maximum(total, np.float64({partial}))"
+            lines = [f"total = {initial}", "for chunk in range(chunks):", f"    total = {plus}",
+                     f"{out}[{place}] = real(total)"]  # fmt: skip
+            if step.how == "column":
+                lines = ["for j in range(columns):", *(f"    {line}" for line in lines)]
+            after += lines
+        if any(s.how == "all" for s in steps):
+            before.append(f"totals = np.zeros((chunks, {len(self.over_rows)}))")
+        outs = {self.number(steps[k].out) for k in self.over_rows}
+        fixed, moving = [], []
+        for n, access in enumerate(self.accesses):
+            at = f"np.uintp(sizes[{4 + 4 * n}]"
+            if n in outs or not any(access.strides[:2]):
+                fixed.append(f"p{n} = {at})")
+            elif self.loop.block:
+                moving.append(f"p{n} = {at} + i // block * sizes[{5 + 4 * n}] + i % block * sizes[{6 + 4 * n}])")
+            else:
+                moving.append(f"p{n} = {at} + i * sizes[{6 + 4 * n}])")
+            fixed.append(f"c{n} = np.uintp(sizes[{7 + 4 * n}])")
+        arrays = [f"x{k}" for k in range(len(self.storages))]
+        return (
+            "\n\n".join(self.functions)
+            + f"\n\n@Loop\ndef loop(sizes, {', '.join(arrays)}):\n"
+            + indented(["rows, block, columns, chunks = sizes[0], sizes[1], np.uintp(sizes[2]), sizes[3]"], 1)
+            + indented(fixed + before + ["for chunk in prange(chunks):"], 1)
+            + indented(["pt = np.uintp(chunk) * columns", *begin], 2)
+            + indented(["for i in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):"], 2)
+            + indented(moving + inside, 3)
+            + indented(end, 2)
+            + indented(after, 1)
+        )
+
+    def source(self) -> str:
+        return HEADER.format(dtype=self.loop.dtype.name) + "\n\n" + self.body
+
+
+def indented(lines: list[str], depth: int) -> str:
+    return "".join("    " * depth + line + "\n" for line in lines)
+
+
+def literal(x: float) -> str:
+    """A number in the loop's own type; infinities and NaN by their names in NumPy."""
+    name = repr(x).replace("inf", "np.inf").replace("nan", "np.nan")
+    return f"real({name})"
+
+
+def folder() -> Path:
+    """Where sources are kept, and the machine code beside them: the user's own, or one for this process."""
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    home = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    try:
+        (home / "tinygen").mkdir(parents=True, exist_ok=True)
+        if os.access(home / "tinygen", os.W_OK):
+            return home / "tinygen"
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="tinygen-"))
+
+
+folder = functools.cache(folder)
+
+
+@functools.cache
+def compiled_loop(source: str) -> Callable:
+    """The function `loop(work, sizes, *arrays)` of that source."""
+    name = "loop_" + hashlib.sha256((_DIGEST + source).encode()).hexdigest()[:16]
+    path = folder() / f"{name}.py"
+    if not path.exists() or path.read_text() != source:
+        # Numba asks for the file's age: one that is right is left alone.
+        with tempfile.NamedTemporaryFile("w", dir=folder(), suffix=".tmp", delete=False) as file:
+            file.write(source)
+        Path(file.name).replace(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.loop

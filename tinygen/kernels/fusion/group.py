@@ -1,0 +1,249 @@
+"""Which words share a loop.
+
+All loops have one form: over rows, and within each row over columns, once or several times. A word fits into a loop
+over (rows, columns) if it makes a number for each element of it or for each row, or reduces such to less. What a word
+of the loop makes of an element or a row, later words of the same loop have at hand; what is summed over all rows is
+there only when the loop is over. So a loop that holds the words of a layer's activation, its loss and both their
+gradients reads and writes memory once.
+
+Loops are kept in an order in which they can run: each word goes into the first loop, from the one that makes what it
+reads on, that it fits into; or into a new one at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tinygen.kernels.fusion.lower import (
+    BOOL,
+    Operand,
+    Place,
+    Pointwise,
+    Reduce,
+    Storage,
+    Word,
+    reads,
+    writes,
+)
+
+LONG = 4096  # a vector longer than that is not gone through row by row
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where a loop finds a number: steps to the next block of rows, row and column. Each block has Loop.block rows."""
+
+    storage: Storage
+    offset: int
+    strides: tuple[int, int, int]
+
+
+@dataclass
+class Step:
+    """A word in a loop: `wide` if it is about elements, not rows; `how` it reduces, if it does."""
+
+    name: str
+    operands: list[Access | float]
+    out: Access
+    wide: bool
+    how: str | None = None
+    initial: float | None = None
+
+
+@dataclass
+class Loop:
+    """rows: in all; block: how many of them follow each other with one stride; columns: 1 if all is about rows."""
+
+    rows: int
+    block: int
+    columns: int
+    dtype: np.dtype
+    steps: list[Step] = field(default_factory=list)
+    made: dict[Access, int] = field(default_factory=dict)  # at hand in the loop: by which step
+    written: set[Storage] = field(default_factory=set)
+
+
+def grouped(words: list[Word]) -> list[Loop | Word]:
+    """Loops and the words that fit into none, in an order in which they can run."""
+    found: list[Loop | Word] = []
+    made_by: dict[Storage, int] = {}  # the last of `found` that writes to it
+    for word in words:
+        earliest = max((made_by.get(place.storage, -1) for place in reads(word)), default=-1)
+        # What is written in parts, by several words, is written in their order.
+        earliest = max(earliest, *(made_by.get(place.storage, -1) for place in writes(word)))
+        at = None
+        candidates = candidates_of(word)
+        if candidates:
+            for i in range(max(earliest, 0), len(found)):
+                if isinstance(found[i], Loop) and joined(found[i], candidates):
+                    at = i
+                    break
+            else:
+                new = candidates[-1].loop()
+                if new is not None and joined(new, candidates):
+                    found.append(new)
+                    at = len(found) - 1
+        if at is None:
+            found.append(word)
+            at = len(found) - 1
+        for place in writes(word):
+            made_by[place.storage] = max(at, made_by.get(place.storage, -1))
+    return found
+
+
+@dataclass
+class Candidate:
+    """A way to see a word as the step of a loop over rows of so many columns."""
+
+    word: Pointwise | Reduce
+    lead: tuple[int, ...]  # sides whose product is the number of rows
+    columns: int  # 1: about rows
+    how: str | None
+
+    def loop(self) -> Loop | None:
+        rows = math.prod(self.lead)
+        if self.columns == 1 and not 1 < rows <= LONG:
+            return None
+        floats = [p.dtype for p in (*reads(self.word), self.word.out) if p.dtype != BOOL]
+        return Loop(rows, 0, self.columns, floats[0]) if floats else None
+
+    def step(self, block: int) -> Step | None:
+        """In a loop with blocks of so many rows (0: all rows); None if the strides are not of that form."""
+        word = self.word
+        shape = (*self.lead, self.columns)
+        if isinstance(word, Reduce):
+            x = _access(_shaped(word.x, shape), block)
+            out = _access(_result(word, self.lead, self.how), block)
+            if x is None or out is None:
+                return None
+            return Step(word.name, [x], out, self.columns > 1, self.how, word.initial)
+        operands: list[Access | float] = []
+        for operand in word.operands:
+            access = operand if not isinstance(operand, Place) else _access(
+                _shaped(operand.broadcast(word.out.shape), shape), block
+            )
+            if access is None:
+                return None
+            operands.append(access)
+        out = _access(_shaped(word.out, shape), block)
+        return None if out is None else Step(word.name, operands, out, self.columns > 1)
+
+
+def candidates_of(word: Word) -> list[Candidate]:
+    """All ways, the one for a new loop last."""
+    if isinstance(word, Pointwise):
+        shape, how = word.out.shape, None
+    elif isinstance(word, Reduce):
+        shape, how = word.x.shape, word.how
+    else:
+        return []
+    if math.prod(shape) <= 1 or math.prod(shape) == 0:
+        return []
+    if shape[-1] == 1 and len(shape) > 1:
+        return [] if how == "row" else [Candidate(word, _sides(shape[:-1]), 1, how)]
+    if len(shape) == 1:
+        return [Candidate(word, _sides(shape), 1, how)]
+    return [Candidate(word, _sides(shape[:-1]), shape[-1], how)]
+
+
+def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in shape if n > 1) or (1,)
+
+
+def joined(loop: Loop, candidates: list[Candidate]) -> bool:
+    return any(_join(loop, candidate) for candidate in candidates)
+
+
+def _join(loop: Loop, new: Candidate) -> bool:
+    if math.prod(new.lead) != loop.rows or len(new.lead) > 2:
+        return False
+    if new.columns != loop.columns and 1 not in (new.columns, loop.columns):
+        return False
+    if any(p.dtype not in (BOOL, loop.dtype) for p in (*reads(new.word), new.word.out)):
+        return False
+    step = new.step(loop.block)
+    if step is None and not loop.block and len(new.lead) == 2:
+        _divide(loop, new.lead[1])
+        step = new.step(loop.block)
+    if step is None:
+        return False
+    for x in step.operands:
+        if isinstance(x, Access) and x.storage in loop.written and x not in loop.made:
+            return False  # it is there only when the loop is over
+    loop.columns = max(loop.columns, new.columns)
+    loop.steps.append(step)
+    loop.written.add(step.out.storage)
+    if step.how in (None, "row"):
+        loop.made[step.out] = len(loop.steps) - 1
+    return True
+
+
+def _divide(loop: Loop, block: int) -> None:
+    """Give a loop whose rows all follow each other blocks of so many."""
+
+    def divided(access: Access | float) -> Access | float:
+        if not isinstance(access, Access):
+            return access
+        _, row, column = access.strides
+        return Access(access.storage, access.offset, (row * block, row, column))
+
+    loop.block = block
+    for step in loop.steps:
+        step.operands, step.out = [divided(x) for x in step.operands], divided(step.out)
+    loop.made = {divided(access): i for access, i in loop.made.items()}
+
+
+def _shaped(place: Place, shape: tuple[int, ...]) -> Place | None:
+    """The place in another shape of as many elements, if it is one there without copying."""
+    if math.prod(place.shape) != math.prod(shape):
+        return None
+    steps = [(n, s) for n, s in zip(place.shape, place.strides, strict=True) if n > 1]
+    strides: list[int] = []
+    for side in reversed(shape):
+        if side == 1:
+            strides.append(0)
+            continue
+        if not steps or steps[-1][0] % side:
+            # several axes of the place make one of the shape
+            n, stride = steps.pop() if steps else (1, 0)
+            while n < side and steps and steps[-1][1] == n * stride:
+                n *= steps.pop()[0]
+            if n != side:
+                return None
+            strides.append(stride)
+            continue
+        n, stride = steps.pop()
+        strides.append(stride)
+        if n > side:
+            steps.append((n // side, stride * side))
+    return Place(place.storage, place.offset, shape, tuple(reversed(strides)))
+
+
+def _result(word: Reduce, lead: tuple[int, ...], how: str | None) -> Place | None:
+    """Where the result of a reduction lies, in the shape (*lead, columns)."""
+    ones = (1,) * len(lead)
+    if how == "row":
+        return _shaped(word.out, (*lead, 1))
+    return _shaped(word.out, (*ones, math.prod(word.out.shape)))
+
+
+def _access(place: Place | None, block: int) -> Access | None:
+    """A place of shape (*rows, columns), of at most two axes of rows."""
+    if place is None:
+        return None
+    *sides, _ = place.shape
+    *rows, column = place.strides
+    sides, rows = [1] * (2 - len(sides)) + sides, [0] * (2 - len(rows)) + rows
+    if len(sides) > 2:
+        return None
+    (outer, inner), (far, near) = sides, rows
+    if block == 0:  # one stride for all rows
+        if outer > 1 and inner > 1 and far != near * inner:
+            return None
+        return Access(place.storage, place.offset, (0, near if inner > 1 else far, column))
+    if outer == 1:  # rows that all follow each other
+        return Access(place.storage, place.offset, (near * block, near, column))
+    return Access(place.storage, place.offset, (far, near, column)) if inner == block else None

@@ -1,0 +1,370 @@
+"""The record of a trace in a language of four words: Pointwise, Reduce, Product, and Other for all else.
+
+What the words act on are `Place`s: some elements of a `Storage`, counted off by strides. A view is another place in the
+same storage, so nothing need be done for it, and no word for views is left. Products with a side of a few elements are
+spelled out as sums of single numbers: a tile of the matrix product would be mostly padding, and a sum can share a loop
+with what comes before and after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinygen.kernels.fusion.trace import Call, Trace, Traced, traced
+from tinygen.kernels.reference import ACTIVATIONS
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+BOOL = np.dtype(np.bool_)
+FEW = 4  # the longest side of a product that is spelled out
+
+
+class Storage:
+    """Memory of its own, C-contiguous. `array` is what it held in the trace; `key` that of an input, if it is one."""
+
+    def __init__(self, array: np.ndarray, key: Any = None, constant: bool = False):
+        self.array, self.key, self.constant = array, key, constant
+        self.computed = key is None and not constant
+
+
+@dataclass(frozen=True)
+class Place:
+    """Elements of a storage: the first, and how many steps lead to the next along each axis."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.storage.array.dtype
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+    def broadcast(self, shape: tuple[int, ...]) -> Place:
+        """With repeated axes, as in NumPy."""
+        new = len(shape) - len(self.shape)
+        strides = [
+            0 if side != full else stride
+            for side, full, stride in zip(self.shape, shape[new:], self.strides, strict=True)
+        ]
+        return Place(self.storage, self.offset, shape, (0,) * new + tuple(strides))
+
+    def transposed(self) -> Place:
+        return Place(self.storage, self.offset, self.shape[::-1], self.strides[::-1])
+
+    def row(self, i: int) -> Place:
+        """Element i of the first axis."""
+        return Place(self.storage, self.offset + i * self.strides[0], self.shape[1:], self.strides[1:])
+
+    def column(self, j: int) -> Place:
+        """Element j of the last axis."""
+        return self.transposed().row(j).transposed()
+
+    def with_axis(self, axis: int) -> Place:
+        """With an axis of length 1 at that position."""
+        shape, strides = list(self.shape), list(self.strides)
+        shape.insert(axis, 1)
+        strides.insert(axis, 0)
+        return Place(self.storage, self.offset, tuple(shape), tuple(strides))
+
+    def of(self, memory: np.ndarray) -> np.ndarray:
+        """The place in that memory."""
+        size = memory.itemsize
+        strides = [stride * size for stride in self.strides]
+        return np.ndarray(self.shape, memory.dtype, memory, self.offset * size, strides)
+
+
+def whole(storage: Storage) -> Place:
+    array = storage.array
+    strides = tuple(s // array.itemsize for s in np.empty(array.shape, array.dtype).strides)
+    return Place(storage, 0, array.shape, strides)
+
+
+Operand = Place | float
+
+
+@dataclass
+class Pointwise:
+    """out = name(*operands), element by element; `name` is one of `generate.EXPRESSIONS`."""
+
+    name: str
+    operands: list[Operand]
+    out: Place
+
+
+@dataclass
+class Reduce:
+    """out = the sum ("add") or greatest ("maximum") of x: of each row, over all rows ("column"), or of all elements.
+
+    `initial` counts too, if it is given.
+    """
+
+    name: str
+    how: str
+    x: Place
+    out: Place
+    initial: float | None = None
+
+
+@dataclass
+class Product:
+    """out = f(a b + bias), matrices."""
+
+    a: Place
+    b: Place
+    bias: Place | None
+    activation: str | None
+    out: Place
+
+
+@dataclass
+class Other:
+    """outs = function(*args, **kwargs), with places for arrays; with an effect, whether anybody wants them or not."""
+
+    function: Callable
+    args: tuple
+    kwargs: dict
+    outs: list[Place]
+    effect: bool = False
+
+
+Word = Pointwise | Reduce | Product | Other
+
+
+def reads(word: Word) -> list[Place]:
+    if isinstance(word, Pointwise):
+        return [x for x in word.operands if isinstance(x, Place)]
+    if isinstance(word, Reduce):
+        return [word.x]
+    if isinstance(word, Product):
+        return [word.a, word.b, *([] if word.bias is None else [word.bias])]
+    return places((word.args, word.kwargs))
+
+
+def writes(word: Word) -> list[Place]:
+    return word.outs if isinstance(word, Other) else [word.out]
+
+
+def places(tree: Any) -> list[Place]:
+    """The places in tuples, lists and dicts."""
+    if isinstance(tree, Place):
+        return [tree]
+    branches = tree.values() if isinstance(tree, dict) else tree if type(tree) in (tuple, list) else ()
+    return [place for branch in branches for place in places(branch)]
+
+
+UFUNCS = {
+    np.add: "add", np.subtract: "subtract", np.multiply: "multiply", np.true_divide: "divide",
+    np.negative: "negative", np.square: "square", np.sqrt: "sqrt", np.absolute: "absolute",
+    np.maximum: "maximum", np.minimum: "minimum", np.exp: "exp", np.log: "log", np.log1p: "log1p",
+    np.isfinite: "isfinite", np.equal: "equal", np.not_equal: "not_equal", np.less: "less",
+    np.less_equal: "less_equal", np.greater: "greater", np.greater_equal: "greater_equal",
+    np.bitwise_and: "and", np.bitwise_or: "or", np.invert: "not", np.where: "where",
+}  # fmt: skip
+REDUCTIONS = {
+    np.add.reduce: "add", np.sum: "add", np.ndarray.sum: "add",
+    np.maximum.reduce: "maximum", np.max: "maximum", np.ndarray.max: "maximum",
+}  # fmt: skip
+KERNELS = (
+    "exp log log1p tanh tanh_grad sigmoid sigmoid_grad softplus softplus_grad erf relu relu_grad "
+    "reparameterise reparameterise_grad".split()
+)
+
+
+@dataclass
+class Lowered:
+    """The words of a trace in their order, the storages of its inputs, and where each traced array lies."""
+
+    words: list[Word] = field(default_factory=list)
+    inputs: list[Storage] = field(default_factory=list)
+    owners: dict[Traced, Storage] = field(default_factory=dict)
+    constants: dict[int, Storage] = field(default_factory=dict)
+
+    def place(self, x: Traced) -> Place:
+        storage = self.owners[x.owner]
+        address = x._value.__array_interface__["data"][0] - storage.array.__array_interface__["data"][0]
+        size = x.dtype.itemsize
+        strides = tuple(s // size for s in x._value.strides)
+        return Place(storage, address // size, x.shape, strides)
+
+    def constant(self, array: np.ndarray) -> Place:
+        """An array that no input leads to, as it is when it is read."""
+        storage = self.constants.setdefault(id(array), Storage(array, constant=True))
+        return Place(storage, 0, array.shape, tuple(s // array.itemsize for s in array.strides))
+
+    def new(self, shape: tuple[int, ...], dtype: np.dtype) -> Place:
+        return whole(Storage(np.empty(shape, dtype)))
+
+    # Words that others are made of ---------------------------------------------------------------
+
+    def pointwise(self, name: str, *operands: Operand, out: Place | None = None) -> Place:
+        if out is None:
+            given = [x for x in operands if isinstance(x, Place)]
+            shape = np.broadcast_shapes(*(x.shape for x in given))
+            out = self.new(shape, given[0].dtype)
+        self.words.append(Pointwise(name, list(operands), out))
+        return out
+
+    def reduce(self, name: str, how: str, x: Place, out: Place, initial: float | None = None) -> None:
+        self.words.append(Reduce(name, how, x, out, initial))
+
+    # From calls to words -------------------------------------------------------------------------
+
+    def add(self, call: Call) -> None:
+        for result in call.results:
+            if result.owner is result:
+                self.owners[result] = Storage(result._value)
+        if not call.effect and all(result.owner is not result for result in call.results):
+            return  # a view
+        if not (self.add_pointwise(call) or self.add_reduction(call) or self.add_product(call)):
+            self.add_other(call)
+
+    def tree(self, tree: Any) -> Any:
+        """With places for traced arrays."""
+        if type(tree) is Traced:
+            return self.place(tree)
+        if type(tree) in (tuple, list):
+            return type(tree)(self.tree(x) for x in tree)
+        return {key: self.tree(x) for key, x in tree.items()} if type(tree) is dict else tree
+
+    def add_other(self, call: Call) -> None:
+        outs = [self.place(result) for result in call.results]
+        args, kwargs = self.tree(call.args), self.tree(call.kwargs)
+        self.words.append(Other(call.function, args, kwargs, outs, call.effect))
+
+    def add_pointwise(self, call: Call) -> bool:
+        function = call.function
+        name = getattr(function, "__name__", "")
+        if name in KERNELS and function.__module__.startswith("tinygen."):
+            pass
+        elif isinstance(function, np.ufunc) or function is np.where:
+            name = UFUNCS.get(function, "")
+        else:
+            return False
+        out = self.place(call.results[0])
+        floats = {x.dtype for x in [out, *traced(call.args)] if x.dtype != BOOL}
+        if not name or call.kwargs or len(floats) > 1 or not floats <= set(FLOATS):
+            return False
+        operands: list[Operand] = []
+        for x in call.args:
+            if type(x) is Traced:
+                operands.append(self.place(x))
+            elif isinstance(x, np.ndarray) and x.dtype in (*floats, BOOL) and all(
+                s % x.itemsize == 0 for s in x.strides
+            ):
+                operands.append(self.constant(x))
+            elif type(x) in (int, float, bool) or (isinstance(x, np.floating) and x.dtype in floats):
+                operands.append(float(x))
+            else:
+                return False
+        self.words.append(Pointwise(name, operands, out))
+        return True
+
+    def add_reduction(self, call: Call) -> bool:
+        try:
+            name = REDUCTIONS.get(call.function)
+        except TypeError:  # what cannot be hashed is none of ours
+            return False
+        if name is None or type(call.args[0]) is not Traced or len(call.args) > 2:
+            return False
+        x, out = self.place(call.args[0]), self.place(call.results[0])
+        kwargs = dict(call.kwargs)
+        axis = 0 if call.function in (np.add.reduce, np.maximum.reduce) else None
+        axis = call.args[1] if len(call.args) == 2 else kwargs.pop("axis", axis)
+        initial = kwargs.pop("initial", None)
+        kwargs.pop("keepdims", None)
+        if kwargs.pop("dtype", None) not in (None, x.dtype) or kwargs or x.dtype not in FLOATS:
+            return False
+        if not x.size:
+            return False
+        axes = range(len(x.shape)) if axis is None else np.atleast_1d(axis)
+        axes = {int(i) % len(x.shape) for i in axes} | {i for i, n in enumerate(x.shape) if n == 1}
+        last = len(x.shape) - 1
+        if len(axes) == len(x.shape):
+            how = "all"
+        elif axes - {i for i, n in enumerate(x.shape) if n == 1} == {last}:
+            how = "row"
+        elif axes >= set(range(last)) and last not in axes:
+            how = "column"
+        else:
+            return False
+        self.reduce(name, how, x, out, initial)
+        return True
+
+    def add_product(self, call: Call) -> bool:
+        name = getattr(call.function, "__name__", "")
+        if name not in ("matmul", "linear") or not call.function.__module__.startswith("tinygen."):
+            return False
+        operands = [self.tree(x) for x in call.args]
+        if name == "matmul":
+            operands += [None, None]
+        operands = [self.constant(x) if isinstance(x, np.ndarray) else x for x in operands]
+        a, b, bias, activation = operands
+        out = self.place(call.results[0])
+        if out.dtype not in FLOATS or not out.size or any(x.dtype != out.dtype for x in (a, b)):
+            return False
+        b = b.transposed() if name == "linear" else b
+        if min(*a.shape, *b.shape) > FEW:
+            self.words.append(Product(a, b, bias, activation, out))
+            return True
+        linear = bias is None and activation is None
+        sums = out if linear else self.new(out.shape, out.dtype)
+        self.add_small_product(a, b, sums)
+        if bias is not None:
+            sums = self.pointwise("add", sums, bias, out=None if activation else out)
+        if activation is not None:
+            assert activation in ACTIVATIONS
+            self.pointwise(activation, sums, out=out)
+        return True
+
+    def add_small_product(self, a: Place, b: Place, out: Place) -> None:
+        """out = a b, where a side is short."""
+        (m, k), n = a.shape, b.shape[1]
+        if k <= FEW:  # a sum of outer products
+            total = None
+            for p in range(k):
+                x, y = a.column(p).with_axis(1), b.row(p).with_axis(0)
+                last = out if p == k - 1 else None
+                if total is None:
+                    total = self.pointwise("multiply", x, y, out=last)
+                else:
+                    total = self.pointwise("multiply_add", x, y, total, out=last)
+        elif n > FEW:  # a has few rows
+            self.add_small_product(b.transposed(), a.transposed(), out.transposed())
+        elif a.strides[1] == 1 or a.strides[0] != 1:  # along the rows of a
+            for c in range(n):
+                products = self.pointwise("multiply", a, b.column(c).with_axis(0))
+                self.reduce("add", "row", products, out.column(c))
+        else:  # down the columns of a's transpose, which lies in memory row by row
+            for c in range(n):
+                products = self.pointwise("multiply", a.transposed(), b.column(c).with_axis(1))
+                self.reduce("add", "column", products, out.column(c))
+
+
+def lowered(trace: Trace) -> Lowered:
+    found = Lowered()
+    for key, x in trace.inputs.items():
+        found.owners[x] = Storage(x._value, key=key)
+        found.inputs.append(found.owners[x])
+    for call in trace.calls:
+        found.add(call)
+    return found
+
+
+def wanted(words: list[Word], outputs: set[Storage]) -> list[Word]:
+    """The words that outputs or effects need."""
+    needed, kept = set(outputs), []
+    for word in reversed(words):
+        if any(place.storage in needed for place in writes(word)) or (
+            isinstance(word, Other) and word.effect
+        ):
+            kept.append(word)
+            needed.update(place.storage for place in reads(word))
+    return kept[::-1]

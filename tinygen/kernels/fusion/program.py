@@ -1,0 +1,257 @@
+"""A trace made ready to run again: memory for all it computes, and a list of calls that fill it.
+
+What is computed on the way lives in buffers that are made once; what nobody will read any more gives its buffer to
+what comes later, so that a program stays in the caches. Only what leaves the program is new memory each time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinygen.kernels.cpu._compile import config
+from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
+from tinygen.kernels.fusion.generate import COMPARISONS, Writer, compiled_loop
+from tinygen.kernels.fusion.group import Loop, grouped
+from tinygen.kernels.fusion.lower import (
+    REDUCTIONS,
+    UFUNCS,
+    Lowered,
+    Other,
+    Place,
+    Pointwise,
+    Product,
+    Reduce,
+    Storage,
+    Word,
+    lowered,
+    places,
+    reads,
+    wanted,
+    writes,
+)
+from tinygen.kernels.fusion.trace import Trace, Traced
+
+CHUNKS, CHUNK_ROWS = 8, 16  # of a loop: at most so many, of no fewer rows
+Item = Loop | Word
+
+
+def item_reads(item: Item) -> set[Storage]:
+    if not isinstance(item, Loop):
+        return {place.storage for place in reads(item)}
+    operands = [x for step in item.steps for x in step.operands]
+    return {x.storage for x in operands if not isinstance(x, float) and x not in item.made}
+
+
+def item_writes(item: Item) -> set[Storage]:
+    return item.written if isinstance(item, Loop) else {place.storage for place in writes(item)}
+
+
+class Program:
+    """run(arrays): the outputs of the trace for other inputs, in the order of `keys`, of the same shapes and dtypes."""
+
+    def __init__(self, trace: Trace, outputs: Sequence[Traced], fuse: bool):
+        found: Lowered = lowered(trace)
+        self.outputs = [found.place(x) for x in outputs]
+        kept = {place.storage for place in self.outputs}
+        words = wanted(found.words, kept)
+        items: list[Item] = grouped(words) if fuse else list(words)
+        self.inputs = found.inputs
+        self.keys: list[Hashable] = [storage.key for storage in found.inputs]
+        self.fresh = [storage for storage in kept if storage.computed]
+        self._lock = threading.Lock()
+        self._last: list[np.ndarray | None] = [None] * len(self.inputs)
+        # Where an array that is another in each run is put: (arguments of a call, position, its place or None if flat).
+        self._uses: dict[Storage, list[tuple[list, int, Place | None]]] = {}
+        self._memory = self._planned(items, set(self.fresh))
+        self.steps: list[tuple[Callable, list]] = []
+        read_later = _read_elsewhere(items) | kept
+        for item in items:
+            self.steps.append(self._step(item, read_later))
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        with self._lock:
+            for i, array in enumerate(arrays):
+                if array is not self._last[i]:
+                    self._put(self.inputs[i], np.asarray(array, order="C"))
+                    self._last[i] = array if array.flags.c_contiguous else None
+            new = {}
+            for storage in self.fresh:
+                new[storage] = np.empty(storage.array.shape, storage.array.dtype)
+                self._put(storage, new[storage])
+            for function, arguments in self.steps:
+                function(*arguments)
+            for storage in self.fresh:
+                self._put(storage, None)  # they are somebody else's now
+            found = []
+            for place in self.outputs:
+                memory = new.get(place.storage)
+                if memory is None:
+                    memory = self._array_of(place.storage)
+                    found.append(place.of(memory.ravel()).copy())
+                else:
+                    found.append(memory if place.shape == memory.shape else place.of(memory.ravel()))
+            return found
+
+    # Memory --------------------------------------------------------------------------------------
+
+    def _planned(self, items: list[Item], fresh: set[Storage]) -> dict[Storage, np.ndarray]:
+        """A flat array for each storage that stays inside."""
+        last = {s: i for i, item in enumerate(items) for s in item_reads(item) | item_writes(item)}
+        memory: dict[Storage, np.ndarray] = {}
+        buffers: dict[Storage, np.ndarray] = {}
+        free: list[np.ndarray] = []
+        for i, item in enumerate(items):
+            for storage in item_writes(item):
+                if storage.computed and storage not in fresh and storage not in memory:
+                    size = max(storage.array.nbytes, 64)
+                    fits = [b for b in free if size <= b.nbytes <= 2 * size]
+                    buffer = min(fits, key=len) if fits else np.empty(-(-size // 64) * 64, np.uint8)
+                    free = [b for b in free if b is not buffer]
+                    buffers[storage] = buffer
+                    flat = buffer[: storage.array.nbytes].view(storage.array.dtype)
+                    memory[storage] = flat
+            for storage in [s for s in buffers if last[s] <= i]:
+                free.append(buffers.pop(storage))
+        return memory
+
+    def _array_of(self, storage: Storage) -> np.ndarray | None:
+        """Its memory, if that is always the same."""
+        if storage.constant:
+            return storage.array
+        if storage.computed:
+            return self._memory.get(storage)
+        return self._last[self.inputs.index(storage)]
+
+    def _put(self, storage: Storage, array: np.ndarray | None) -> None:
+        flat = None if array is None else array.reshape(-1)
+        for arguments, position, place in self._uses.get(storage, ()):
+            arguments[position] = flat if place is None or flat is None else place.of(flat)
+
+    def _given(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
+        """One argument more: the place of that storage, or all of it in one line."""
+        memory = None if storage in self.fresh or storage in self.inputs else self._array_of(storage)
+        if memory is None:
+            self._uses.setdefault(storage, []).append((arguments, len(arguments), place))
+            arguments.append(None)
+        elif storage.constant:
+            arguments.append(memory if place is not None else np.ravel(memory))
+        else:
+            arguments.append(memory if place is None else place.of(memory))
+
+    # Calls ---------------------------------------------------------------------------------------
+
+    def _step(self, item: Item, stored: set[Storage]) -> tuple[Callable, list]:
+        if isinstance(item, Loop):
+            return self._loop(item, stored)
+        if isinstance(item, Product) and not (config.DISABLE_JIT or BLAS_ALWAYS):
+            return self._product(item)
+        if isinstance(item, Other):
+            return self._other(item.function, item.args, item.kwargs, item.outs)
+        return self._other(function_of(item), *arguments_of(item), [item.out])
+
+    def _loop(self, loop: Loop, stored: set[Storage]) -> tuple[Callable, list]:
+        writer = Writer(loop, stored)
+        chunks = max(1, min(CHUNKS, loop.rows // CHUNK_ROWS))
+        sizes = [loop.rows, loop.block or loop.rows, loop.columns, chunks]
+        for access in writer.accesses:
+            sizes += [access.offset, *access.strides]
+        arguments = [cost(loop), np.array(sizes, np.int64)]
+        for storage in writer.storages:
+            self._given(arguments, storage)
+        return compiled_loop(writer.source()), arguments
+
+    def _product(self, word: Product) -> tuple[Callable, list]:
+        product = PRODUCTS[word.out.dtype]
+        arguments: list = []
+        self._given(arguments, word.out.storage, word.out)
+        self._given(arguments, word.a.storage, word.a)
+        self._given(arguments, word.b.storage, word.b)
+        if word.bias is None:
+            arguments.append(product.no_bias)
+        else:
+            self._given(arguments, word.bias.storage, word.bias)
+        arguments.append(CODES[word.activation])
+        return product.into, arguments
+
+    def _other(
+        self, function: Callable, args: tuple, kwargs: dict, outs: list[Place]
+    ) -> tuple[Callable, list]:
+        arguments: list = [function, (args, kwargs), len(outs)]
+        for place in [*outs, *places((args, kwargs))]:
+            self._given(arguments, place.storage, place)
+        return call_into, arguments
+
+
+def call_into(function: Callable, tree: Any, count: int, *arrays: np.ndarray) -> None:
+    """The first `count` arrays become what the function gives of the others, which stand for the places in `tree`."""
+    given = iter(arrays[count:])
+    args, kwargs = replaced(tree, given)
+    found = function(*args, **kwargs)
+    if not count:
+        return
+    for out, array in zip(arrays[:count], found if isinstance(found, tuple) else (found,), strict=True):
+        out[...] = np.reshape(array, out.shape)  # reductions may keep axes of length 1, or not
+
+
+def replaced(tree: Any, arrays: Any) -> Any:
+    if isinstance(tree, Place):
+        return next(arrays)
+    if type(tree) in (tuple, list):
+        return type(tree)([replaced(x, arrays) for x in tree])
+    return {k: replaced(x, arrays) for k, x in tree.items()} if type(tree) is dict else tree
+
+
+NUMPY = {name: function for function, name in UFUNCS.items()}
+REDUCERS = {"add": np.add.reduce, "maximum": np.maximum.reduce}
+
+
+def function_of(word: Pointwise | Reduce | Product) -> Callable:
+    from tinygen import kernels
+
+    if isinstance(word, Reduce):
+        return REDUCERS[word.name]
+    if isinstance(word, Product):
+        return product
+    if word.name == "multiply_add":
+        return lambda x, y, z: x * y + z
+    return NUMPY.get(word.name) or getattr(kernels, word.name)
+
+
+def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None) -> np.ndarray:
+    from tinygen import kernels
+
+    return kernels.linear(a, b.T, bias, activation)
+
+
+def arguments_of(word: Pointwise | Reduce | Product) -> tuple[tuple, dict]:
+    if isinstance(word, Product):
+        return (word.a, word.b, word.bias, word.activation), {}
+    if isinstance(word, Reduce):
+        last = len(word.x.shape) - 1
+        axis = {"row": last, "column": tuple(range(last)), "all": None}[word.how]
+        return (word.x,), {"axis": axis, **({} if word.initial is None else {"initial": word.initial})}
+    return tuple(word.operands), {}
+
+
+CHEAP = {"add", "subtract", "multiply", "multiply_add", "negative", "square", "absolute", "where", *COMPARISONS}
+NANOSECONDS = 0.06, 0.4  # for an element: of a cheap step, and of another
+CORE_FOR = 1 << 16  # what `Loop` takes for work that is worth several cores
+
+
+def cost(loop: Loop) -> int:
+    """Work in the measure of `cpu._compile.PARALLEL_FROM`, where an element is worth 0.06 nanoseconds."""
+    cheap, dear = NANOSECONDS
+    total = 0.0
+    for step in loop.steps:
+        elements = loop.rows * (loop.columns if step.wide else 1)
+        total += elements * (cheap if step.name in CHEAP or step.how else dear)
+    return int(total / cheap)
+
+
+def _read_elsewhere(items: list[Item]) -> set[Storage]:
+    """Storages that some item reads from memory."""
+    return {storage for item in items for storage in item_reads(item)}

@@ -1,0 +1,182 @@
+"""Arrays that remember what is done to them.
+
+A `Traced` array holds numbers like any other, and a place in a `Trace`. NumPy's functions, operators and our kernels
+compute with it as with an array (by NumPy's own protocols, `__array_ufunc__` and `__array_function__`), and leave a
+`Call` in the trace: the function, what it was given, what came out. So a trace is made by running code once, on real
+numbers, and is complete: the numbers themselves can be had by nobody but functions that are recorded. Python code that
+asks for them, to branch on one or to print it, gets an error, for what it decided would be forgotten by the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+_current: ContextVar[Trace | None] = ContextVar("tinygen_trace", default=None)
+running = 0  # traces of any thread: while there is none, nothing else need be asked
+
+
+class Call:
+    """One function that was applied: `value`, real numbers, is what it gave."""
+
+    def __init__(self, function: Callable, args: tuple, kwargs: dict, effect: bool):
+        self.function, self.args, self.kwargs, self.effect = function, args, kwargs, effect
+        self.results: list[Traced] = []
+
+
+class Trace:
+    """What was done, in its order; and the arrays that were there before, by the key under which they were lifted."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.inputs: dict[Hashable, Traced] = {}
+
+    def lift(self, key: Hashable, array: np.ndarray) -> Traced:
+        """`array` as an input of the trace: the same for the same key."""
+        if key not in self.inputs:
+            self.inputs[key] = Traced(np.asarray(array, order="C"), self)
+        return self.inputs[key]
+
+    def record(
+        self, function: Callable, args: tuple, kwargs: dict[str, Any], effect: bool = False
+    ) -> Any:
+        """function(*args, **kwargs), remembered. With an effect it is run in every replay, at its place."""
+        call = Call(function, args, kwargs, effect)
+        given = traced((args, kwargs))
+        token = _current.set(None)
+        try:
+            found = function(*untraced(args), **untraced(kwargs))
+        finally:
+            _current.reset(token)
+        self.calls.append(call)
+        if found is None:
+            return None
+        several = isinstance(found, tuple)
+        for array in found if several else (found,):
+            array = np.asarray(array)  # NumPy makes scalars of 0-d arrays
+            owner = next((x.owner for x in given if np.may_share_memory(array, x._value)), None)
+            if owner is None:
+                array = np.asarray(array, order="C")
+            call.results.append(Traced(array, self, owner))
+        return tuple(call.results) if several else call.results[0]
+
+
+@contextmanager
+def tracing() -> Iterator[Trace]:
+    """Inside this block, in this thread, there is a trace: `current()`."""
+    global running
+    token = _current.set(Trace())
+    running += 1
+    try:
+        yield _current.get()
+    finally:
+        running -= 1
+        _current.reset(token)
+
+
+def current() -> Trace | None:
+    """The trace of this block and thread, if there is one."""
+    return _current.get() if running else None
+
+
+def untraced(tree: Any) -> Any:
+    """The same with real arrays for traced ones, in tuples, lists and dicts."""
+    if type(tree) is Traced:
+        return tree._value
+    if type(tree) in (tuple, list):
+        return type(tree)(untraced(x) for x in tree)
+    if type(tree) is dict:
+        return {key: untraced(x) for key, x in tree.items()}
+    return tree
+
+
+def traced(tree: Any) -> list[Traced]:
+    """The traced arrays in tuples, lists and dicts, from left to right."""
+    if type(tree) is Traced:
+        return [tree]
+    if type(tree) is dict:
+        tree = tuple(tree.values())
+    if type(tree) in (tuple, list):
+        return [x for branch in tree for x in traced(branch)]
+    return []
+
+
+def recorded(function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """function(*args, **kwargs), remembered by the trace of its first traced argument."""
+    return traced((args, kwargs))[0].trace.record(function, args, kwargs)
+
+
+def _method(name: str) -> Callable:
+    method = getattr(np.ndarray, name)
+
+    def of_traced(self: Traced, *args: Any, **kwargs: Any) -> Any:
+        return self.trace.record(method, (self, *args), kwargs)
+
+    return of_traced
+
+
+def _refused(self: Traced, *_: object, **__: object) -> Any:
+    raise TypeError(
+        "inside a compiled function an array has no numbers yet: they cannot be looked at, compared in an `if`, "
+        "printed or handed to another library; compute with tensors, and return what you want to see"
+    )
+
+
+class Traced(np.lib.mixins.NDArrayOperatorsMixin):
+    """An array of a trace. What is no view owns its memory, which is C-contiguous; a view has the owner of what it views."""
+
+    __slots__ = ("_value", "owner", "trace")
+    __hash__ = object.__hash__
+
+    def __init__(self, value: np.ndarray, trace: Trace, owner: Traced | None = None):
+        self._value, self.trace = value, trace
+        self.owner = self if owner is None else owner
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._value.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._value.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self._value.ndim
+
+    @property
+    def size(self) -> int:
+        return self._value.size
+
+    @property
+    def T(self) -> Traced:
+        return self.transpose()
+
+    @property
+    def mT(self) -> Traced:
+        return self.swapaxes(-1, -2)
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("out") is not None:
+            _refused(self)
+        function = ufunc if method == "__call__" else getattr(ufunc, method)
+        return recorded(function, *args, **kwargs)
+
+    def __array_function__(
+        self, function: Callable, types: object, args: tuple, kwargs: dict
+    ) -> Any:
+        return recorded(function, *args, **kwargs)
+
+    reshape, transpose, swapaxes = _method("reshape"), _method("transpose"), _method("swapaxes")
+    astype, copy, view = _method("astype"), _method("copy"), _method("view")
+    sum, min, max, __getitem__ = _method("sum"), _method("min"), _method("max"), _method("__getitem__")
+
+    __array__ = __bool__ = __float__ = __int__ = __index__ = _refused
+    item = tolist = __iter__ = __setitem__ = _refused
