@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 class Tinygen:
-    def __init__(self) -> None:
+    def __init__(self, compiled: bool = True) -> None:
         import tinygen as tg
 
+        self.compiled = compiled
         self.tg, self.rng = tg, tg.random.default_rng(0)
         self.exp, self.square, self.sqrt, self.softplus = tg.exp, tg.square, tg.sqrt, tg.softplus
         self.relu, self.tanh, self.logsumexp, self.norm = tg.relu, tg.tanh, tg.logsumexp, tg.norm
@@ -43,7 +44,8 @@ class Tinygen:
             return f(*args)
 
     def input_gradient(self, f: Callable, x: Any) -> Any:
-        x = self.tg.tensor(x.numpy(), requires_grad=True)
+        x = x.detach()
+        x.requires_grad = True
         return self.tg.autograd.grad(f(x).sum(), x, create_graph=True)[0]
 
     def make(self, step: Step) -> Call:
@@ -62,10 +64,15 @@ class Tinygen:
             name: optim.Adam(weights[name], lr=RATE, betas=step.betas) for name, _ in step.phases
         }
         data = [tensor(a) if a.dtype == np.float32 else a for a in step.data()]
+        compiled = self.tg.compile if self.compiled else lambda f: f
+        losses = [
+            (name, compiled(lambda *d, loss=loss: loss(self, layers, *d)))
+            for name, loss in step.phases
+        ]
 
         def run() -> float:
-            for name, loss in step.phases:
-                value = loss(self, layers, *data)
+            for name, loss in losses:
+                value = loss(*data)
                 for p, g in zip(
                     weights[name], self.tg.autograd.grad(value, weights[name]), strict=True
                 ):

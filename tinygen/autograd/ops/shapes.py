@@ -17,12 +17,15 @@ from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Axis, Tensor, tensor
 from tinygen.kernels.errors import named
+from tinygen.kernels.fusion.trace import Traced
 
 
 def as_tensor(x: ArrayLike) -> Tensor:
     """`x` itself if it is a tensor, else a tensor of a copy; inside a rule that runs on arrays, an array."""
     if isinstance(x, Tensor):
         return x
+    if type(x) is Traced:
+        return x if on_arrays() else Tensor(x)
     return np.asarray(x) if on_arrays() else tensor(x)
 
 

@@ -20,6 +20,7 @@ import functools
 import hashlib
 import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ from tinygen.kernels.fusion.group import Access, Loop, Step
 from tinygen.kernels.fusion.lower import Storage
 
 EXPRESSIONS = {
-    "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}",
+    "copy": "{}", "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}",
     "multiply_add": "{} * {} + {}", "negative": "-{}", "square": "{0} * {0}", "sqrt": "np.sqrt({})",
     "absolute": "abs({})", "maximum": "formulas.maximum({}, {})", "minimum": "formulas.minimum({}, {})",
     "where": "({1} if {0} else {2})", "isfinite": "(abs({}) < real(np.inf))",
@@ -93,7 +94,13 @@ class Writer:
     def element(self, access: Access) -> str:
         """In a stage: at column j."""
         n, step = self.number(access), access.strides[2]
+        if self.is_gathered(access):
+            return f"g{n}[j]"
         return f"{self.array(access)}[p{n}{'' if step == 0 else ' + j' if step == 1 else f' + j * c{n}'}]"
+
+    def is_gathered(self, access: Access) -> bool:
+        """A vector that all rows share and whose elements lie apart: it is copied first, or nothing would vectorise."""
+        return access.strides[:2] == (0, 0) and access.strides[2] not in (0, 1) and self.loop.rows > 1
 
     def is_stored(self, step: Step) -> bool:
         return step.how in (None, "row") and step.out.storage in self.stored
@@ -211,7 +218,9 @@ class Writer:
             if s.how == "column":
                 columns.append(f"t{k}")
         touched = [*loads, *(steps[k].out for k in sinks if steps[k].how is None)]
-        arguments = ["columns", *dict.fromkeys(self.array(x) for x in touched)]
+        gathered = [f"g{self.number(x)}" for x in touched if self.is_gathered(x)]
+        touched = [x for x in touched if not self.is_gathered(x)]
+        arguments = ["columns", *gathered, *dict.fromkeys(self.array(x) for x in touched)]
         arguments += dict.fromkeys(f"p{self.number(x)}" for x in touched)
         arguments += dict.fromkeys(f"c{self.number(x)}" for x in touched if x.strides[2] > 1 or x.strides[2] < 0)
         arguments += [*columns, *(["pt"] if columns else [])]
@@ -269,6 +278,10 @@ class Writer:
         if any(s.how == "all" for s in steps):
             before.append(f"totals = np.zeros((chunks, {len(self.over_rows)}))")
         outs = {self.number(steps[k].out) for k in self.over_rows}
+        for n, access in enumerate(self.accesses):
+            if self.is_gathered(access) and n not in outs:
+                before += [f"g{n} = np.empty(columns, real)", "for j in range(columns):",
+                           f"    g{n}[j] = {self.array(access)}[p{n} + j * c{n}]"]  # fmt: skip
         fixed, moving = [], []
         for n, access in enumerate(self.accesses):
             at = f"np.uintp(sizes[{4 + 4 * n}]"
@@ -333,6 +346,6 @@ def compiled_loop(source: str) -> Callable:
             file.write(source)
         Path(file.name).replace(path)
     spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # Numba asks for it by name
     spec.loader.exec_module(module)
     return module.loop

@@ -8,6 +8,7 @@ with what comes before and after it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from tinygen.kernels.reference import ACTIVATIONS
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 BOOL = np.dtype(np.bool_)
 FEW = 4  # the longest side of a product that is spelled out
+FEW_BLOCKS = 16  # of numbers, whose sum is: one addition each
 
 
 class Storage:
@@ -45,7 +47,7 @@ class Place:
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     def broadcast(self, shape: tuple[int, ...]) -> Place:
         """With repeated axes, as in NumPy."""
@@ -67,6 +69,11 @@ class Place:
         """Element j of the last axis."""
         return self.transposed().row(j).transposed()
 
+    def part(self, axis: int, start: int, length: int) -> Place:
+        """So many elements along an axis, from the given one on."""
+        shape = (*self.shape[:axis], length, *self.shape[axis + 1 :])
+        return Place(self.storage, self.offset + start * self.strides[axis], shape, self.strides)
+
     def with_axis(self, axis: int) -> Place:
         """With an axis of length 1 at that position."""
         shape, strides = list(self.shape), list(self.strides)
@@ -81,10 +88,11 @@ class Place:
         return np.ndarray(self.shape, memory.dtype, memory, self.offset * size, strides)
 
 
-def whole(storage: Storage) -> Place:
-    array = storage.array
-    strides = tuple(s // array.itemsize for s in np.empty(array.shape, array.dtype).strides)
-    return Place(storage, 0, array.shape, strides)
+def whole(storage: Storage, shape: tuple[int, ...] | None = None) -> Place:
+    """All of a storage, in its own shape or another."""
+    shape = storage.array.shape if shape is None else shape
+    strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    return Place(storage, 0, shape, strides)
 
 
 Operand = Place | float
@@ -162,7 +170,7 @@ def places(tree: Any) -> list[Place]:
 
 UFUNCS = {
     np.add: "add", np.subtract: "subtract", np.multiply: "multiply", np.true_divide: "divide",
-    np.negative: "negative", np.square: "square", np.sqrt: "sqrt", np.absolute: "absolute",
+    np.negative: "negative", np.power: "power", np.square: "square", np.sqrt: "sqrt", np.absolute: "absolute",
     np.maximum: "maximum", np.minimum: "minimum", np.exp: "exp", np.log: "log", np.log1p: "log1p",
     np.isfinite: "isfinite", np.equal: "equal", np.not_equal: "not_equal", np.less: "less",
     np.less_equal: "less_equal", np.greater: "greater", np.greater_equal: "greater_equal",
@@ -223,8 +231,10 @@ class Lowered:
                 self.owners[result] = Storage(result._value)
         if not call.effect and all(result.owner is not result for result in call.results):
             return  # a view
-        if not (self.add_pointwise(call) or self.add_reduction(call) or self.add_product(call)):
-            self.add_other(call)
+        for way in (self.add_pointwise, self.add_copy, self.add_reduction, self.add_product):
+            if way(call):
+                return
+        self.add_other(call)
 
     def tree(self, tree: Any) -> Any:
         """With places for traced arrays."""
@@ -248,9 +258,11 @@ class Lowered:
             name = UFUNCS.get(function, "")
         else:
             return False
+        if function is np.power and type(call.args[1]) in (int, float) and call.args[1] == 2:
+            call, name = Call(np.square, call.args[:1], {}, False, call.results), "square"
         out = self.place(call.results[0])
         floats = {x.dtype for x in [out, *traced(call.args)] if x.dtype != BOOL}
-        if not name or call.kwargs or len(floats) > 1 or not floats <= set(FLOATS):
+        if name in ("", "power") or call.kwargs or len(floats) > 1 or not floats <= set(FLOATS):
             return False
         operands: list[Operand] = []
         for x in call.args:
@@ -265,6 +277,29 @@ class Lowered:
             else:
                 return False
         self.words.append(Pointwise(name, operands, out))
+        return True
+
+    def add_copy(self, call: Call) -> bool:
+        """What only puts numbers elsewhere: a copy, or a reshape that cannot be a view; arrays joined along an axis."""
+        if not call.results:
+            return False
+        out, function = self.place(call.results[0]), call.function
+        if function in (np.concatenate, np.stack):
+            arrays, axis = call.args[0], call.kwargs.get("axis", 0)
+            if len(call.args) > 1 or not all(type(x) is Traced and x.dtype == out.dtype for x in arrays):
+                return False
+            axis, start = axis % len(out.shape), 0
+            for x in map(self.place, arrays):
+                x = x.with_axis(axis) if function is np.stack else x
+                self.pointwise("copy", x, out=out.part(axis, start, x.shape[axis]))
+                start += x.shape[axis]
+            return True
+        if function not in (np.ndarray.copy, np.ndarray.reshape, np.ndarray.astype):
+            return False
+        x = self.place(call.args[0])
+        if x.dtype != out.dtype or out.dtype not in (*FLOATS, BOOL):
+            return False
+        self.pointwise("copy", x, out=whole(out.storage, x.shape))
         return True
 
     def add_reduction(self, call: Call) -> bool:
@@ -293,6 +328,12 @@ class Lowered:
             how = "row"
         elif axes >= set(range(last)) and last not in axes:
             how = "column"
+        elif name == "add" and initial is None and axes == {0} and x.shape[0] <= FEW_BLOCKS:
+            total = x.row(0)
+            out = whole(out.storage, total.shape)
+            for i in range(1, x.shape[0]):
+                total = self.pointwise("add", total, x.row(i), out=out if i == x.shape[0] - 1 else None)
+            return x.shape[0] > 1
         else:
             return False
         self.reduce(name, how, x, out, initial)

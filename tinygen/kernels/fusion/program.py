@@ -151,7 +151,10 @@ class Program:
             return self._product(item)
         if isinstance(item, Other):
             return self._other(item.function, item.args, item.kwargs, item.outs)
-        return self._other(function_of(item), *arguments_of(item), [item.out])
+        function = function_of(item)
+        if isinstance(function, np.ufunc):
+            return self._ufunc(function, item)
+        return self._other(function, *arguments_of(item), [item.out])
 
     def _loop(self, loop: Loop, stored: set[Storage]) -> tuple[Callable, list]:
         writer = Writer(loop, stored)
@@ -176,6 +179,15 @@ class Program:
             self._given(arguments, word.bias.storage, word.bias)
         arguments.append(CODES[word.activation])
         return product.into, arguments
+
+    def _ufunc(self, function: np.ufunc, word: Pointwise) -> tuple[Callable, list]:
+        arguments: list = []
+        for operand in [*word.operands, word.out]:
+            if isinstance(operand, Place):
+                self._given(arguments, operand.storage, operand)
+            else:
+                arguments.append(operand)
+        return function, arguments
 
     def _other(
         self, function: Callable, args: tuple, kwargs: dict, outs: list[Place]
@@ -206,6 +218,7 @@ def replaced(tree: Any, arrays: Any) -> Any:
 
 
 NUMPY = {name: function for function, name in UFUNCS.items()}
+SPELLED = {"copy": lambda x: x, "multiply_add": lambda x, y, z: x * y + z}
 REDUCERS = {"add": np.add.reduce, "maximum": np.maximum.reduce}
 
 
@@ -216,8 +229,8 @@ def function_of(word: Pointwise | Reduce | Product) -> Callable:
         return REDUCERS[word.name]
     if isinstance(word, Product):
         return product
-    if word.name == "multiply_add":
-        return lambda x, y, z: x * y + z
+    if word.name in SPELLED:
+        return SPELLED[word.name]
     return NUMPY.get(word.name) or getattr(kernels, word.name)
 
 
@@ -237,7 +250,7 @@ def arguments_of(word: Pointwise | Reduce | Product) -> tuple[tuple, dict]:
     return tuple(word.operands), {}
 
 
-CHEAP = {"add", "subtract", "multiply", "multiply_add", "negative", "square", "absolute", "where", *COMPARISONS}
+CHEAP = {"copy", "add", "subtract", "multiply", "multiply_add", "negative", "square", "absolute", "where", *COMPARISONS}
 NANOSECONDS = 0.06, 0.4  # for an element: of a cheap step, and of another
 CORE_FOR = 1 << 16  # what `Loop` takes for work that is worth several cores
 

@@ -9,7 +9,7 @@ asks for them, to branch on one or to print it, gets an error, for what it decid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -21,11 +21,13 @@ running = 0  # traces of any thread: while there is none, nothing else need be a
 
 
 class Call:
-    """One function that was applied: `value`, real numbers, is what it gave."""
+    """One function that was applied, and the traced arrays that it gave."""
 
-    def __init__(self, function: Callable, args: tuple, kwargs: dict, effect: bool):
+    def __init__(
+        self, function: Callable, args: tuple, kwargs: dict, effect: bool, results: Sequence = ()
+    ):
         self.function, self.args, self.kwargs, self.effect = function, args, kwargs, effect
-        self.results: list[Traced] = []
+        self.results: list[Traced] = list(results)
 
 
 class Trace:
