@@ -53,7 +53,6 @@ class Op(Node):
     floating = True
     views = False  # the output may share the input's memory
     on_arrays = True  # backward may be given arrays instead of tensors
-    opaque = False  # forward assigns into arrays: a trace records it as a whole, and it keeps none
     _kept: Sequence = ()
 
     def forward(self, *arrays: np.ndarray) -> np.ndarray:
@@ -116,10 +115,7 @@ class Op(Node):
                 arrays.append(as_array(t))
             sources.append(source)
         try:
-            if trace is not None and cls.opaque:
-                out = trace.record(op.forward, tuple(arrays), parameters)
-            else:
-                out = op.forward(*arrays, **parameters)
+            out = op.forward(*arrays, **parameters)
         except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise _named(error, cls, tensors) from error
         if mode is ON_ARRAYS:

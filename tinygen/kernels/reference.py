@@ -184,23 +184,32 @@ def bce_with_logits_grad(logits: Array, targets: Array, g: Array) -> Array:
     return g[:, None] * (sigmoid(logits) - targets)
 
 
+def _check_labels(labels: Array, n: int) -> None:
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, not {labels.dtype}")
+    if trace.traced(labels):
+        trace.recorded_effect(_check_labels, labels, n)
+    elif labels.size and not 0 <= labels.min() <= labels.max() < n:
+        raise ValueError(f"labels must lie in [0, {n})")
+
+
 @quiet
 def cross_entropy_with_logits(logits: Array, labels: Array) -> Array:
     """-log softmax(l)_(i, label_i), shape (rows,); `labels` are integers in [0, n), shape (rows,).
 
     Raises ValueError on labels that are not.
     """
-    if labels.size and not 0 <= labels.min() <= labels.max() < logits.shape[1]:
-        raise ValueError(f"labels must lie in [0, {logits.shape[1]})")
-    return logsumexp(logits) - logits[np.arange(len(labels)), labels]
+    _check_labels(labels, logits.shape[1])
+    chosen = labels[:, None] == np.arange(logits.shape[1])
+    return logsumexp(logits) - np.sum(np.where(chosen, logits, 0), axis=1)
 
 
 @quiet
 def cross_entropy_with_logits_grad(logits: Array, labels: Array, g: Array) -> Array:
     """g_i (softmax(l)_ij - [j = label_i]); g has shape (rows,)."""
-    difference = softmax(logits)
-    difference[np.arange(len(labels)), labels] -= 1
-    return g[:, None] * difference
+    chosen = labels[:, None] == np.arange(logits.shape[1])
+    p = softmax(logits)
+    return g[:, None] * np.where(chosen, p - 1, p)
 
 
 @quiet
@@ -271,6 +280,29 @@ def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array
     """f(x w^T + b): x (rows, n_in), w (n_out, n_in), b (n_out,) or None, f one of ACTIVATIONS."""
     z = x @ w.T
     return ACTIVATIONS[activation](z if b is None else z + b)
+
+
+# Places -------------------------------------------------------------------------------------------------------
+
+
+def _is_basic(index: tuple) -> bool:
+    return all(
+        part is None
+        or part is Ellipsis
+        or isinstance(part, slice)
+        or (isinstance(part, int | np.integer) and not isinstance(part, bool | np.bool_))
+        for part in index
+    )
+
+
+def scatter_add(x: Array, index: tuple, shape: tuple[int, ...]) -> Array:
+    """Zeros of `shape`, to which x is added at `index`, as often as an element occurs there."""
+    out = np.zeros(shape, x.dtype)
+    if _is_basic(index):
+        out[index] = x
+    else:
+        np.add.at(out, index, x)
+    return out
 
 
 # Optimiser steps, in place -----------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from tinygen import kernels
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
-from tinygen.autograd.tensor import ArrayLike, Tensor, own_copy
+from tinygen.autograd.tensor import ArrayLike, Tensor, own_copy, raw
 from tinygen.kernels.errors import named
 
 
@@ -21,7 +22,7 @@ def _plain(index: object) -> object:
     plain = []
     for part in parts:
         if isinstance(part, Tensor):
-            part = part._data
+            part = raw(part)
         if isinstance(part, list | np.ndarray):
             listed = isinstance(part, list)
             try:
@@ -34,16 +35,6 @@ def _plain(index: object) -> object:
                 raise IndexError(f"getitem: an index must be integer or boolean, not {part.dtype}")
         plain.append(part)
     return tuple(plain)
-
-
-def _is_basic(index: tuple) -> bool:
-    return all(
-        part is None
-        or part is Ellipsis
-        or isinstance(part, slice)
-        or (isinstance(part, int | np.integer) and not isinstance(part, bool | np.bool_))
-        for part in index
-    )
 
 
 class GetItem(Op):
@@ -62,16 +53,10 @@ class ScatterAdd(Op):
     """Zeros of `shape`, to which x is added at `index`: the adjoint of getitem."""
 
     floating = False
-    opaque = True
 
     def forward(self, x, index, shape):
         self.index = index
-        out = np.zeros(shape, x.dtype)
-        if _is_basic(index):
-            out[index] = x
-        else:
-            np.add.at(out, index, x)
-        return out
+        return kernels.scatter_add(x, index, shape)
 
     def backward(self, g):
         return getitem(g, self.index)
@@ -121,11 +106,9 @@ class PutAlongAxis(Op):
     """Zeros of `shape`, to which x is added along `axis` at `indices`: the adjoint of take_along_axis."""
 
     floating = False
-    opaque = True
 
     def forward(self, x, indices, axis, shape):
         self.indices, self.axis = indices, axis
-        out = np.zeros(shape, x.dtype)
         full = np.broadcast_shapes(indices.shape, (*shape[:axis], 1, *shape[axis + 1 :]))
         where = list(np.indices(full, sparse=True))
         where[axis] = np.broadcast_to(indices, full)
@@ -134,8 +117,7 @@ class PutAlongAxis(Op):
             np.zeros_like(i) if side == 1 and k != axis else i
             for k, (i, side) in enumerate(zip(where, shape, strict=True))
         ]
-        np.add.at(out, tuple(where), x)
-        return out
+        return kernels.scatter_add(x, tuple(where), shape)
 
     def backward(self, g):
         return take_along_axis(g, self.indices, self.axis)

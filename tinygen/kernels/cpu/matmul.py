@@ -193,22 +193,26 @@ class _Product:
         self.compiled = True
 
     def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:
-        out = np.empty((a.shape[0], b.shape[1]), self.dtype)
-        self.into(out, a, b, self.no_bias if bias is None else bias, code)
+        m, n = a.shape[0], b.shape[1]
+        out = np.empty((m, n), self.dtype)
+        bias = self.no_bias if bias is None else bias
+        self.into(out, a, b, bias, code, *self.cut(m, a.shape[1], n))
         return out
 
-    def into(self, out: Array, a: Array, b: Array, bias: Array, code: int) -> None:
-        """out, C-contiguous, becomes f(a b + bias); an empty bias is none."""
-        if not self.compiled:
-            self.compile()
-        m, k = a.shape
-        n = b.shape[1]
+    def cut(self, m: int, k: int, n: int) -> tuple[int, int]:
+        """Into how many blocks down and across to cut the product of (m, k) and (k, n)."""
         threads = m * n * k // MULTIPLY_ADDS_PER_THREAD
         if threads > 1:
             threads = min(threads, numba.get_num_threads())
-        if threads > 1 and Loop._taken.acquire(blocking=False):
+        return _split(m, n, self.lanes, threads) if threads > 1 else (1, 1)
+
+    def into(self, out: Array, a: Array, b: Array, bias: Array, code: int, down: int, across: int) -> None:
+        """out, C-contiguous, becomes f(a b + bias), cut so; an empty bias is none."""
+        if not self.compiled:
+            self.compile()
+        if down * across > 1 and Loop._taken.acquire(blocking=False):
             try:
-                _blocks(out, a, b, bias, code, *_split(m, n, self.lanes, threads))
+                _blocks(out, a, b, bias, code, down, across)
             finally:
                 Loop._taken.release()
         else:

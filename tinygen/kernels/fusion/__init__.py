@@ -10,6 +10,7 @@ SPELLED_OUT = frozenset(
     """
     exp log log1p tanh tanh_grad sigmoid sigmoid_grad softplus softplus_grad erf relu relu_grad reparameterise
     reparameterise_grad logsumexp logsumexp_grad softmax softmax_grad log_softmax log_softmax_grad bce_with_logits
-    bce_with_logits_grad gaussian_log_density gaussian_log_density_grad gaussian_kl gaussian_kl_grad
+    bce_with_logits_grad cross_entropy_with_logits cross_entropy_with_logits_grad
+    gaussian_log_density gaussian_log_density_grad gaussian_kl gaussian_kl_grad
     """.split()
 )

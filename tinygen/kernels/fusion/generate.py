@@ -280,7 +280,7 @@ class Writer:
         outs = {self.number(steps[k].out) for k in self.over_rows}
         for n, access in enumerate(self.accesses):
             if self.is_gathered(access) and n not in outs:
-                before += [f"g{n} = np.empty(columns, real)", "for j in range(columns):",
+                before += [f"g{n} = np.empty(columns, {self.array(access)}.dtype)", "for j in range(columns):",
                            f"    g{n}[j] = {self.array(access)}[p{n} + j * c{n}]"]  # fmt: skip
         fixed, moving = [], []
         for n, access in enumerate(self.accesses):

@@ -19,6 +19,8 @@ import numpy as np
 
 from tinygen.kernels.fusion.lower import (
     BOOL,
+    FLOATS,
+    INT64,
     Operand,
     Place,
     Pointwise,
@@ -73,7 +75,7 @@ def grouped(words: list[Word]) -> list[Loop | Word]:
     for word in words:
         earliest = max((made_by.get(place.storage, -1) for place in reads(word)), default=-1)
         # What is written in parts, by several words, is written in their order.
-        earliest = max(earliest, *(made_by.get(place.storage, -1) for place in writes(word)))
+        earliest = max([earliest, *(made_by.get(place.storage, -1) for place in writes(word))])
         at = None
         candidates = candidates_of(word)
         if candidates:
@@ -107,7 +109,7 @@ class Candidate:
         rows = math.prod(self.lead)
         if self.columns == 1 and not 1 < rows <= LONG:
             return None
-        floats = [p.dtype for p in (*reads(self.word), self.word.out) if p.dtype != BOOL]
+        floats = [p.dtype for p in (*reads(self.word), self.word.out) if p.dtype in FLOATS]
         return Loop(rows, 0, self.columns, floats[0]) if floats else None
 
     def step(self, block: int) -> Step | None:
@@ -162,7 +164,7 @@ def _join(loop: Loop, new: Candidate) -> bool:
         return False
     if new.columns != loop.columns and 1 not in (new.columns, loop.columns):
         return False
-    if any(p.dtype not in (BOOL, loop.dtype) for p in (*reads(new.word), new.word.out)):
+    if any(p.dtype not in (BOOL, INT64, loop.dtype) for p in (*reads(new.word), new.word.out)):
         return False
     step = new.step(loop.block)
     if step is None and not loop.block and len(new.lead) == 2:

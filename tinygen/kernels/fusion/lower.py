@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from tinygen.kernels.fusion.trace import Call, Trace, Traced, traced
-from tinygen.kernels.reference import ACTIVATIONS
+from tinygen.kernels.reference import ACTIVATIONS, _is_basic
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-BOOL = np.dtype(np.bool_)
+BOOL, INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 FEW = 4  # the longest side of a product that is spelled out
 FEW_BLOCKS = 16  # of numbers, whose sum is: one addition each
 
@@ -194,6 +194,7 @@ class Lowered:
     inputs: list[Storage] = field(default_factory=list)
     owners: dict[Traced, Storage] = field(default_factory=dict)
     constants: dict[int, Storage] = field(default_factory=dict)
+    parts: dict[Storage, list[tuple[Place, tuple]]] = field(default_factory=dict)
 
     def place(self, x: Traced) -> Place:
         storage = self.owners[x.owner]
@@ -231,7 +232,8 @@ class Lowered:
                 self.owners[result] = Storage(result._value)
         if not call.effect and all(result.owner is not result for result in call.results):
             return  # a view
-        for way in (self.add_pointwise, self.add_copy, self.add_reduction, self.add_product):
+        ways = self.add_scattered, self.add_pointwise, self.add_copy, self.add_reduction, self.add_product
+        for way in ways:
             if way(call):
                 return
         self.add_other(call)
@@ -249,6 +251,41 @@ class Lowered:
         args, kwargs = self.tree(call.args), self.tree(call.kwargs)
         self.words.append(Other(call.function, args, kwargs, outs, call.effect))
 
+    def add_scattered(self, call: Call) -> bool:
+        """Zeros with something put into a part of them, as slices leave in a backward pass; the sum of such."""
+        parts: list[tuple[Place, tuple]] = []
+        if getattr(call.function, "__name__", "") == "scatter_add":
+            x, index, _ = call.args
+            if x.dtype not in FLOATS or not _is_basic(index):
+                return False
+            parts = [(self.place(x), index)]
+        elif call.function is np.add and all(type(x) is Traced for x in call.args):
+            given = [self.parts.get(self.owners[x.owner]) for x in call.args]
+            if None in given or any(x.shape != call.results[0].shape for x in call.args):
+                return False
+            parts = [part for found in given for part in found]
+        if not parts:
+            return False
+        out = self.place(call.results[0])
+        taken = np.zeros(out.shape, bool)
+        for _, index in parts:
+            if taken[index].any():
+                return False  # they overlap
+            taken[index] = True
+        self.parts[out.storage] = parts
+        if not taken.all():
+            self.pointwise("copy", 0.0, out=out)
+        memory = out.storage.array
+        for x, index in parts:
+            # Where an index leads, NumPy knows.
+            view = memory[index]
+            offset = view.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
+            size = memory.itemsize
+            strides = tuple(s // size for s in view.strides)
+            part = Place(out.storage, offset // size, view.shape, strides)
+            self.pointwise("copy", x.broadcast(view.shape), out=part)
+        return True
+
     def add_pointwise(self, call: Call) -> bool:
         function = call.function
         name = getattr(function, "__name__", "")
@@ -262,13 +299,15 @@ class Lowered:
             call, name = Call(np.square, call.args[:1], {}, False, call.results), "square"
         out = self.place(call.results[0])
         floats = {x.dtype for x in [out, *traced(call.args)] if x.dtype != BOOL}
+        whole_numbers = {INT64} if name == "equal" and floats == {INT64} else set()
+        floats -= whole_numbers
         if name in ("", "power") or call.kwargs or len(floats) > 1 or not floats <= set(FLOATS):
             return False
         operands: list[Operand] = []
         for x in call.args:
             if type(x) is Traced:
                 operands.append(self.place(x))
-            elif isinstance(x, np.ndarray) and x.dtype in (*floats, BOOL) and all(
+            elif isinstance(x, np.ndarray) and x.dtype in (*floats, *whole_numbers, BOOL) and all(
                 s % x.itemsize == 0 for s in x.strides
             ):
                 operands.append(self.constant(x))

@@ -36,6 +36,7 @@ from tinygen.kernels.fusion.lower import (
 from tinygen.kernels.fusion.trace import Trace, Traced
 
 CHUNKS, CHUNK_ROWS = 8, 16  # of a loop: at most so many, of no fewer rows
+COPIED = 1 << 14  # bytes that are copied sooner than put in the place of others
 Item = Loop | Word
 
 
@@ -62,11 +63,17 @@ class Program:
         self.inputs = found.inputs
         self.keys: list[Hashable] = [storage.key for storage in found.inputs]
         self.fresh = [storage for storage in kept if storage.computed]
+        # What is large and new memory anyway is not copied to a buffer.
+        self._adopted = {
+            item.outs[0].storage for item in items
+            if isinstance(item, Other) and len(item.outs) == 1 and item.outs[0].storage not in kept
+            and item.outs[0].storage.array.nbytes > COPIED
+        }  # fmt: skip
         self._lock = threading.Lock()
         self._last: list[np.ndarray | None] = [None] * len(self.inputs)
         # Where an array that is another in each run is put: (arguments of a call, position, its place or None if flat).
         self._uses: dict[Storage, list[tuple[list, int, Place | None]]] = {}
-        self._memory = self._planned(items, set(self.fresh))
+        self._memory = self._planned(items, {*self.fresh, *self._adopted})
         self.steps: list[tuple[Callable, list]] = []
         read_later = _read_elsewhere(items) | kept
         for item in items:
@@ -98,7 +105,7 @@ class Program:
 
     # Memory --------------------------------------------------------------------------------------
 
-    def _planned(self, items: list[Item], fresh: set[Storage]) -> dict[Storage, np.ndarray]:
+    def _planned(self, items: list[Item], elsewhere: set[Storage]) -> dict[Storage, np.ndarray]:
         """A flat array for each storage that stays inside."""
         last = {s: i for i, item in enumerate(items) for s in item_reads(item) | item_writes(item)}
         memory: dict[Storage, np.ndarray] = {}
@@ -106,7 +113,7 @@ class Program:
         free: list[np.ndarray] = []
         for i, item in enumerate(items):
             for storage in item_writes(item):
-                if storage.computed and storage not in fresh and storage not in memory:
+                if storage.computed and storage not in elsewhere and storage not in memory:
                     size = max(storage.array.nbytes, 64)
                     fits = [b for b in free if size <= b.nbytes <= 2 * size]
                     buffer = min(fits, key=len) if fits else np.empty(-(-size // 64) * 64, np.uint8)
@@ -133,7 +140,8 @@ class Program:
 
     def _given(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
         """One argument more: the place of that storage, or all of it in one line."""
-        memory = None if storage in self.fresh or storage in self.inputs else self._array_of(storage)
+        changes = storage in self.inputs or storage in self.fresh or storage in self._adopted
+        memory = None if changes else self._array_of(storage)
         if memory is None:
             self._uses.setdefault(storage, []).append((arguments, len(arguments), place))
             arguments.append(None)
@@ -177,7 +185,8 @@ class Program:
             arguments.append(product.no_bias)
         else:
             self._given(arguments, word.bias.storage, word.bias)
-        arguments.append(CODES[word.activation])
+        (m, k), n = word.a.shape, word.b.shape[1]
+        arguments += [CODES[word.activation], *product.cut(m, k, n)]
         return product.into, arguments
 
     def _ufunc(self, function: np.ufunc, word: Pointwise) -> tuple[Callable, list]:
@@ -192,17 +201,29 @@ class Program:
     def _other(
         self, function: Callable, args: tuple, kwargs: dict, outs: list[Place]
     ) -> tuple[Callable, list]:
-        arguments: list = [function, (args, kwargs), len(outs)]
-        for place in [*outs, *places((args, kwargs))]:
+        adopted = len(outs) == 1 and outs[0].storage in self._adopted
+        arguments: list = [function, (args, kwargs), 0 if adopted else len(outs)]
+        for place in [*([] if adopted else outs), *places((args, kwargs))]:
             self._given(arguments, place.storage, place)
-        return call_into, arguments
+        if not adopted:
+            return call_into, arguments
+        storage = outs[0].storage
+
+        def adopt(*arguments: Any) -> None:
+            self._put(storage, np.asarray(call(*arguments), order="C"))
+
+        return adopt, arguments
+
+
+def call(function: Callable, tree: Any, count: int, *arrays: np.ndarray) -> Any:
+    """What the function gives of all but `count` arrays, which stand for the places in `tree`."""
+    args, kwargs = replaced(tree, iter(arrays[count:]))
+    return function(*args, **kwargs)
 
 
 def call_into(function: Callable, tree: Any, count: int, *arrays: np.ndarray) -> None:
-    """The first `count` arrays become what the function gives of the others, which stand for the places in `tree`."""
-    given = iter(arrays[count:])
-    args, kwargs = replaced(tree, given)
-    found = function(*args, **kwargs)
+    """The first `count` arrays become what the function gives of the others."""
+    found = call(function, tree, count, *arrays)
     if not count:
         return
     for out, array in zip(arrays[:count], found if isinstance(found, tuple) else (found,), strict=True):

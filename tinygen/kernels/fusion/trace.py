@@ -112,6 +112,11 @@ def recorded(function: Callable, *args: Any, **kwargs: Any) -> Any:
     return traced((args, kwargs))[0].trace.record(function, args, kwargs)
 
 
+def recorded_effect(function: Callable, *args: Any) -> Any:
+    """The same of what is done for its effect, say a check."""
+    return traced(args)[0].trace.record(function, args, {}, effect=True)
+
+
 def _method(name: str) -> Callable:
     method = getattr(np.ndarray, name)
 
@@ -165,6 +170,12 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return len(self._value)
 
+    def copy(self) -> Traced:
+        return self  # nobody can change it
+
+    def astype(self, dtype: Any, copy: bool = True) -> Traced:
+        return self if dtype == self.dtype else self.trace.record(np.ndarray.astype, (self, dtype), {})
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("out") is not None:
             _refused(self)
@@ -177,7 +188,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return recorded(function, *args, **kwargs)
 
     reshape, transpose, swapaxes = _method("reshape"), _method("transpose"), _method("swapaxes")
-    astype, copy, view = _method("astype"), _method("copy"), _method("view")
+    view = _method("view")
     sum, min, max, __getitem__ = _method("sum"), _method("min"), _method("max"), _method("__getitem__")
 
     __array__ = __bool__ = __float__ = __int__ = __index__ = _refused
