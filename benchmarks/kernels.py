@@ -51,7 +51,7 @@ ARGUMENTS = {
     "adam_step": "mmmp",
 }
 SETTINGS = {
-    "bernoulli": (1, 3),
+    "bernoulli": (1, 3, None),
     "linear": ("relu",),
     "sgd_step": (1e-3, 0.9, False, 0.0),
     "rmsprop_step": (1e-3, 0.99, 1e-8, 0.0),

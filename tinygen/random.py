@@ -74,11 +74,10 @@ class Generator:
             raise ValueError("bernoulli: every probability must lie in [0, 1]")
         if p.dtype == np.float32 and (shape is None or shape == p.shape):
             state = self.numpy.bit_generator.state
-            # Half of a step's 64 bits may be left from an odd number of draws; an even number leaves none.
-            if p.size % 2 == 0 and not state["has_uint32"]:
-                tossed = kernels.bernoulli(p, state["state"]["state"], state["state"]["inc"])
-                self.numpy.bit_generator.advance(p.size // 2)
-                return Tensor(tossed)
+            left = state["uinteger"] if state["has_uint32"] else None
+            tossed = kernels.bernoulli(p, state["state"]["state"], state["state"]["inc"], left)
+            self.skip(p.size)
+            return Tensor(tossed)
         dtype = p.dtype if p.dtype != np.float16 else np.dtype(np.float32)
         drawn = self.numpy.random(p.shape if shape is None else shape, dtype)
         drawn = drawn < np.broadcast_to(p, np.shape(drawn))  # each result has a number of its own
@@ -111,10 +110,13 @@ class Generator:
         count = operator.index(count)
         if count < 0:
             raise ValueError(f"skip: cannot go back by {-count} numbers")
-        if count % 2 or self.numpy.bit_generator.state["has_uint32"]:
-            self.numpy.random(count, np.float32)
-        else:
+        # A step gives 64 bits, two numbers. One may be left of the last step, one of the last to come.
+        if count and self.numpy.bit_generator.state["has_uint32"]:
+            self.numpy.random(1, np.float32)
+            count -= 1
+        if count > 1:
             self.numpy.bit_generator.advance(count // 2)
+        self.numpy.random(count % 2, np.float32)
 
     def state_dict(self) -> dict:
         """What `load_state_dict` needs to go on from here: nested dicts of integers and strings."""

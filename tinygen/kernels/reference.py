@@ -373,9 +373,13 @@ def sum_of_squares(x: Array) -> float:
 # Chance ------------------------------------------------------------------------------------------------------
 
 
-def bernoulli(p: Array, state: int, increment: int) -> Array:
-    """1 where the next number of NumPy's PCG64 in this state is below p, else 0; a NaN is not above any number."""
+def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
+    """1 where the next number of NumPy's PCG64 in this state is below p, else 0; a NaN is not above any number.
+
+    left: the 32 bits that come first, as the last step's second half was not drawn yet; or None.
+    """
     bits = np.random.PCG64(0)
     inner = {"state": state, "inc": increment}
-    bits.state = {"bit_generator": "PCG64", "state": inner, "has_uint32": 0, "uinteger": 0}
+    half = {"has_uint32": int(left is not None), "uinteger": left or 0}
+    bits.state = {"bit_generator": "PCG64", "state": inner, **half}
     return (np.random.Generator(bits).random(p.shape, p.dtype) < p).astype(p.dtype)

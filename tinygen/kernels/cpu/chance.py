@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu._compile import PARALLEL_FROM, Loop, melting
-from tinygen.kernels.cpu._entry import Array
+from tinygen.kernels.cpu._entry import Array, flat
 
 MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
 WORD, STATE = (1 << 64) - 1, (1 << 128) - 1
@@ -106,10 +106,14 @@ def _after(steps: int, state: int, increment: int) -> tuple[int, int]:
     return found >> 64, found & WORD
 
 
-def bernoulli(p: Array, state: int, increment: int) -> Array:
+def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     if type(p) is not Array or p.dtype != np.float32 or config.DISABLE_JIT:
-        return reference.bernoulli(p, state, increment)
-    out, p = np.empty(p.shape, p.dtype), p if p.flags.carray else p.copy()
+        return reference.bernoulli(p, state, increment, left)
+    result = np.empty(p.shape, p.dtype)
+    out, p = result.ravel(), flat(p)
+    if left is not None:
+        out[:1] = reference.bernoulli(p[:1], state, increment, left)
+        out, p = out[1:], p[1:]
     rounds = p.size // DEALT
     shares = 1 if p.size < PARALLEL_FROM else numba.get_num_threads()
     firsts = [rounds * share // shares * LANES + 1 for share in range(shares)]
@@ -119,12 +123,12 @@ def bernoulli(p: Array, state: int, increment: int) -> Array:
     ]
     a, b = _jump(LANES)
     words = [a >> 64, a & WORD, (b * increment & STATE) >> 64, b * increment & WORD]
-    _bernoulli(p.size, out.ravel(), p.ravel(), np.array(starts, np.uint64), *map(np.uint64, words))
+    _bernoulli(p.size, out, p, np.array(starts, np.uint64), *map(np.uint64, words))
     rest = p.size - rounds * DEALT
     if rest:
         high, low = _after(rounds * LANES, state, increment)
-        out.ravel()[-rest:] = reference.bernoulli(p.ravel()[-rest:], high << 64 | low, increment)
-    return out
+        out[-rest:] = reference.bernoulli(p[-rest:], high << 64 | low, increment, None)
+    return result
 
 
 bernoulli.__doc__ = reference.bernoulli.__doc__
