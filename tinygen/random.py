@@ -14,6 +14,7 @@ from tinygen.autograd import Tensor
 from tinygen.autograd.tensor import FLOATS, raw, to_array
 from tinygen.kernels.errors import named
 from tinygen.kernels.fusion.trace import current
+from tinygen.kernels.reference import NO_PROBABILITY
 
 Shape = int | tuple[int, ...]
 
@@ -26,16 +27,13 @@ def draws(method: Callable) -> Callable:
         trace = current()
         if trace is None:
             return method(self, *args, **kwargs)
-        kinds = []
 
         def draw(*args: Any, **kwargs: Any) -> Any:
-            found = method(self, *args, **kwargs)
-            kinds.append(type(found))
-            return raw(found)
+            return raw(method(self, *args, **kwargs))
 
         given = {key: raw(x) for key, x in kwargs.items()}
         found = trace.record(draw, tuple(map(raw, args)), given, effect=True)
-        return Tensor(found) if kinds[0] is Tensor else found
+        return Tensor(found) if method.__annotations__["return"] == "Tensor" else found
 
     return drawing
 
@@ -70,14 +68,14 @@ class Generator:
         p = p._data if isinstance(p, Tensor) else p if type(p) is np.ndarray else to_array(p)
         if p.dtype not in FLOATS:
             p = to_array(p).astype(np.float32 if p.dtype.kind != "f" else p.dtype.newbyteorder("="))
-        if not (p.size == 0 or (p.min() >= 0 and p.max() <= 1)):
-            raise ValueError("bernoulli: every probability must lie in [0, 1]")
         if p.dtype == np.float32 and (shape is None or shape == p.shape):
             state = self.numpy.bit_generator.state
             left = state["uinteger"] if state["has_uint32"] else None
             tossed = kernels.bernoulli(p, state["state"]["state"], state["state"]["inc"], left)
             self.skip(p.size)
             return Tensor(tossed)
+        if p.size and not (p.min() >= 0 and p.max() <= 1):
+            raise ValueError(NO_PROBABILITY)
         dtype = p.dtype if p.dtype != np.float16 else np.dtype(np.float32)
         drawn = self.numpy.random(p.shape if shape is None else shape, dtype)
         drawn = drawn < np.broadcast_to(p, np.shape(drawn))  # each result has a number of its own

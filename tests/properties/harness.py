@@ -37,6 +37,7 @@ TITLES = {
     17: "deep and wide graphs",
     18: "a dropped graph dies at once",
     19: "two threads get what each gets alone",
+    20: "compiled, it is the same",
 }
 
 TESTS: dict[int, dict[str, list[Callable]]] = {

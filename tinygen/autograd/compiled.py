@@ -12,6 +12,7 @@ numbers, but for rounding.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ from tinygen.autograd import graph
 from tinygen.autograd.graph import RECORDED, Node, anomaly
 from tinygen.autograd.tensor import Tensor
 from tinygen.kernels.fusion.trace import Traced, current, tracing
+
+
+MANY = 32  # recordings of one function: more are a mistake, and take time and memory
 
 
 def compile(f: Callable) -> Callable:
@@ -46,6 +50,12 @@ def compile(f: Callable) -> Callable:
         signature = (_signature((args, kwargs), given), graph.mode.get(), kernels.get_backend())
         recording = recordings.get(signature)
         if recording is None or not recording.holds():
+            if len(recordings) == MANY:
+                warnings.warn(
+                    f"compile: {f.__name__} has been recorded {MANY} times: pass what changes from call to call as "
+                    "floats, arrays or tensors, in few shapes",
+                    stacklevel=2,
+                )
             recording = recordings[signature] = Recording(f, args, kwargs, given)
             return recording.first(given)
         return recording.again(given)

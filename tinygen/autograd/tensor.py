@@ -175,6 +175,11 @@ class Tensor:
             raise ValueError("copy_: only a leaf can be changed in place; this tensor was computed")
         if not self._data.flags.writeable:
             raise ValueError("copy_: this tensor's memory is read-only")
+        if (trace := current()) is not None:
+            new = np.broadcast_to(raw(values), self.shape).astype(self.dtype)
+            trace.record(self.copy_, (new,), {}, effect=True)
+            trace.overwritten[self] = new
+            return self
         try:
             new = values._data if isinstance(values, Tensor) else np.asarray(values)
         except ValueError as error:
@@ -345,7 +350,9 @@ def raw(value: object) -> object:
 
 def lifted(trace: Trace, t: Tensor) -> Traced:
     """The array of a tensor inside a trace: one of its own, or an input."""
-    return t._data if type(t._data) is Traced else trace.lift(t, t._data)
+    if type(t._data) is Traced:
+        return t._data
+    return trace.overwritten[t] if t in trace.overwritten else trace.lift(t, t._data)
 
 
 def as_array(x: object) -> object:
@@ -365,9 +372,9 @@ def to_array(data: object, dtype: np.typing.DTypeLike | None = None) -> np.ndarr
     An array or tensor keeps its dtype; Python floats become float32. Raises TypeError on any other kind of data,
     ValueError on ragged nesting.
     """
-    keeps = isinstance(data, Tensor | np.ndarray | np.generic)
+    keeps = isinstance(data, Tensor | np.ndarray | np.generic | Traced)
     try:
-        array = np.array(data)
+        array = own_copy(data)
     except ValueError as error:
         raise ValueError(f"tensor: the nested data has no one shape: {error}") from error
     wanted = np.dtype(dtype) if dtype is not None else array.dtype

@@ -373,11 +373,17 @@ def sum_of_squares(x: Array) -> float:
 # Chance ------------------------------------------------------------------------------------------------------
 
 
+NO_PROBABILITY = "every probability must lie in [0, 1]"
+
+
 def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
-    """1 where the next number of NumPy's PCG64 in this state is below p, else 0; a NaN is not above any number.
+    """1 where the next number of NumPy's PCG64 in this state is below p, else 0.
 
     left: the 32 bits that come first, as the last step's second half was not drawn yet; or None.
+    Raises ValueError unless all of p lies in [0, 1], which a NaN does not.
     """
+    if p.size and not (p.min() >= 0 and p.max() <= 1):
+        raise ValueError(NO_PROBABILITY)
     bits = np.random.PCG64(0)
     inner = {"state": state, "inc": increment}
     half = {"has_uint32": int(left is not None), "uinteger": left or 0}

@@ -141,6 +141,6 @@ def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int) -> Tensor:
     indices = own_copy(indices)
     if indices.dtype.kind not in "iu":
         raise IndexError(f"take_along_axis: indices must be integers, not {indices.dtype}")
-    ndim = np.ndim(x._data if isinstance(x, Tensor) else x)
+    ndim = np.ndim(x) if not isinstance(x, Tensor) else x.ndim
     axis = normalize_axis_index(axis, ndim, "take_along_axis")
     return TakeAlongAxis.apply(x, indices=indices, axis=axis)

@@ -15,7 +15,7 @@ from tinygen import kernels
 from tinygen.autograd.op import Op
 from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, expand_dims, reshape, squeeze
 from tinygen.autograd.spec import Call, Draw, specified
-from tinygen.autograd.tensor import ArrayLike, Tensor
+from tinygen.autograd.tensor import ArrayLike, Tensor, as_array, raw
 from tinygen.kernels.errors import named
 
 
@@ -327,4 +327,5 @@ def slogdet(a: ArrayLike) -> tuple[Tensor, Tensor]:
     a = as_tensor(a)
     _check_square("slogdet", a)
     logarithm = _log_abs_det(a)
-    return Tensor(np.asarray(np.sign(np.linalg.slogdet(a._data)[0]), logarithm.dtype)), logarithm
+    sign = as_array(np.sign(np.linalg.slogdet(raw(a))[0]))
+    return Tensor(sign.astype(logarithm.dtype)), logarithm

@@ -24,7 +24,7 @@ from tinygen.autograd.spec import (
     reduction,
     specified,
 )
-from tinygen.autograd.tensor import ArrayLike, Axis, Tensor
+from tinygen.autograd.tensor import ArrayLike, Axis, Tensor, raw
 from tinygen.kernels.errors import named
 
 
@@ -259,7 +259,7 @@ def sort(x: ArrayLike, axis: int = -1, descending: bool = False) -> Tensor:
     """The elements along one axis in rising (or falling) order, NaN last; of equal elements the earlier comes first."""
     x = as_tensor(x)
     axis = normalize_axis_index(axis, x.ndim, "sort")
-    key = x._data
+    key = raw(x)
     if descending:  # -x would overflow or wrap on integers; ~x reverses their order, too
         key = -key if key.dtype.kind == "f" else ~key
     order = np.argsort(key, axis=axis, stable=True)

@@ -12,7 +12,6 @@ do not wait for each other.
 
 import functools
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
@@ -27,6 +26,7 @@ MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
 WORD, STATE = (1 << 64) - 1, (1 << 128) - 1
 LANES = 4
 DEALT = 2 * LANES  # floats for one step of each lane
+SHARES = 16  # of a large array, each of which any core may take
 
 U32, U58, U63, U64, LOW = (np.uint64(n) for n in (32, 58, 63, 64, 0xFFFFFFFF))
 
@@ -62,32 +62,47 @@ def _bits(high, low):
 
 @melting
 def _toss(out, p, j, bits):
-    """Two coins, with 24 of the lower 32 bits, and of the upper."""
+    """Two coins, with 24 of the lower 32 bits, and of the upper; whether both can be tossed."""
     scale, one, zero = np.float32(2.0**-24), np.float32(1), np.float32(0)
     first, second = np.int32((bits & LOW) >> np.uint64(8)), np.int32(bits >> np.uint64(40))
-    out[j] = one if np.float32(first) * scale < p[j] else zero
-    j += np.uint64(1)
-    out[j] = one if np.float32(second) * scale < p[j] else zero
+    x, y = p[j], p[j + np.uint64(1)]
+    out[j] = one if np.float32(first) * scale < x else zero
+    out[j + np.uint64(1)] = one if np.float32(second) * scale < y else zero
+    return (x >= zero) & (x <= one) & (y >= zero) & (y <= one)
+
+
+@melting
+def _entered(jump, high, low, c_high, c_low):
+    """The state a s + b c of a jump (a, b), two words each."""
+    zero = np.uint64(0)
+    c_high, c_low = _step(c_high, c_low, jump[2], jump[3], zero, zero)
+    return _step(high, low, jump[0], jump[1], c_high, c_low)
 
 
 @Loop
-def _bernoulli(out, p, starts, m_high, m_low, c_high, c_low):
-    rounds, shares = out.size // DEALT, len(starts)
+def _bernoulli(out, p, right, jumps, high, low, c_high, c_low):
+    rounds, shares, zero = out.size // DEALT, right.size, np.uint64(0)
+    m_high, m_low = jumps[shares, 0, 0], jumps[shares, 0, 1]
+    step_high, step_low = _entered(jumps[shares, 0], zero, zero, c_high, c_low)
     for share in prange(shares):
-        h0, l0, h1, l1, h2, l2, h3, l3 = starts[share]
+        h0, l0 = _entered(jumps[share, 0], high, low, c_high, c_low)
+        h1, l1 = _entered(jumps[share, 1], high, low, c_high, c_low)
+        h2, l2 = _entered(jumps[share, 2], high, low, c_high, c_low)
+        h3, l3 = _entered(jumps[share, 3], high, low, c_high, c_low)
+        good = True
         for i in range(rounds * share // shares, rounds * (share + 1) // shares):
             j = np.uint64(i * DEALT)
-            _toss(out, p, j, _bits(h0, l0))
-            _toss(out, p, j + np.uint64(2), _bits(h1, l1))
-            _toss(out, p, j + np.uint64(4), _bits(h2, l2))
-            _toss(out, p, j + np.uint64(6), _bits(h3, l3))
-            h0, l0 = _step(h0, l0, m_high, m_low, c_high, c_low)
-            h1, l1 = _step(h1, l1, m_high, m_low, c_high, c_low)
-            h2, l2 = _step(h2, l2, m_high, m_low, c_high, c_low)
-            h3, l3 = _step(h3, l3, m_high, m_low, c_high, c_low)
+            good &= _toss(out, p, j, _bits(h0, l0))
+            good &= _toss(out, p, j + np.uint64(2), _bits(h1, l1))
+            good &= _toss(out, p, j + np.uint64(4), _bits(h2, l2))
+            good &= _toss(out, p, j + np.uint64(6), _bits(h3, l3))
+            h0, l0 = _step(h0, l0, m_high, m_low, step_high, step_low)
+            h1, l1 = _step(h1, l1, m_high, m_low, step_high, step_low)
+            h2, l2 = _step(h2, l2, m_high, m_low, step_high, step_low)
+            h3, l3 = _step(h3, l3, m_high, m_low, step_high, step_low)
+        right[share] = good
 
 
-@functools.lru_cache(maxsize=4096)
 def _jump(steps: int) -> tuple[int, int]:
     """(a, b) such that so many steps from s lead to a s + b c."""
     a, b, power, total = 1, 0, MULTIPLIER, 1
@@ -99,11 +114,22 @@ def _jump(steps: int) -> tuple[int, int]:
     return a, b
 
 
-def _after(steps: int, state: int, increment: int) -> tuple[int, int]:
-    """The two words of the state after so many steps."""
-    a, b = _jump(steps)
-    found = (a * state + b * increment) & STATE
-    return found >> 64, found & WORD
+@functools.lru_cache(maxsize=256)
+def _jumps(rounds: int, shares: int) -> Array:
+    """The words of a and b for where each lane of each share enters; last, for one step of a lane."""
+    firsts = [rounds * share // shares * LANES + 1 for share in range(shares)]
+    steps = [[first + lane for lane in range(LANES)] for first in firsts] + [[LANES] * LANES]
+    words = [
+        [[word for x in _jump(n) for word in (x >> 64, x & WORD)] for n in row] for row in steps
+    ]
+    return np.array(words, np.uint64)
+
+
+def _bits_of(state: int) -> list[int]:
+    """The 24 bits of each of the two floats that a state gives."""
+    mixed, turn = (state >> 64 ^ state) & WORD, state >> 122
+    bits = (mixed >> turn | mixed << (64 - turn)) & WORD
+    return [(bits & 0xFFFFFFFF) >> 8, bits >> 40]
 
 
 def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
@@ -111,23 +137,23 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
         return reference.bernoulli(p, state, increment, left)
     result = np.empty(p.shape, p.dtype)
     out, p = result.ravel(), flat(p)
-    if left is not None:
-        out[:1] = reference.bernoulli(p[:1], state, increment, left)
-        out, p = out[1:], p[1:]
-    rounds = p.size // DEALT
-    shares = 1 if p.size < PARALLEL_FROM else numba.get_num_threads()
-    firsts = [rounds * share // shares * LANES + 1 for share in range(shares)]
-    starts = [
-        [word for lane in range(LANES) for word in _after(first + lane, state, increment)]
-        for first in firsts
-    ]
-    a, b = _jump(LANES)
-    words = [a >> 64, a & WORD, (b * increment & STATE) >> 64, b * increment & WORD]
-    _bernoulli(p.size, out, p, np.array(starts, np.uint64), *map(np.uint64, words))
-    rest = p.size - rounds * DEALT
-    if rest:
-        high, low = _after(rounds * LANES, state, increment)
-        out[-rest:] = reference.bernoulli(p[-rest:], high << 64 | low, increment, None)
+    few: list[tuple[int, int]] = []  # coins tossed one by one: which, and its bits
+    first = 0
+    if left is not None and p.size:
+        few, first = [(0, left >> 8)], 1
+    rounds = (p.size - first) // DEALT
+    right = np.ones(SHARES if p.size >= PARALLEL_FROM else 1, np.bool_)
+    words = state >> 64, state & WORD, increment >> 64, increment & WORD
+    jumps = _jumps(rounds, right.size)
+    _bernoulli(p.size, out[first:], p[first:], right, jumps, *map(np.uint64, words))
+    for i in range(first + rounds * DEALT, p.size, 2):
+        a, b = _jump((i - first) // 2 + 1)
+        bits = _bits_of((a * state + b * increment) & STATE)
+        few += zip(range(i, p.size), bits, strict=False)
+    for i, bits in few:
+        out[i] = bits * 2.0**-24 < p[i]
+    if not (right.all() and all(0 <= p[i] <= 1 for i, _ in few)):
+        raise ValueError(reference.NO_PROBABILITY)
     return result
 
 

@@ -263,8 +263,8 @@ class Writer:
             if step.initial is not None and step.initial == -float("inf"):
                 initial = "-np.inf"
             if step.how == "column":
-                before.append(f"t{k} = np.full(chunks * columns, real({first}))")
-                partial, place = f"t{k}[chunk * columns + j]", f"p{n} + j * c{n}"
+                before.append(f"t{k} = np.full(np.uintp(chunks) * columns, real({first}))")
+                partial, place = f"t{k}[np.uintp(chunk) * columns + j]", f"p{n} + j * c{n}"
             else:
                 begin.append(f"t{k} = {first}")
                 end.append(f"totals[chunk, {number}] = t{k}")

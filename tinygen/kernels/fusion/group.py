@@ -138,21 +138,34 @@ def candidates_of(word: Word) -> list[Candidate]:
     """All ways, the one for a new loop last."""
     if isinstance(word, Pointwise):
         shape, how = word.out.shape, None
+        given = [p.broadcast(shape) for p in reads(word)] + [word.out]
     elif isinstance(word, Reduce):
         shape, how = word.x.shape, word.how
+        given = [word.x]
     else:
         return []
     if math.prod(shape) <= 1 or math.prod(shape) == 0:
         return []
     if shape[-1] == 1 and len(shape) > 1:
-        return [] if how == "row" else [Candidate(word, _sides(shape[:-1]), 1, how)]
+        return [] if how == "row" else [Candidate(word, _merged(shape[:-1], given), 1, how)]
     if len(shape) == 1:
-        return [Candidate(word, _sides(shape), 1, how)]
-    return [Candidate(word, _sides(shape[:-1]), shape[-1], how)]
+        return [Candidate(word, shape, 1, how)]
+    return [Candidate(word, _merged(shape[:-1], given), shape[-1], how)]
 
 
-def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(n for n in shape if n > 1) or (1,)
+def _merged(lead: tuple[int, ...], given: list[Place]) -> tuple[int, ...]:
+    """The sides, of which neighbours are one where in all of the given places they follow each other."""
+    sides: list[int] = []
+    last = 0
+    for axis, n in enumerate(lead):
+        if n == 1:
+            continue
+        if sides and all(p.strides[last] == p.strides[axis] * n for p in given):
+            sides[-1] *= n
+        else:
+            sides.append(n)
+        last = axis
+    return tuple(sides) or (1,)
 
 
 def joined(loop: Loop, candidates: list[Candidate]) -> bool:

@@ -388,7 +388,7 @@ class Lowered:
         operands = [self.constant(x) if isinstance(x, np.ndarray) else x for x in operands]
         a, b, bias, activation = operands
         out = self.place(call.results[0])
-        if out.dtype not in FLOATS or not out.size or any(x.dtype != out.dtype for x in (a, b)):
+        if out.dtype not in FLOATS or not (out.size and a.size) or any(x.dtype != out.dtype for x in (a, b)):
             return False
         b = b.transposed() if name == "linear" else b
         if min(*a.shape, *b.shape) > FEW:

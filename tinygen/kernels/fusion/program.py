@@ -31,6 +31,7 @@ from tinygen.kernels.fusion.lower import (
     places,
     reads,
     wanted,
+    whole,
     writes,
 )
 from tinygen.kernels.fusion.trace import Trace, Traced
@@ -96,11 +97,11 @@ class Program:
             found = []
             for place in self.outputs:
                 memory = new.get(place.storage)
-                if memory is None:
-                    memory = self._array_of(place.storage)
-                    found.append(place.of(memory.ravel()).copy())
-                else:
-                    found.append(memory if place.shape == memory.shape else place.of(memory.ravel()))
+                if memory is not None and place == whole(place.storage):
+                    found.append(memory)
+                else:  # a view, or what was there before
+                    memory = self._array_of(place.storage) if memory is None else memory
+                    found.append(place.of(memory.reshape(-1)).copy())
             return found
 
     # Memory --------------------------------------------------------------------------------------
@@ -227,7 +228,8 @@ def call_into(function: Callable, tree: Any, count: int, *arrays: np.ndarray) ->
     if not count:
         return
     for out, array in zip(arrays[:count], found if isinstance(found, tuple) else (found,), strict=True):
-        out[...] = np.reshape(array, out.shape)  # reductions may keep axes of length 1, or not
+        # Reductions may keep axes of length 1, or not; a number fills.
+        out[...] = np.reshape(array, out.shape) if np.size(array) == out.size else array
 
 
 def replaced(tree: Any, arrays: Any) -> Any:

@@ -36,6 +36,7 @@ class Trace:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.inputs: dict[Hashable, Traced] = {}
+        self.overwritten: dict[Hashable, Any] = {}  # what stands now where an input was
 
     def lift(self, key: Hashable, array: np.ndarray) -> Traced:
         """`array` as an input of the trace: the same for the same key."""
@@ -55,7 +56,7 @@ class Trace:
         finally:
             _current.reset(token)
         self.calls.append(call)
-        if found is None:
+        if effect and not isinstance(found, np.ndarray):
             return None
         several = isinstance(found, tuple)
         for array in found if several else (found,):

@@ -1,0 +1,254 @@
+"""`tg.compile`: what is recorded, when it is recorded anew, and that its results are nobody else's.
+
+Each op is compared with itself compiled in `tests/properties/test_compiled.py`.
+"""
+
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+import tinygen as tg
+from benchmarks.kits.tensors import Tinygen
+from benchmarks.steps import STEPS
+from tinygen import nn
+
+RNG = np.random.default_rng(0)
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape, np.float32)
+
+
+@pytest.mark.parametrize("name", [name for name in STEPS if "512" not in name])
+def test_a_training_step_is_the_same(name):
+    """Loss, gradients, optimiser and random numbers, over six steps of each model that is timed."""
+    eager, compiled = (Tinygen(compiled).make(STEPS[name]) for compiled in (False, True))
+    for _ in range(6):
+        np.testing.assert_allclose(compiled(), eager(), rtol=2e-4)
+
+
+def test_the_gradient_and_what_is_returned_beside_the_loss():
+    w = tg.tensor(numbers(3), requires_grad=True)
+
+    def f(x, weight):
+        y = tg.tanh(x * w)
+        return (weight * y).sum(), {"y": y, "parts": (y.mean(), 2 * y)}
+
+    compiled = tg.compile(f)
+    for _ in range(3):
+        x = tg.tensor(numbers(5, 3), requires_grad=True)
+        (expected, more), (loss, same) = f(x, 0.5), compiled(x, 0.5)
+        slopes = tg.autograd.grad(expected, [w, x])
+        for a, b in zip(tg.autograd.grad(loss, [w, x]), slopes, strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(same["y"].numpy(), more["y"].numpy(), rtol=1e-6)
+        np.testing.assert_allclose(same["parts"][1].numpy(), more["parts"][1].numpy(), rtol=1e-6)
+        assert same["parts"][0].shape == ()
+        assert not same["y"].requires_grad
+
+
+def test_gradients_accumulate_and_are_scaled_by_what_follows():
+    w = tg.tensor(numbers(4), requires_grad=True)
+    f = tg.compile(lambda x: (x * w).sum())
+    x = [tg.tensor(numbers(4)) for _ in range(4)]
+    for given in x[:2]:
+        f(given).backward()
+    (3 * f(x[2]) + tg.square(f(x[3]))).backward()
+    expected = x[0].numpy() + x[1].numpy() + 3 * x[2].numpy()
+    expected = expected + 2 * (x[3].numpy() @ w.numpy()) * x[3].numpy()
+    np.testing.assert_allclose(w.grad.numpy(), expected, rtol=1e-5)
+
+
+def test_results_are_nobody_elses():
+    w = tg.tensor(numbers(6), requires_grad=True)
+    f = tg.compile(lambda x: ((tg.exp(x) * w).sum(), tg.exp(x), x, x.reshape((2, 3))))
+    held = []
+    for _ in range(5):
+        x = tg.tensor(numbers(6))
+        loss, *others = f(x)
+        (g,) = tg.autograd.grad(loss, w)
+        held.append((x.numpy().copy(), g, others))
+        x.copy_(np.zeros(6))
+    for x, g, (y, same, shaped) in held:
+        np.testing.assert_allclose(g.numpy(), np.exp(x), rtol=1e-6)
+        np.testing.assert_allclose(y.numpy(), np.exp(x), rtol=1e-6)
+        np.testing.assert_array_equal(same.numpy(), x)
+        np.testing.assert_array_equal(shaped.numpy(), x.reshape(2, 3))
+
+
+def test_the_graph_of_a_call_can_be_walked_again_if_it_is_retained():
+    w = tg.tensor(numbers(3), requires_grad=True)
+    f = tg.compile(lambda: tg.square(w).sum())
+    for _ in range(2):
+        y = f()
+        (first,) = tg.autograd.grad(y, w, retain_graph=True)
+        (second,) = tg.autograd.grad(y, w)
+        np.testing.assert_allclose(first.numpy(), 2 * w.numpy())
+        np.testing.assert_array_equal(first.numpy(), second.numpy())
+        with pytest.raises(RuntimeError, match="freed"):
+            tg.autograd.grad(y, w)
+
+
+def test_parameters_are_read_at_each_call():
+    w = tg.tensor(numbers(3), requires_grad=True)
+    f = tg.compile(lambda: (w * w).sum())
+    for _ in range(4):
+        np.testing.assert_allclose(f().item(), (w.numpy() ** 2).sum(), rtol=1e-6)
+        w.copy_(numbers(3))
+    w.requires_grad = False
+    assert not f().requires_grad
+    w._data = numbers(5)  # of another shape
+    np.testing.assert_allclose(f().item(), (w.numpy() ** 2).sum(), rtol=1e-6)
+
+
+def test_it_is_recorded_anew_for_new_shapes_and_settings_only():
+    recorded = []
+
+    def f(x, factor, power):
+        recorded.append(x.shape)
+        return (factor * x**power).sum()
+
+    compiled = tg.compile(f)
+    for n in (2, 3, 2):
+        for factor in (1.0, 2.5):
+            x = tg.tensor(np.abs(numbers(n)))
+            expected = (factor * x.numpy() ** 2).sum()
+            np.testing.assert_allclose(compiled(x, factor, 2).item(), expected, rtol=1e-6)
+    assert recorded == [(2,), (3,)]
+    with tg.backend("numpy"):
+        compiled(tg.tensor(numbers(2)), 1.0, 2)
+    compiled(tg.tensor(numbers(2)), 1.0, 3)
+    compiled(tg.tensor(numbers(2).astype(np.float64)), 1.0, 2)
+    assert len(recorded) == 5
+
+
+def test_many_recordings_are_warned_of():
+    f = tg.compile(lambda x, i: (x * i).sum())
+    x = tg.tensor(numbers(2))
+    with pytest.warns(UserWarning, match="recorded 32 times"):
+        for i in range(40):
+            f(x, i)
+
+
+def test_without_gradients_any_result_will_do():
+    w = tg.tensor(numbers(3), requires_grad=True)
+    f = tg.compile(lambda x: tg.exp(x * w))
+    with tg.no_grad():
+        for _ in range(3):
+            x = tg.tensor(numbers(4, 3))
+            np.testing.assert_allclose(f(x).numpy(), np.exp(x.numpy() * w.numpy()), rtol=1e-6)
+    with pytest.raises(ValueError, match="single number"):
+        f(tg.tensor(numbers(4, 3)))
+
+
+def test_random_numbers_are_drawn_anew_and_in_order():
+    def both(rng, n):
+        # An odd number of coins leaves half a step of the generator.
+        return rng.normal((n, 2)).sum() + 10 * rng.bernoulli(np.full(n, 0.3, np.float32)).sum()
+
+    ours, theirs = tg.random.default_rng(3), tg.random.default_rng(3)
+    f = tg.compile(lambda: both(ours, 5))
+    for _ in range(5):
+        np.testing.assert_allclose(f().item(), both(theirs, 5).item(), rtol=1e-6)
+    assert ours.state_dict() == theirs.state_dict()
+
+
+def test_dropout_and_the_statistics_of_batches():
+    """State that a layer keeps is overwritten at each call, and what reads it later in the call sees that."""
+    layers = [nn.BatchNorm1d(4) for _ in range(2)]
+    f, compiled = (
+        (lambda x, layer=layer: (layer(x).sum() * 0.0 + layer.running_mean.sum()))
+        for layer in layers
+    )
+    compiled = tg.compile(compiled)
+    for _ in range(4):
+        x = tg.tensor(numbers(8, 4))
+        np.testing.assert_allclose(compiled(x).item(), f(x).item(), rtol=1e-5, atol=1e-6)
+        for a, b in zip(layers[0].named_buffers(), layers[1].named_buffers(), strict=True):
+            np.testing.assert_allclose(a[1].numpy(), b[1].numpy(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda x: x if x.sum() > 0 else -x,
+        lambda x: x * x.sum().item(),
+        lambda x: x * float(x.sum()),
+        lambda x: x + np.asarray(x).sum(),
+        lambda x: [v for v in x.numpy()][0] * x,
+        lambda x: x * x.tolist()[0],
+    ],
+)
+def test_numbers_cannot_be_looked_at(look):
+    with pytest.raises((TypeError, AttributeError), match="compiled|Traced"):
+        tg.compile(lambda x: look(x).sum())(tg.tensor(numbers(3)))
+
+
+def test_a_gradient_inside_but_not_outside():
+    w = tg.tensor(numbers(3), requires_grad=True)
+
+    def penalty(x):
+        (slope,) = tg.autograd.grad(tg.tanh(x * w).sum(), x, create_graph=True)
+        return tg.square(slope).sum()
+
+    compiled = tg.compile(penalty)
+    for _ in range(3):
+        x = tg.tensor(numbers(5, 3), requires_grad=True)
+        expected = tg.autograd.grad(penalty(x), w)[0].numpy()
+        y = compiled(x)
+        with pytest.raises(RuntimeError, match="compiled"):
+            tg.autograd.grad(y, w, create_graph=True, retain_graph=True)
+        np.testing.assert_allclose(tg.autograd.grad(y, w)[0].numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_compiled_functions_may_call_each_other_and_are_watched():
+    inner = tg.compile(lambda x: tg.log(x).sum())
+    outer = tg.compile(lambda x: inner(x) * 2.0)
+    x = tg.tensor(np.abs(numbers(3)) + 1)
+    for _ in range(3):
+        np.testing.assert_allclose(outer(x).item(), 2 * np.log(x.numpy()).sum(), rtol=1e-6)
+    with pytest.raises(FloatingPointError, match="Log"), tg.detect_anomaly():
+        outer(tg.tensor([0.0, 1.0, 2.0]))
+
+
+def test_wrong_labels_are_found_at_every_call():
+    logits = tg.tensor(numbers(4, 3), requires_grad=True)
+    f = tg.compile(lambda labels: tg.cross_entropy_with_logits(logits, labels).mean())
+    for _ in range(2):
+        f(np.array([0, 1, 2, 0]))
+    for wrong in (3, -1):
+        with pytest.raises(ValueError, match=r"labels must lie in \[0, 3\)"):
+            f(np.array([0, 1, wrong, 0]))
+
+
+def test_two_threads_get_what_each_gets_alone():
+    w = tg.tensor(numbers(64, 64), requires_grad=True)
+    f = tg.compile(lambda x: tg.tanh(x @ w).sum())
+    inputs = [tg.tensor(numbers(32, 64)) for _ in range(8)]
+    f(inputs[0])
+    expected = [f(x).item() for x in inputs]
+    found = {}
+
+    def work(part):
+        for _ in range(20):
+            for i in part:
+                found.setdefault(i, []).append(f(inputs[i]).item())
+
+    threads = [threading.Thread(target=work, args=(range(k, 8, 2),)) for k in range(2)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert all(set(found[i]) == {expected[i]} for i in range(8))
+
+
+def test_arrays_of_any_layout_and_empty_ones():
+    w = tg.tensor(numbers(4), requires_grad=True)
+    f = tg.compile(lambda x: (x * w).sum())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for x in (numbers(3, 4), numbers(4, 3).T, numbers(6, 8)[::2, ::2], numbers(0, 4)) * 2:
+            (g,) = tg.autograd.grad(f(x), w)
+            np.testing.assert_allclose(g.numpy(), x.sum(0), rtol=1e-5, atol=1e-6)
