@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 from tinygen.kernels import reference
-from tinygen.kernels.fusion import SPELLED_OUT, trace
 from tinygen.kernels.errors import MISTAKES, in_the_name_of
+from tinygen.kernels.fusion import SPELLED_OUT, trace
 from tinygen.kernels.memory import keep_freed_memory
 from tinygen.kernels.reference import ACTIVATIONS, LOG_2PI
 
@@ -86,6 +86,8 @@ def _dispatched(specification: Callable) -> Callable:
 KERNELS: dict[str, Callable] = {
     name: function
     for name, function in vars(reference).items()
-    if inspect.isfunction(function) and not name.startswith("_")
+    if inspect.isfunction(function)
+    and function.__module__ == reference.__name__
+    and not name.startswith("_")
 }
 globals().update({name: _dispatched(function) for name, function in KERNELS.items()})

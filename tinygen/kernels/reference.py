@@ -12,13 +12,12 @@ override any of these functions and must agree with it, for every float dtype, l
 Kernels on rows take arrays of shape (rows, n) and work along the last axis.
 """
 
-import functools
 import math
 from collections.abc import Callable
 
 import numpy as np
 
-from tinygen.kernels.fusion import trace
+from tinygen.kernels.fusion.trace import as_one_step, recorded_effect, traced
 
 Array = np.ndarray
 
@@ -29,15 +28,7 @@ quiet = np.errstate(all="ignore")
 
 def _pointwise(function: Callable) -> Callable:
     """Makes one number of one from each input: a trace records it as one step, wherever it is called."""
-    quietly = quiet(function)
-
-    @functools.wraps(function)
-    def kernel(*arrays):
-        if trace.running and trace.traced(arrays):
-            return trace.recorded(kernel, *arrays)
-        return quietly(*arrays)
-
-    return kernel
+    return as_one_step(quiet(function))
 
 
 # Elementwise -------------------------------------------------------------------------------------------------
@@ -187,8 +178,8 @@ def bce_with_logits_grad(logits: Array, targets: Array, g: Array) -> Array:
 def _check_labels(labels: Array, n: int) -> None:
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, not {labels.dtype}")
-    if trace.traced(labels):
-        trace.recorded_effect(_check_labels, labels, n)
+    if traced(labels):
+        recorded_effect(_check_labels, labels, n)
     elif labels.size and not 0 <= labels.min() <= labels.max() < n:
         raise ValueError(f"labels must lie in [0, {n})")
 
@@ -280,29 +271,6 @@ def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array
     """f(x w^T + b): x (rows, n_in), w (n_out, n_in), b (n_out,) or None, f one of ACTIVATIONS."""
     z = x @ w.T
     return ACTIVATIONS[activation](z if b is None else z + b)
-
-
-# Places -------------------------------------------------------------------------------------------------------
-
-
-def _is_basic(index: tuple) -> bool:
-    return all(
-        part is None
-        or part is Ellipsis
-        or isinstance(part, slice)
-        or (isinstance(part, int | np.integer) and not isinstance(part, bool | np.bool_))
-        for part in index
-    )
-
-
-def scatter_add(x: Array, index: tuple, shape: tuple[int, ...]) -> Array:
-    """Zeros of `shape`, to which x is added at `index`, as often as an element occurs there."""
-    out = np.zeros(shape, x.dtype)
-    if _is_basic(index):
-        out[index] = x
-    else:
-        np.add.at(out, index, x)
-    return out
 
 
 # Optimiser steps, in place -----------------------------------------------------------------------------------

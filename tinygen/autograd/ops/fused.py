@@ -23,6 +23,7 @@ from tinygen.autograd.ops.transcendental import exp, sigmoid, sigmoid_grad, tanh
 from tinygen.autograd.spec import KINK_AT_0, REALS, Call, Domain, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor, own_copy
 from tinygen.kernels.errors import named
+from tinygen.kernels.fusion.trace import Traced
 
 ACTIVATION_GRADS: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
     None: lambda y, g: g,
@@ -235,6 +236,10 @@ def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
         raise ValueError(
             f"cross_entropy_with_logits: labels of shape {labels.shape} do not fit logits {logits.shape}"
         )
+    n = logits.shape[-1]
+    # In a compiled function the kernel looks at them, at every call.
+    if type(labels) is not Traced and labels.size and not 0 <= labels.min() <= labels.max() < n:
+        raise ValueError(f"cross_entropy_with_logits: labels must lie in [0, {n})")
     found = CrossEntropyWithLogits.apply(matrix(logits), labels=labels.astype(np.int64).reshape(-1))
     return found if labels.ndim == 1 else reshape(found, labels.shape)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from tinygen import kernels
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor, own_copy, raw
 from tinygen.kernels.errors import named
+from tinygen.kernels.fusion.trace import as_one_step, is_basic
 
 
 def _plain(index: object) -> object:
@@ -37,6 +37,17 @@ def _plain(index: object) -> object:
     return tuple(plain)
 
 
+@as_one_step
+def scatter_add(x: np.ndarray, index: tuple, shape: tuple[int, ...]) -> np.ndarray:
+    """Zeros of `shape`, to which x is added at `index`, as often as an element occurs there."""
+    out = np.zeros(shape, x.dtype)
+    if is_basic(index):
+        out[index] = x
+    else:
+        np.add.at(out, index, x)
+    return out
+
+
 class GetItem(Op):
     floating = False
     views = True
@@ -56,7 +67,7 @@ class ScatterAdd(Op):
 
     def forward(self, x, index, shape):
         self.index = index
-        return kernels.scatter_add(x, index, shape)
+        return scatter_add(x, index, shape)
 
     def backward(self, g):
         return getitem(g, self.index)
@@ -117,7 +128,7 @@ class PutAlongAxis(Op):
             np.zeros_like(i) if side == 1 and k != axis else i
             for k, (i, side) in enumerate(zip(where, shape, strict=True))
         ]
-        return kernels.scatter_add(x, tuple(where), shape)
+        return scatter_add(x, tuple(where), shape)
 
     def backward(self, g):
         return take_along_axis(g, self.indices, self.axis)

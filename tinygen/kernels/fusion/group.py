@@ -188,6 +188,8 @@ def _join(loop: Loop, new: Candidate) -> bool:
     for x in step.operands:
         if isinstance(x, Access) and x.storage in loop.written and x not in loop.made:
             return False  # it is there only when the loop is over
+    if any(s.out.storage is step.out.storage and s.operands == [0.0] for s in loop.steps):
+        return False  # zeros that are overwritten in part must all be there first
     loop.columns = max(loop.columns, new.columns)
     loop.steps.append(step)
     loop.written.add(step.out.storage)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tinygen.kernels.fusion.trace import Call, Trace, Traced, traced
-from tinygen.kernels.reference import ACTIVATIONS, _is_basic
+from tinygen.kernels.fusion.trace import Call, Trace, Traced, is_basic, traced
+from tinygen.kernels.reference import ACTIVATIONS
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 BOOL, INT64 = np.dtype(np.bool_), np.dtype(np.int64)
@@ -256,7 +256,7 @@ class Lowered:
         parts: list[tuple[Place, tuple]] = []
         if getattr(call.function, "__name__", "") == "scatter_add":
             x, index, _ = call.args
-            if x.dtype not in FLOATS or not _is_basic(index):
+            if x.dtype not in FLOATS or not is_basic(index):
                 return False
             parts = [(self.place(x), index)]
         elif call.function is np.add and all(type(x) is Traced for x in call.args):

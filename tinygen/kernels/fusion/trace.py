@@ -9,6 +9,7 @@ asks for them, to branch on one or to print it, gets an error, for what it decid
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -111,6 +112,27 @@ def traced(tree: Any) -> list[Traced]:
 def recorded(function: Callable, *args: Any, **kwargs: Any) -> Any:
     """function(*args, **kwargs), remembered by the trace of its first traced argument."""
     return traced((args, kwargs))[0].trace.record(function, args, kwargs)
+
+
+def as_one_step(function: Callable) -> Callable:
+    """`function`, which a trace records as it is, not as what it does."""
+
+    @functools.wraps(function)
+    def step(*args: Any) -> Any:
+        return recorded(step, *args) if running and traced(args) else function(*args)
+
+    return step
+
+
+def is_basic(index: tuple) -> bool:
+    """Whether NumPy's indexing with it gives a view, which holds no element twice."""
+    return all(
+        part is None
+        or part is Ellipsis
+        or isinstance(part, slice)
+        or (isinstance(part, int | np.integer) and not isinstance(part, bool | np.bool_))
+        for part in index
+    )
 
 
 def recorded_effect(function: Callable, *args: Any) -> Any:
