@@ -112,7 +112,7 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     result = np.empty(p.shape, p.dtype)
     out, p = result.ravel(), flat(p)
     if left is not None:
-        out[:1] = reference.bernoulli(p[:1], state, increment, left)
+        out[:1] = (left >> 8) * 2.0**-24 < p[:1]
         out, p = out[1:], p[1:]
     rounds = p.size // DEALT
     shares = 1 if p.size < PARALLEL_FROM else numba.get_num_threads()
