@@ -62,7 +62,8 @@ class Team:
         several, every `.grad` is None afterwards.
 
         So let each rank's loss be its part of the whole one: `loss.backward(share)` is backward from share * loss.
-        Raises ValueError, before anything is sent, if the parameters are not all of one dtype, or as the optimiser does.
+        Raises ValueError, before anything is sent, if the parameters are not all of one dtype, or where the optimiser
+        would.
         """
         if self.size == 1:
             optimiser.step()
