@@ -32,8 +32,8 @@ def tinygen_step(batch: int) -> tuple[Callable[[], None], int]:
 
     ranks, rng, images = team(), tg.random.default_rng(0), pictures()
     model = vae.new_model(784, 20, Bernoulli(), rng)
-    optimiser, params = optim.Adam(model.parameters()), list(model.parameters())
-    ranks.broadcast_(params)
+    optimiser = optim.Adam(model.parameters())
+    ranks.broadcast_(model.parameters())
 
     def step() -> None:
         chosen = rng.integers(0, IMAGES, batch)
@@ -43,9 +43,8 @@ def tinygen_step(batch: int) -> tuple[Callable[[], None], int]:
         rng.skip((batch - mine.stop) * 784)
         loss, *_ = vae.objective(*model.terms(x, rng.normal((batch, 20))[mine]))
         optimiser.zero_grad()
-        loss.backward()
-        ranks.sum_gradients_(params, len(x) / batch)
-        optimiser.step()
+        loss.backward(len(x) / batch)
+        ranks.step_(optimiser)
 
     return step, ranks.rank
 

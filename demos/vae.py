@@ -343,12 +343,13 @@ def main(argv: list[str] | None = None) -> None:
                     reconstruction, kl = weights[name]
                     both = reconstruction, grown * kl
                     loss, *seen = objective(*student.model.terms(x, eps), both, args.free_bits)
-                    loss.backward()
+                    loss.backward(len(x) / len(chosen))
                     if student.model is model:
                         totals += [len(x) * term.item() for term in seen]
-                ranks.sum_gradients_(student.model.parameters(), len(x) / len(chosen))
-                student.optimiser.step()
+                ranks.step_(student.optimiser)
         seconds.append(time.perf_counter() - began)
+        for student in students.values():
+            ranks.gather_state_(student.optimiser)  # a checkpoint has it whole
         train_reconstruction, train_kl = ranks.sum(totals) / len(images.train)
         check_finite(train_reconstruction + train_kl)
         test_reconstruction, test_kl = evaluate(model, test, team=ranks)

@@ -2,10 +2,15 @@
 
 Under `mpiexec -n 4 python ...` four processes run the same program. Each is a *rank* of the team, from 0 on. All hold
 the same parameters; each takes its rows of a batch and computes their part of the gradient. The gradient of a mean over
-the batch is a sum over its rows, so one all-reduce, which adds up all ranks' parts and gives everybody the sum, makes
-it whole. As all ranks then take the same step of the same optimiser, they stay equal, and nothing else need be sent.
+the batch is a sum over its rows, so what is left to do is to add up all ranks' parts.
 
-All parts of the gradient travel together, in one flat buffer: a message costs some microseconds however short it is.
+An all-reduce would do, which gives everybody the sum; then each rank would take the whole step, all of them the same
+one. But it consists of two halves: a reduce-scatter gives each rank the sum of a share, an all-gather brings the shares
+together. So the step can be taken in between, by each rank for its share alone, and the parameters be gathered in the
+gradients' stead: as much is sent, and the step is shared out like all other work (the first stage of ZeRO: Rajbhandari
+et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2020). A message takes some microseconds
+however short it is: small parameters travel together, in an all-reduce, and every rank steps them.
+
 Between equal ranks the results depend on their number only by rounding.
 
 A process that was not started by an MPI launcher is a team of one, and MPI (mpi4py) is not imported. What goes wrong
@@ -26,6 +31,7 @@ import numpy as np
 
 from tinygen.autograd import Tensor
 from tinygen.kernels.errors import named
+from tinygen.optim.optimiser import SMALL, Optimiser
 
 # What launchers tell a process about its team: MPICH and its relatives, Open MPI, Slurm's srun.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -51,30 +57,50 @@ class Team:
         return total
 
     @named
-    def sum_gradients_(self, params: Iterable[Tensor], weight: float = 1.0) -> None:
-        """Make each `.grad` the sum over all ranks of weight * grad, in one all-reduce. A missing one counts as 0.
+    def step_(self, optimiser: Optimiser) -> None:
+        """Step with the sum of all ranks' gradients, of which a missing one counts as 0. It uses them up: in a team of
+        several, every `.grad` is None afterwards.
 
-        weight: this rank's; its share of the batch, if its loss is the mean over its own rows.
-        Raises ValueError if the parameters are not all of one dtype.
+        So let each rank's loss be its part of the whole one: `loss.backward(share)` is backward from share * loss.
+        Raises ValueError, before anything is sent, if the parameters are not all of one dtype, or where the optimiser
+        would.
         """
-        params = list(params)
-        if self.size == 1 and weight == 1:
+        if self.size == 1:
+            optimiser.step()
             return
+        params, shared = optimiser.params, self._shared(optimiser)
         dtypes = {p.dtype for p in params}
         if len(dtypes) != 1:
             raise ValueError(f"needs parameters of one dtype, got {sorted(map(str, dtypes))}")
         (dtype,) = dtypes
-        # A new array each time, which the gradients share: none of them may alias an older one.
-        flat = np.empty(sum(p.size for p in params), dtype)
-        pieces = np.split(flat, np.cumsum([p.size for p in params])[:-1])
-        for piece, p in zip(pieces, params, strict=True):
-            if p.grad is None:
-                piece[...] = 0
-            else:
-                np.multiply(p.grad._data.reshape(-1), dtype.type(weight), out=piece)
-        self._add_up(flat)
-        for piece, p in zip(pieces, params, strict=True):
-            p.grad = Tensor(piece.reshape(p.shape))
+        optimiser.check_gradients()
+        gradients = [
+            np.zeros(p.shape, dtype) if p.grad is None else np.asarray(p.grad._data, dtype)
+            for p in params
+        ]
+        optimiser.zero_grad()
+        parts = [self._sum_of_share(gradients[i]) for i in shared]
+        small = [i for i in range(len(params)) if i not in shared]
+        if small:
+            flat, end = np.concatenate([gradients[i] for i in small], axis=None), 0
+            self._add_up(flat)
+            for p in (params[i] for i in small):
+                begin, end = end, end + p.size
+                p.grad = Tensor(flat[begin:end].reshape(p.shape))
+            optimiser.step()
+            optimiser.zero_grad()
+        for i, part in zip(shared, parts, strict=True):
+            optimiser.step_part(i, self.rows(params[i].size), part)
+        for i in shared:
+            self._gather(params[i]._data)
+
+    def gather_state_(self, optimiser: Optimiser) -> None:
+        """Bring together what each rank remembers of its shares, so that `optimiser.state_dict()` is whole in all."""
+        if self.size > 1:
+            for i in self._shared(optimiser):
+                for array in optimiser.state[i].values():
+                    self._gather(array)
+            optimiser.whole = True
 
     def broadcast_(self, params: Iterable[Tensor]) -> None:
         """Overwrite every rank's parameters with rank 0's."""
@@ -89,12 +115,32 @@ class Team:
         print(f"rank {self.rank} failed, and so ends all {self.size}", file=sys.stderr, flush=True)
         self._communicator.Abort(1)
 
+    def _shared(self, optimiser: Optimiser) -> list[int]:
+        """Which of the optimiser's parameters are stepped in equal shares: large ones, in one piece of memory."""
+        return [
+            i
+            for i, p in enumerate(optimiser.params)
+            if p.size > SMALL and p.size % self.size == 0 and p._data.flags.c_contiguous
+        ]
+
     def _add_up(self, array: np.ndarray) -> None:
         """In place, over all ranks."""
         if self._communicator:
             from mpi4py import MPI
 
             self._communicator.Allreduce(MPI.IN_PLACE, array)
+
+    def _sum_of_share(self, array: np.ndarray) -> np.ndarray:
+        """This rank's rows of the sum over all ranks, flat."""
+        share = np.empty(array.size // self.size, array.dtype)
+        self._communicator.Reduce_scatter_block(np.asarray(array, order="C"), share)
+        return share
+
+    def _gather(self, array: np.ndarray) -> None:
+        """Overwrite the others' rows of a flat array with what they hold there."""
+        from mpi4py import MPI
+
+        self._communicator.Allgather(MPI.IN_PLACE, array)
 
 
 @functools.cache

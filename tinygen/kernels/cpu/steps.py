@@ -5,6 +5,7 @@ a core's cache, so the passes are what it costs.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numba import prange
@@ -84,8 +85,9 @@ def _sums_of_squares(x, out):
 
 def _checked(name: str, *arrays: Array) -> list[Array]:
     """p, g and state as loops take them; g, the second, may be a copy, the others are written to and may not."""
+    if _usual(arrays):
+        return [x.ravel() for x in arrays]
     p = arrays[0]
-    views = len({id(x) for x in arrays}) < len(arrays)
     for x in arrays:
         if type(x) is not Array or x.dtype not in FLOATS:
             got = getattr(x, "dtype", type(x).__name__)
@@ -94,16 +96,27 @@ def _checked(name: str, *arrays: Array) -> list[Array]:
             raise TypeError(f"{name}: the arrays must have one dtype, not {p.dtype} and {x.dtype}")
         if x.shape != p.shape:
             raise ValueError(f"{name}: the arrays must have one shape, not {p.shape} and {x.shape}")
-        views = views or x.base is not None
     for x in (p, *arrays[2:]):
         if not x.flags.carray:
             raise ValueError(
                 f"{name}: parameter and state must be C-contiguous, aligned and writeable, "
                 f"which one of shape {x.shape} and strides {x.strides} is not"
             )
-    if views:  # else each owns its memory
-        arrays = _apart(name, *arrays)
-    return [flat(x) for x in arrays]
+    return [flat(x) for x in _apart(name, *arrays)]
+
+
+def _usual(arrays: Sequence[object]) -> bool:
+    """Whether all is well at first sight: as loops take them, alike, each the only owner of its memory."""
+    p = arrays[0]
+    if type(p) is not Array or p.dtype not in FLOATS:
+        return False
+    dtype, shape = p.dtype, p.shape
+    for x in arrays:
+        if type(x) is not Array or x.dtype is not dtype or x.shape != shape:
+            return False
+        if x.base is not None or not x.flags.carray:
+            return False
+    return len({*map(id, arrays)}) == len(arrays)
 
 
 def _apart(name: str, p: Array, g: Array, *state: Array) -> tuple[Array, ...]:
