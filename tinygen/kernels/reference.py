@@ -180,7 +180,7 @@ def _check_labels(labels: Array, n: int) -> None:
         raise TypeError(f"labels must be integers, not {labels.dtype}")
     if traced(labels):
         recorded_effect(_check_labels, labels, n)
-    elif labels.size and not 0 <= labels.min() <= labels.max() < n:
+    elif labels.size and labels.astype(np.uint64).max() >= n:  # one below 0 is large as well
         raise ValueError(f"labels must lie in [0, {n})")
 
 

@@ -306,7 +306,7 @@ class Writer:
         )
 
     def source(self) -> str:
-        return HEADER.format(dtype=self.loop.dtype.name) + "\n\n" + self.body
+        return HEADER.format(dtype=self.loop.dtype or "float32") + "\n\n" + self.body
 
 
 def indented(lines: list[str], depth: int) -> str:

@@ -19,7 +19,6 @@ import numpy as np
 
 from tinygen.kernels.fusion.lower import (
     BOOL,
-    FLOATS,
     INT64,
     Operand,
     Place,
@@ -57,12 +56,15 @@ class Step:
 
 @dataclass
 class Loop:
-    """rows: in all; block: how many of them follow each other with one stride; columns: 1 if all is about rows."""
+    """rows: in all; block: how many of them follow each other with one stride; columns: 1 if all is about rows.
+
+    dtype: of its floats; None as long as there are but truths and whole numbers.
+    """
 
     rows: int
     block: int
     columns: int
-    dtype: np.dtype
+    dtype: np.dtype | None
     steps: list[Step] = field(default_factory=list)
     made: dict[Access, int] = field(default_factory=dict)  # at hand in the loop: by which step
     written: set[Storage] = field(default_factory=set)
@@ -109,8 +111,7 @@ class Candidate:
         rows = math.prod(self.lead)
         if self.columns == 1 and not 1 < rows <= LONG:
             return None
-        floats = [p.dtype for p in (*reads(self.word), self.word.out) if p.dtype in FLOATS]
-        return Loop(rows, 0, self.columns, floats[0]) if floats else None
+        return Loop(rows, 0, self.columns, None)
 
     def step(self, block: int) -> Step | None:
         """In a loop with blocks of so many rows (0: all rows); None if the strides are not of that form."""
@@ -177,7 +178,8 @@ def _join(loop: Loop, new: Candidate) -> bool:
         return False
     if new.columns != loop.columns and 1 not in (new.columns, loop.columns):
         return False
-    if any(p.dtype not in (BOOL, INT64, loop.dtype) for p in (*reads(new.word), new.word.out)):
+    floats = {p.dtype for p in (*reads(new.word), new.word.out)} - {BOOL, INT64}
+    if len(floats | {loop.dtype} - {None}) > 1:
         return False
     step = new.step(loop.block)
     if step is None and not loop.block and len(new.lead) == 2:
@@ -190,6 +192,7 @@ def _join(loop: Loop, new: Candidate) -> bool:
             return False  # it is there only when the loop is over
     if any(s.out.storage is step.out.storage and s.operands == [0.0] for s in loop.steps):
         return False  # zeros that are overwritten in part must all be there first
+    loop.dtype = floats.pop() if floats else loop.dtype
     loop.columns = max(loop.columns, new.columns)
     loop.steps.append(step)
     loop.written.add(step.out.storage)

@@ -37,6 +37,7 @@ from tinygen.kernels.fusion.lower import (
 from tinygen.kernels.fusion.trace import Trace, Traced
 
 CHUNKS, CHUNK_ROWS = 8, 16  # of a loop: at most so many, of no fewer rows
+ENTIRE = "entire"
 COPIED = 1 << 14  # bytes that are copied sooner than put in the place of others
 Item = Loop | Word
 
@@ -58,6 +59,7 @@ class Program:
     def __init__(self, trace: Trace, outputs: Sequence[Traced], fuse: bool):
         found: Lowered = lowered(trace)
         self.outputs = [found.place(x) for x in outputs]
+        self._entire = [place == whole(place.storage) for place in self.outputs]
         kept = {place.storage for place in self.outputs}
         words = wanted(found.words, kept)
         items: list[Item] = grouped(words) if fuse else list(words)
@@ -73,7 +75,7 @@ class Program:
         self._lock = threading.Lock()
         self._last: list[np.ndarray | None] = [None] * len(self.inputs)
         # Where an array that is another in each run is put: (arguments of a call, position, its place or None if flat).
-        self._uses: dict[Storage, list[tuple[list, int, Place | None]]] = {}
+        self._uses: dict[Storage, list[tuple[list, int, Place | str | None]]] = {}
         self._memory = self._planned(items, {*self.fresh, *self._adopted})
         self.steps: list[tuple[Callable, list]] = []
         read_later = _read_elsewhere(items) | kept
@@ -95,9 +97,9 @@ class Program:
             for storage in self.fresh:
                 self._put(storage, None)  # they are somebody else's now
             found = []
-            for place in self.outputs:
+            for place, entire in zip(self.outputs, self._entire, strict=True):
                 memory = new.get(place.storage)
-                if memory is not None and place == whole(place.storage):
+                if memory is not None and entire:
                     found.append(memory)
                 else:  # a view, or what was there before
                     memory = self._array_of(place.storage) if memory is None else memory
@@ -135,15 +137,20 @@ class Program:
         return self._last[self.inputs.index(storage)]
 
     def _put(self, storage: Storage, array: np.ndarray | None) -> None:
-        flat = None if array is None else array.reshape(-1)
         for arguments, position, place in self._uses.get(storage, ()):
-            arguments[position] = flat if place is None or flat is None else place.of(flat)
+            if array is None or place is ENTIRE:
+                arguments[position] = array
+            else:
+                flat = array.reshape(-1)
+                arguments[position] = flat if place is None else place.of(flat)
 
     def _given(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
         """One argument more: the place of that storage, or all of it in one line."""
         changes = storage in self.inputs or storage in self.fresh or storage in self._adopted
         memory = None if changes else self._array_of(storage)
         if memory is None:
+            if place is not None and place == whole(storage):
+                place = ENTIRE
             self._uses.setdefault(storage, []).append((arguments, len(arguments), place))
             arguments.append(None)
         elif storage.constant:
