@@ -57,7 +57,7 @@ def compile(f: Callable) -> Callable:
                     stacklevel=2,
                 )
             recording = recordings[signature] = Recording(f, args, kwargs, given)
-            return recording.first(given)
+            return recording.tree(recording.first.pop(), given)
         return recording.again(given)
 
     return compiled
@@ -83,14 +83,20 @@ class Recording:
         positions = {id(t): i for i, t in enumerate(stand_ins) if isinstance(t, Tensor)}
         # Each leaf's place among the arguments, or itself.
         self.leaves = [positions.get(id(leaf), leaf) for leaf in gradients]
-        self.values: list[Any] | None = values
-        self.trace: Any = trace
         self.fixed = {key: x._value for key, x in trace.inputs.items() if type(key) is tuple}
         self.closed_over = [
             (t, t._data.shape, t._data.dtype, t.requires_grad)
             for t in trace.inputs
             if isinstance(t, Tensor)
         ]
+
+        from tinygen.kernels.fusion.program import Program  # and with it Numba
+
+        self.program = Program(trace, values, kernels.get_backend() == "numba")
+        # The first result is the program's, too, or a run that is resumed would differ from one that goes on.
+        arrays = [trace.inputs[key]._value for key in self.program.keys]
+        self.first = [self.program.run(arrays, recorded=True)]
+        self.program.forget()
 
     def holds(self) -> bool:
         """Whether the tensors that the function found are of the kind they were."""
@@ -99,22 +105,14 @@ class Recording:
                 return False
         return True
 
-    def first(self, given: Sequence[object]) -> Any:
-        return self._tree([x._value.copy() for x in self.values], given)
-
     def again(self, given: Sequence[object]) -> Any:
-        if self.values is not None:
-            from tinygen.kernels.fusion.program import Program
-
-            self.program = Program(self.trace, self.values, kernels.get_backend() == "numba")
-            self.values = self.trace = None
         arrays = [
             _array(given[key]) if type(key) is int else self.fixed[key] if type(key) is tuple else key._data
             for key in self.program.keys
         ]  # fmt: skip
-        return self._tree(self.program.run(arrays), given)
+        return self.tree(self.program.run(arrays), given)
 
-    def _tree(self, arrays: list[np.ndarray], given: Sequence[object]) -> Any:
+    def tree(self, arrays: list[np.ndarray], given: Sequence[object]) -> Any:
         """The result as `f` would give it, of these arrays: the outputs, then the gradients."""
         outputs = [Tensor(array) for array in arrays[: self.count]]
         if self.leaves:

@@ -28,7 +28,9 @@ class Storage:
     """Memory of its own, C-contiguous. `array` is what it held in the trace; `key` that of an input, if it is one."""
 
     def __init__(self, array: np.ndarray, key: Any = None, constant: bool = False):
-        self.array, self.key, self.constant = array, key, constant
+        self.shape, self.dtype, self.nbytes = array.shape, array.dtype, array.nbytes
+        self.array: np.ndarray | None = array
+        self.key, self.constant = key, constant
         self.computed = key is None and not constant
 
 
@@ -43,7 +45,7 @@ class Place:
 
     @property
     def dtype(self) -> np.dtype:
-        return self.storage.array.dtype
+        return self.storage.dtype
 
     @property
     def size(self) -> int:
@@ -90,7 +92,7 @@ class Place:
 
 def whole(storage: Storage, shape: tuple[int, ...] | None = None) -> Place:
     """All of a storage, in its own shape or another."""
-    shape = storage.array.shape if shape is None else shape
+    shape = storage.shape if shape is None else shape
     strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
     return Place(storage, 0, shape, strides)
 
@@ -194,6 +196,7 @@ class Lowered:
     inputs: list[Storage] = field(default_factory=list)
     owners: dict[Traced, Storage] = field(default_factory=dict)
     constants: dict[int, Storage] = field(default_factory=dict)
+    seen: list[np.ndarray] = field(default_factory=list)
     parts: dict[Storage, list[tuple[Place, tuple]]] = field(default_factory=dict)
 
     def place(self, x: Traced) -> Place:
@@ -204,9 +207,14 @@ class Lowered:
         return Place(storage, address // size, x.shape, strides)
 
     def constant(self, array: np.ndarray) -> Place:
-        """An array that no input leads to, as it is when it is read."""
-        storage = self.constants.setdefault(id(array), Storage(array, constant=True))
-        return Place(storage, 0, array.shape, tuple(s // array.itemsize for s in array.strides))
+        """An array that no input leads to: as it is when it is read, if it is C-contiguous, else as it was."""
+        repeated = [n > 1 and s == 0 for n, s in zip(array.shape, array.strides, strict=True)]
+        once = array[tuple(slice(0, 1) if r else slice(None) for r in repeated)]
+        storage = self.constants.get(id(array))
+        if storage is None:
+            storage = self.constants[id(array)] = Storage(np.asarray(once, order="C"), constant=True)
+            self.seen.append(array)  # or its id could become another's
+        return whole(storage).broadcast(array.shape)
 
     def new(self, shape: tuple[int, ...], dtype: np.dtype) -> Place:
         return whole(Storage(np.empty(shape, dtype)))
@@ -307,9 +315,7 @@ class Lowered:
         for x in call.args:
             if type(x) is Traced:
                 operands.append(self.place(x))
-            elif isinstance(x, np.ndarray) and x.dtype in (*floats, *whole_numbers, BOOL) and all(
-                s % x.itemsize == 0 for s in x.strides
-            ):
+            elif isinstance(x, np.ndarray) and x.dtype in (*floats, *whole_numbers, BOOL):
                 operands.append(self.constant(x))
             elif type(x) in (int, float, bool) or (isinstance(x, np.floating) and x.dtype in floats):
                 operands.append(float(x))

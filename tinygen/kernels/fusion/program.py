@@ -54,7 +54,7 @@ def item_writes(item: Item) -> set[Storage]:
 
 
 class Program:
-    """run(arrays): the outputs of the trace for other inputs, in the order of `keys`, of the same shapes and dtypes."""
+    """A trace, to be run again with other inputs of the same shapes and dtypes, in the order of `keys`."""
 
     def __init__(self, trace: Trace, outputs: Sequence[Traced], fuse: bool):
         found: Lowered = lowered(trace)
@@ -64,13 +64,14 @@ class Program:
         words = wanted(found.words, kept)
         items: list[Item] = grouped(words) if fuse else list(words)
         self.inputs = found.inputs
+        self._stores = [*found.inputs, *found.owners.values()]
         self.keys: list[Hashable] = [storage.key for storage in found.inputs]
         self.fresh = [storage for storage in kept if storage.computed]
         # What is large and new memory anyway is not copied to a buffer.
         self._adopted = {
             item.outs[0].storage for item in items
             if isinstance(item, Other) and len(item.outs) == 1 and item.outs[0].storage not in kept
-            and item.outs[0].storage.array.nbytes > COPIED
+            and item.outs[0].storage.nbytes > COPIED
         }  # fmt: skip
         self._lock = threading.Lock()
         self._last: list[np.ndarray | None] = [None] * len(self.inputs)
@@ -81,8 +82,13 @@ class Program:
         read_later = _read_elsewhere(items) | kept
         for item in items:
             self.steps.append(self._step(item, read_later))
+        self._recorded = [
+            (self._given_again, item.outs) if isinstance(item, Other) and item.effect else step
+            for item, step in zip(items, self.steps, strict=True)
+        ]
 
-    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def run(self, arrays: Sequence[np.ndarray], recorded: bool = False) -> list[np.ndarray]:
+        """The outputs, for these inputs. `recorded`: what has an effect is not done again, but gives what it gave."""
         with self._lock:
             for i, array in enumerate(arrays):
                 if array is not self._last[i]:
@@ -90,9 +96,9 @@ class Program:
                     self._last[i] = array if array.flags.c_contiguous else None
             new = {}
             for storage in self.fresh:
-                new[storage] = np.empty(storage.array.shape, storage.array.dtype)
+                new[storage] = np.empty(storage.shape, storage.dtype)
                 self._put(storage, new[storage])
-            for function, arguments in self.steps:
+            for function, arguments in self._recorded if recorded else self.steps:
                 function(*arguments)
             for storage in self.fresh:
                 self._put(storage, None)  # they are somebody else's now
@@ -106,6 +112,19 @@ class Program:
                     found.append(place.of(memory.reshape(-1)).copy())
             return found
 
+    def forget(self) -> None:
+        """Let go of what the trace held, for the memory of it: no run can be a recorded one from then on."""
+        self._recorded = []
+        for storage in self._stores:
+            storage.array = None
+
+    def _given_again(self, *outs: Place) -> None:
+        for place in outs:
+            if place.storage in self._adopted or place.storage in self.fresh:
+                self._put(place.storage, place.storage.array)
+            else:
+                self._memory[place.storage][...] = place.storage.array.reshape(-1)
+
     # Memory --------------------------------------------------------------------------------------
 
     def _planned(self, items: list[Item], elsewhere: set[Storage]) -> dict[Storage, np.ndarray]:
@@ -117,12 +136,12 @@ class Program:
         for i, item in enumerate(items):
             for storage in item_writes(item):
                 if storage.computed and storage not in elsewhere and storage not in memory:
-                    size = max(storage.array.nbytes, 64)
+                    size = max(storage.nbytes, 64)
                     fits = [b for b in free if size <= b.nbytes <= 2 * size]
                     buffer = min(fits, key=len) if fits else np.empty(-(-size // 64) * 64, np.uint8)
                     free = [b for b in free if b is not buffer]
                     buffers[storage] = buffer
-                    flat = buffer[: storage.array.nbytes].view(storage.array.dtype)
+                    flat = buffer[: storage.nbytes].view(storage.dtype)
                     memory[storage] = flat
             for storage in [s for s in buffers if last[s] <= i]:
                 free.append(buffers.pop(storage))

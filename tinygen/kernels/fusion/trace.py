@@ -40,9 +40,9 @@ class Trace:
         self.overwritten: dict[Hashable, Any] = {}  # what stands now where an input was
 
     def lift(self, key: Hashable, array: np.ndarray) -> Traced:
-        """`array` as an input of the trace: the same for the same key."""
+        """`array`, as it is now, as an input of the trace: the same for the same key."""
         if key not in self.inputs:
-            self.inputs[key] = Traced(np.asarray(array, order="C"), self)
+            self.inputs[key] = Traced(np.array(array, order="C"), self)
         return self.inputs[key]
 
     def record(
