@@ -13,6 +13,7 @@ from tinygen.autograd.ops import __all__ as _ops
 from tinygen.autograd.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from tinygen.io import load, save
 from tinygen.kernels import backend, get_backend, set_backend
+from tinygen.kernels.device import get_default_device, set_default_device
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,7 @@ __all__ = [
     "detect_anomaly",
     "distributions",
     "get_backend",
+    "get_default_device",
     "grad",
     "hessian",
     "hvp",
@@ -35,6 +37,7 @@ __all__ = [
     "random",
     "save",
     "set_backend",
+    "set_default_device",
     "tensor",
     "value_and_grad",
     "vjp",

@@ -55,7 +55,7 @@ class Team:
         """Make each `.grad` the sum over all ranks of weight * grad, in one all-reduce. A missing one counts as 0.
 
         weight: this rank's; its share of the batch, if its loss is the mean over its own rows.
-        Raises ValueError if the parameters are not all of one dtype.
+        Raises ValueError if the parameters are not all of one dtype, or are on a GPU.
         """
         params = list(params)
         if self.size == 1 and weight == 1:
@@ -63,6 +63,8 @@ class Team:
         dtypes = {p.dtype for p in params}
         if len(dtypes) != 1:
             raise ValueError(f"needs parameters of one dtype, got {sorted(map(str, dtypes))}")
+        if any(p.device != "cpu" for p in params):
+            raise ValueError("processes share their work on cpu only: move the model .to('cpu')")
         (dtype,) = dtypes
         # A new array each time, which the gradients share: none of them may alias an older one.
         flat = np.empty(sum(p.size for p in params), dtype)

@@ -10,7 +10,21 @@ from types import SimpleNamespace
 
 import numpy as np
 
-counts = Counter()  # "to host": copies to the computer's memory; "launches": kernels, NumPy's functions counting as one
+counts = Counter()  # "to host": copies to the computer's memory; "launches": kernels, a function of NumPy's being one
+forbidden = [
+    False
+]  # whether `cupyx.allow_synchronize` forbids such copies, in this block and the ones around it
+
+
+class DeviceSynchronized(RuntimeError): ...
+
+
+def copied() -> None:
+    """What waits for the GPU, since it asks what is there."""
+    if forbidden[-1]:
+        raise DeviceSynchronized("the GPU was waited for")
+    counts["to host"] += 1
+
 
 METHODS = """all any argmax argmin argsort clip cumprod cumsum diagonal dot flatten max mean min prod ravel repeat
 reshape round squeeze std sum swapaxes take trace transpose var view""".split()
@@ -46,7 +60,7 @@ class ndarray:
     # To the computer's memory --------------------------------------------------------------------------------
 
     def get(self) -> np.ndarray:
-        counts["to host"] += 1
+        copied()
         return self.host.copy()
 
     def item(self, *index: int) -> object:
@@ -117,7 +131,11 @@ class ndarray:
         if "out" in kwargs:
             (kwargs["out"],) = kwargs["out"]
         function = getattr(cupy, ufunc.__name__, None)
-        return NotImplemented if method != "__call__" or function is None else function(*inputs, **kwargs)
+        return (
+            NotImplemented
+            if method != "__call__" or function is None
+            else function(*inputs, **kwargs)
+        )
 
     def __array_function__(self, function: Callable, types: object, args: tuple, kwargs: dict):
         from tests.standin.module import cupy
@@ -131,8 +149,9 @@ class ndarray:
 
 
 def _ask_for_the_size_of_a_mask(index: object) -> None:
-    parts = index if isinstance(index, tuple) else (index,)
-    counts["to host"] += sum(isinstance(x, ndarray) and x.dtype == bool and x.ndim > 0 for x in parts)
+    for x in index if isinstance(index, tuple) else (index,):
+        if isinstance(x, ndarray) and x.dtype == bool and x.ndim > 0:
+            copied()
 
 
 def unboxed(x: object) -> object:
@@ -164,7 +183,7 @@ def viewed(x: ndarray, result: object) -> ndarray:
     """What NumPy made of x's memory, with x as its base if it is a view."""
     shares = isinstance(result, np.ndarray) and np.may_share_memory(result, x.host)
     counts["launches"] += not shares
-    return ndarray(np.asarray(result), (x.base or x) if shares else None)
+    return ndarray(np.asarray(result), None if not shares else x if x.base is None else x.base)
 
 
 def _method(name: str) -> Callable:

@@ -1,8 +1,8 @@
 """CuPy's kernels on this machine's processor: their CUDA C++ is compiled by a C++ compiler, and runs as one loop.
 
-The program around an expression is CuPy's in what an expression can see: the types that stand for letters, references to
-elements, `i`, the macros' `a` and `b`. A reduction folds as a block of threads does: each thread a part of the row, then
-the parts two by two.
+The program around an expression is CuPy's in what an expression can see: the types that stand for letters, references
+to elements, `i`, the macros' `a` and `b`. A reduction folds as a block of threads does: each thread a part of the row,
+then the parts two by two.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ import numpy as np
 
 from tests.standin.arrays import counts, ndarray, unboxed
 
-C_TYPES = {"float32": "float", "float64": "double", "int64": "long long", "int32": "int", "bool": "bool"}
+C_TYPES = {
+    "float32": "float",
+    "float64": "double",
+    "int64": "long long",
+    "int32": "int",
+    "bool": "bool",
+}
 THREADS = 512  # that share a row
 HEADER = """
 #include <cmath>
@@ -52,14 +58,19 @@ def _compiler() -> list[str]:
             return [name]
     if importlib.util.find_spec("ziglang"):
         return [sys.executable, "-m", "ziglang", "c++"]
-    raise RuntimeError("the tests of the CUDA kernels need a C++ compiler: install g++, or pip install ziglang")
+    raise RuntimeError(
+        "the tests of the CUDA kernels need a C++ compiler: install g++, or pip install ziglang"
+    )
 
 
 @functools.cache
 def _compiled(code: str) -> ctypes._CFuncPtr:
     command = [*_compiler(), "-std=c++17", "-O1", "-shared", "-fPIC", "-x", "c++", "-"]
     name = hashlib.sha256(f"{command} {code}".encode()).hexdigest()[:24]
-    folder = Path(tempfile.gettempdir()) / f"tinygen-standin-{os.getuid() if hasattr(os, 'getuid') else 0}"
+    folder = (
+        Path(tempfile.gettempdir())
+        / f"tinygen-standin-{os.getuid() if hasattr(os, 'getuid') else 0}"
+    )
     folder.mkdir(mode=0o700, exist_ok=True)
     library = folder / f"{name}.so"
     if not library.exists():
@@ -89,12 +100,16 @@ class _Kernel:
         types: dict[str, np.dtype] = {}
         for p, a in [*zip(self.outputs, results), *zip(self.inputs, arguments, strict=True)]:  # noqa: B905
             if isinstance(a, np.ndarray):
-                wanted = np.dtype(p.letter) if len(p.letter) > 1 else types.setdefault(p.letter, a.dtype)
+                wanted = (
+                    np.dtype(p.letter) if len(p.letter) > 1 else types.setdefault(p.letter, a.dtype)
+                )
                 if wanted != a.dtype:
                     raise TypeError(f"Type is mismatched. {p.name} {a.dtype} {wanted} {p.letter}")
         return types
 
-    def _run(self, loop: str, types: dict, sizes: Sequence[int], arrays: Sequence[np.ndarray]) -> None:
+    def _run(
+        self, loop: str, types: dict, sizes: Sequence[int], arrays: Sequence[np.ndarray]
+    ) -> None:
         counts["launches"] += 1
         typedefs = "".join(
             f"typedef {C_TYPES[dtype.name]} {letter};\n" for letter, dtype in types.items()
@@ -133,9 +148,9 @@ class ElementwiseKernel(_Kernel):
         if any(y.shape != shape for y in results):
             raise ValueError("Out shape is mismatched")
         given = results
-        results = [
-            y if y.flags.c_contiguous else y.copy() for y in results
-        ] or [np.empty(shape, types.get(p.letter, p.letter)) for p in self.outputs]
+        results = [y if y.flags.c_contiguous else y.copy() for y in results] or [
+            np.empty(shape, types.get(p.letter, p.letter)) for p in self.outputs
+        ]
         lines, arrays = [], []
         for p, a in zip(self.inputs, arguments, strict=True):
             c, k = self._c_type(p), len(arrays)
@@ -147,10 +162,14 @@ class ElementwiseKernel(_Kernel):
                 a = np.broadcast_to(a, shape) if isinstance(a, np.ndarray) else a
             arrays.append(np.ascontiguousarray(self._as_array(p, a, types)))
         for p, y in zip(self.outputs, results, strict=True):
-            lines.append(f"{self._c_type(p)}& {p.name} = (({self._c_type(p)}*)_raw[{len(arrays)}])[i];")
+            lines.append(
+                f"{self._c_type(p)}& {p.name} = (({self._c_type(p)}*)_raw[{len(arrays)}])[i];"
+            )
             arrays.append(y)
         body = "\n".join([*lines, f"{self.operation};"])
-        self._run(f"for (long long i = 0; i < _n0; i++) {{\n{body}\n}}", types, [math.prod(shape)], arrays)
+        self._run(
+            f"for (long long i = 0; i < _n0; i++) {{\n{body}\n}}", types, [math.prod(shape)], arrays
+        )
         for before, y in zip(given, results):  # noqa: B905
             if before is not y:
                 before[...] = y
@@ -169,14 +188,22 @@ class ReductionKernel(_Kernel):
             # With CUB, CuPy renames both by replacing text; and it does not define what it needs for its own names.
             (x,), (y,) = self.inputs, self.outputs
             assert (x.name, y.name) != ("in0", "out0")
-            map_expr, post_map_expr = map_expr.replace(x.name, "in0"), post_map_expr.replace(y.name, "out0")
+            map_expr, post_map_expr = (
+                map_expr.replace(x.name, "in0"),
+                post_map_expr.replace(y.name, "out0"),
+            )
             self.inputs, self.outputs = [x._replace(name="in0")], [y._replace(name="out0")]
-        self.map, self.reduce, self.post, self.identity = map_expr, reduce_expr, post_map_expr, identity
+        self.map, self.reduce, self.post, self.identity = (
+            map_expr,
+            reduce_expr,
+            post_map_expr,
+            identity,
+        )
         self.type = reduce_type or self._c_type(self.outputs[0])
 
     def __call__(self, *args, out=None, axis=None, keepdims=False, stream=None):
         arguments, results = self._split(args)
-        assert out is None and not results, "not needed so far"
+        assert (out, results) == (None, []), "not needed so far"
         shape = _shape(list(zip(self.inputs, arguments, strict=True)))
         types = self._types(arguments, [])
         axes = tuple(range(len(shape))) if axis is None else (axis % len(shape),)
@@ -184,7 +211,9 @@ class ReductionKernel(_Kernel):
         lines, arrays = [], []
         for p, a in zip(self.inputs, arguments, strict=True):
             arrays.append(np.ascontiguousarray(np.broadcast_to(a, shape).transpose(axes + rest)))
-            lines.append(f"const {self._c_type(p)} {p.name} = ((const {self._c_type(p)}*)_raw[{len(arrays) - 1}])[_k];")
+            lines.append(
+                f"const {self._c_type(p)} {p.name} = ((const {self._c_type(p)}*)_raw[{len(arrays) - 1}])[_k];"
+            )
         (p,) = self.outputs
         result = np.empty([shape[k] for k in rest], types.get(p.letter, p.letter))
         count = math.prod(shape[k] for k in axes)

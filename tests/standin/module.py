@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from tests.standin.arrays import boxed, counts, launched, ndarray
+from tests.standin.arrays import DeviceSynchronized, boxed, copied, forbidden, launched, ndarray
 from tests.standin.kernels import ElementwiseKernel, ReductionKernel
 
 # As `inspect.signature` gives them.
@@ -26,13 +26,12 @@ cumsum(a, axis=None, dtype=None, out=None)
 diagonal(a, offset=0, axis1=0, axis2=1)
 einsum(*operands, **kwargs)
 empty(shape, dtype=float, order='C')
-eye(N, M=None, k=0, dtype=float, order='C')
 flip(a, axis=None)
-full(shape, fill_value, dtype=None, order='C')
+full_like(a, fill_value, dtype=None, order='K', subok=None, shape=None)
 max(a, axis=None, out=None, keepdims=False)
 may_share_memory(a, b, max_work=None)
 min(a, axis=None, out=None, keepdims=False)
-ones(shape, dtype=float, order='C')
+ones_like(a, dtype=None, order='K', subok=None, shape=None)
 pad(array, pad_width, mode='constant', **kwargs)
 prod(a, axis=None, dtype=None, out=None, keepdims=False)
 roll(a, shift, axis=None)
@@ -46,8 +45,8 @@ where(condition, x=None, y=None)
 zeros(shape, dtype=float, order='C')
 zeros_like(a, dtype=None, order='K', subok=None, shape=None)
 """.strip().splitlines()
-UFUNCS = """absolute add cos divide equal exp expm1 floor greater greater_equal isfinite less less_equal log log1p matmul
-maximum minimum multiply negative not_equal power sign sin sqrt square subtract tanh""".split()
+UFUNCS = """absolute add cos divide equal exp expm1 floor greater greater_equal isfinite less less_equal log log1p
+matmul maximum minimum multiply negative not_equal power sign sin sqrt square subtract tanh""".split()
 
 
 def _signature(text: str) -> inspect.Signature:
@@ -86,7 +85,9 @@ def asarray(a, dtype=None, order=None, *, copy=None, blocking=False) -> ndarray:
     return a if same else ndarray(a.host.astype(dtype or a.dtype, order=order or "K"))
 
 
-def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False) -> ndarray:
+def array(
+    obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False
+) -> ndarray:
     return asarray(obj, dtype, order).copy() if isinstance(obj, ndarray) else asarray(obj, dtype)
 
 
@@ -104,9 +105,19 @@ def errstate(*, divide=None, over=None, under=None, invalid=None, linalg=None) -
         _mode.pop()
 
 
+@contextlib.contextmanager
+def allow_synchronize(allow: bool) -> Iterator[None]:
+    forbidden.append(not allow)
+    try:
+        yield
+    finally:
+        forbidden.pop()
+
+
 def _decomposition(own: Callable) -> Callable:
     def decompose(*args):
-        counts["to host"] += _mode[-1] == "raise"  # whether it succeeded
+        if _mode[-1] == "raise":
+            copied()  # whether it succeeded
         try:
             return launched(own, *args)
         except np.linalg.LinAlgError:
@@ -136,7 +147,9 @@ class Philox4x3210:
     """The state lies on the GPU, as in CuPy: here a seed and the number of draws."""
 
     def __init__(self, seed=None, *, size: int = -1):
-        sequence = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        sequence = (
+            seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        )
         start = np.array([sequence.generate_state(1, np.uint64)[0], 0], np.uint64)
         self._state = ndarray(start.view(np.int8))
 
@@ -185,4 +198,5 @@ vars(cupy).update(
     ),
 )  # fmt: skip
 cupyx = ModuleType("cupyx")
-cupyx.errstate = errstate
+cupyx.errstate, cupyx.allow_synchronize = errstate, allow_synchronize
+cupyx.DeviceSynchronized = DeviceSynchronized

@@ -20,6 +20,7 @@ import numpy as np
 from tinygen.autograd import graph
 from tinygen.autograd.graph import ON_ARRAYS, RECORDED, Node, anomaly
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, to_array
+from tinygen.kernels.device import LESS_MEMORY, as_array, is_array, require_one_device
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Cotangent, Source
@@ -74,7 +75,7 @@ class Op(Node):
                 kept.append(array)
             elif tensor is not None:
                 kept.append(tensor)
-            elif type(array) is np.ndarray:
+            elif is_array(array):
                 # The output is wrapped anew: a node that held its own output tensor would be a cycle.
                 kept.append(
                     Tensor(array, node=self if version is not None else None, version=version)
@@ -105,12 +106,12 @@ class Op(Node):
             sources.append(source)
         try:
             out = op.forward(*arrays, **parameters)
-        except (TypeError, ValueError, IndexError, OverflowError) as error:
+        except (TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
             raise _named(error, cls, tensors) from error
         if mode is ON_ARRAYS:
             return out
         if type(out) is not np.ndarray:
-            out = np.asarray(out)
+            out = as_array(out)
         result = Tensor(out)
         if cls.views:
             for t in tensors:
@@ -144,11 +145,13 @@ class Op(Node):
         on_arrays = graph.mode.get() is ON_ARRAYS
         if on_arrays and not self.on_arrays:
             with graph.set_grad_enabled(False):
-                results = self.cotangents(Tensor(np.asarray(g)))
+                results = self.cotangents(Tensor(as_array(g)))
             return [r if r is None else r._data for r in results]
         watched = None if on_arrays else anomaly.get()
         try:
             results = self.backward(g) if watched is None else _watched_backward(self, g)
+        except MemoryError as error:
+            raise MemoryError(f"the backward of {name_of(self)}: {error}") from error
         except AttributeError as error:
             if not on_arrays:
                 raise
@@ -233,11 +236,12 @@ def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
         return list(inputs)
 
     numbers_only = all(type(x) in NUMBERS for x in inputs)
+    device = next((x.device for x in inputs if type(x) is Tensor), None)
     try:
         tensors = [
             x
             if type(x) is Tensor or (type(x) in NUMBERS and not numbers_only)
-            else Tensor(to_array(x))
+            else Tensor(to_array(x, device=None if is_array(x) else device))
             for x in inputs
         ]
     except (TypeError, ValueError) as error:
@@ -274,9 +278,15 @@ def name_of(op: Op | type[Op]) -> str:
 
 def _named(error: Exception, cls: type[Op], tensors: list) -> Exception:
     got = ", ".join(
-        f"{t.dtype}{list(t.shape)}" if isinstance(t, Tensor | np.ndarray) else repr(t)
+        f"{t.dtype}{list(t.shape)}" if isinstance(t, Tensor) or is_array(t) else repr(t)
         for t in tensors
     )
+    if isinstance(error, MemoryError):
+        return MemoryError(f"{name_of(cls)}({got}): {error}: {LESS_MEMORY}")
+    try:
+        require_one_device(t._data if isinstance(t, Tensor) else t for t in tensors)
+    except ValueError as mixed:
+        error = mixed
     kind = next((k for k in (IndexError, TypeError) if isinstance(error, k)), ValueError)
     return kind(f"{name_of(cls)}({got}): {error}")
 

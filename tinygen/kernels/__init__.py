@@ -1,9 +1,9 @@
 """Floor 0: raw arrays in, raw arrays out.
 
-`reference.py` specifies every kernel in NumPy; `cpu/` overrides the slow ones with Numba, `cuda.py` with kernels for GPUs.
+`reference.py` specifies every kernel in NumPy; `cpu/` overrides the slow ones with Numba, `cuda.py` for GPUs with CuPy.
 An array's own type picks the device (`device.py`). For arrays of NumPy `kernels.tanh(x)` calls whichever backend is
 chosen: for the process with `set_backend`, for a block with `backend`, at start-up with the environment variable
-TINYGEN_BACKEND. Numba is imported when the first kernel is called, CuPy with the first array on a GPU, not before.
+TINYGEN_BACKEND. Numba is imported when the first kernel is called, CuPy when the first array goes to a GPU.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What every backend that overrides the reference checks alike: which arrays fit a kernel, and what to say of others."""
+"""What backends that override the reference check alike: which arrays fit a kernel, and what to say of others."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,9 +14,7 @@ def specified(specification: Callable, arrays: Sequence[object]) -> object:
     try:
         return specification(*arrays)
     except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
-        got = ", ".join(
-            f"{x.dtype} {x.shape}" if is_array(x) else type(x).__name__ for x in arrays
-        )
+        got = ", ".join(f"{x.dtype} {x.shape}" if is_array(x) else type(x).__name__ for x in arrays)
         name = specification.__name__
         raise TypeError(
             f"{name}: needs arrays that are all float32 or all float64, not {got} ({error})"

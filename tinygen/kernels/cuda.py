@@ -8,8 +8,8 @@ disk. Inputs broadcast, in any layout; results are C-contiguous.
 A launch costs some microseconds however little it does, and memory is what large arrays wait for. So what the reference
 writes as several passes is one here: a loss and its sum, an optimiser's step, the bias and activation of a layer.
 
-Two things differ from the other backends, for to look at a number would make the computer wait for the GPU. A label that
-names no column gives NaN instead of an error. And what is a Python float elsewhere, `sum_of_squares`, stays on the GPU.
+Two things differ from the other backends, for to look at a number would make the computer wait for the GPU. A label
+that names no column gives NaN instead of an error. And what is a Python float elsewhere, `sum_of_squares`, stays there.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ __device__ T sigmoid(T x) {{
 __device__ T softplus(T x) {{ return relu(x) + log1p(exp(-fabs(x))); }}
 """
 
-# A sum of exponentials, sum e^top. Two are added by scaling that of the lesser top; equal ones, be they infinite, need no
-# scaling. Whatever NaN is compared with, the sum becomes NaN.
+# A sum of exponentials is sum * e^top. To add two, that of the lesser top is scaled; equal tops, be they infinite, need
+# no scaling. Whatever NaN is compared with, the sum becomes NaN.
 TERMS = """
 struct Terms {
     T top, sum;
@@ -139,9 +139,7 @@ softplus_grad = _elementwise(reference.softplus_grad, "g * sigmoid(x)")
 erf = _elementwise(reference.erf, "erf(x)")
 relu = _elementwise(reference.relu, "relu(x)")
 relu_grad = _elementwise(reference.relu_grad, "y > 0 ? g : T(0)")
-reparameterise = _elementwise(
-    reference.reparameterise, "mean + exp(T(0.5) * log_var) * noise"
-)
+reparameterise = _elementwise(reference.reparameterise, "mean + exp(T(0.5) * log_var) * noise")
 reparameterise_grad = _elementwise(
     reference.reparameterise_grad, "T(0.5) * g * exp(T(0.5) * log_var) * noise"
 )
@@ -156,7 +154,9 @@ _log_sum = cupy.ReductionKernel(
     *("result = log(a.sum) + a.top", "Terms()", "tinygen_logsumexp", "Terms"),
     preamble=TERMS,
 )
-_exp_difference = cupy.ElementwiseKernel("T x, T y", "T out0", "out0 = exp(x - y)", "tinygen_softmax")
+_exp_difference = cupy.ElementwiseKernel(
+    "T x, T y", "T out0", "out0 = exp(x - y)", "tinygen_softmax"
+)
 _weighted = cupy.ReductionKernel(
     "T y, T g", "T out0", "y * g", "a + b", "out0 = a", "0", "tinygen_weighted_sum"
 )
@@ -295,14 +295,20 @@ def linear(x, w, b, activation):
 def _step(name: str, settings: str, arrays: Sequence[str], operation: str) -> Callable:
     """The kernel `operation` on the gradient g, settings, and arrays that it updates, p and the optimiser's state."""
     kernel = cupy.ElementwiseKernel(
-        _typed(["g", *settings.split()]), _typed(arrays), operation, f"tinygen_{name}", no_return=True
+        _typed(["g", *settings.split()]),
+        _typed(arrays),
+        operation,
+        f"tinygen_{name}",
+        no_return=True,
     )
 
     def step(g, values: Sequence[float], *updated) -> None:
         p = updated[0]
         if not _fit((*updated, g), len(arrays) + 1):
             got = ", ".join(str(getattr(x, "dtype", type(x).__name__)) for x in (*updated, g))
-            raise TypeError(f"{name}: needs arrays on the GPU, all float32 or all float64, not {got}")
+            raise TypeError(
+                f"{name}: needs arrays on the GPU, all float32 or all float64, not {got}"
+            )
         if any(x.shape != p.shape for x in (*updated, g)):
             raise ValueError(f"{name}: the arrays must have one shape, not {shapes((*updated, g))}")
         if not all(x.flags.c_contiguous for x in updated):

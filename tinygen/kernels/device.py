@@ -1,12 +1,12 @@
 """Where arrays live: NumPy's in the computer's memory, "cpu", CuPy's in that of an NVIDIA GPU, "cuda".
 
-An array's own type says where it is, so nobody else keeps account. Most code is written once for both: NumPy's functions
-hand a CuPy array over to CuPy's (`__array_ufunc__`, `__array_function__`), and `np.zeros(shape, dtype, like=x)` makes one
-where x is. What they do not do stands here: telling them apart, and moving.
+An array's own type says where it is, so nobody else keeps account. Most code is written once for both: NumPy's
+functions hand a CuPy array over to CuPy's (`__array_ufunc__`, `__array_function__`), and `np.zeros(3, like=x)` makes
+one where x is. What they do not do stands here: telling them apart, and moving.
 
-Nothing moves by itself. A copy to the computer waits until the GPU has finished all it was asked before, which costs more
-than most kernels, so it is made only where it is asked for: `to_device`, or a Python number made of an array. CuPy is
-imported when the first array goes to a GPU, not before.
+Nothing comes back by itself. A copy to the computer's memory waits until the GPU has done all it was asked before,
+which costs more than most kernels, so it is made only where it is asked for: by `to_device`, or by a Python number made
+of an array. CuPy is imported when the first array goes to a GPU, not before.
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def to_device(x: Array, device: str) -> Array:
     try:
         return cupy().asarray(x, order="C")
     except MemoryError as error:
-        raise MemoryError(f"{x.nbytes} bytes do not fit on the GPU ({error}): {LESS_MEMORY}") from error
+        raise MemoryError(
+            f"{x.nbytes} bytes do not fit on the GPU ({error}): {LESS_MEMORY}"
+        ) from error
 
 
 def require_one_device(arrays: Iterable[object]) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from tinygen.autograd import Tensor
+from tinygen.autograd.tensor import raw
+from tinygen.kernels.device import Array, as_array, require_one_device, to_device
 from tinygen.kernels.errors import NamesItself
 
 
@@ -41,29 +43,36 @@ class Optimiser(NamesItself):
         self.lr = float(lr)
         self.steps = [0] * len(self.params)
         self.state = [
-            {name: np.zeros(p.shape, p.dtype) for name in self.arrays} for p in self.params
+            {name: np.zeros(p.shape, p.dtype, like=p._data) for name in self.arrays}
+            for p in self.params
         ]
 
-    def update(self, p: np.ndarray, g: np.ndarray, step: int, state: dict[str, np.ndarray]) -> None:
+    def update(self, p: Array, g: Array, step: int, state: dict[str, Array]) -> None:
         """Change p and its state in place: arrays of one shape and dtype, C-contiguous. `step` counts from 1."""
         raise NotImplementedError
 
     def step(self) -> None:
         """Update every parameter that has a gradient, in place.
 
-        Raises ValueError, before anything is changed, on a `.grad` of another shape than its parameter's.
+        Raises ValueError, before anything is changed, on a `.grad` of another shape than its parameter's, or on another
+        device.
         """
-        for p in self.params:
-            if p.grad is not None and p.grad.shape != p.shape:
+        for p, state in zip(self.params, self.state, strict=True):
+            if p.grad is None:
+                continue
+            if p.grad.shape != p.shape:
                 raise ValueError(
                     f"{type(self).__name__}: a parameter of shape {p.shape} has a .grad of {p.grad.shape}"
                 )
+            arrays = (p._data, p.grad._data, *state.values())
+            if len(set(map(type, arrays))) > 1:
+                require_one_device(arrays)
         for i, p in enumerate(self.params):
             if p.grad is None:
                 continue
             self.steps[i] += 1
-            array = np.asarray(p._data, order="C")
-            gradient = np.asarray(p.grad._data, p.dtype, order="C")
+            array = np.asarray(p._data, order="C", like=p._data)
+            gradient = np.asarray(p.grad._data, p.dtype, order="C", like=p._data)
             self.update(array, gradient, self.steps[i], self.state[i])
             if array is not p._data:  # its memory has another layout, so a copy was updated
                 p._data[...] = array
@@ -76,12 +85,15 @@ class Optimiser(NamesItself):
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs beside the constructor's arguments: lr, and the steps and arrays
-        (copies) of each parameter, in their order. `tg.save` can write it.
+        (copies, NumPy's) of each parameter, in their order. `tg.save` can write it.
         """
         return {
             "lr": self.lr,
             "params": [
-                {"steps": steps, **{name: array.copy() for name, array in state.items()}}
+                {
+                    "steps": steps,
+                    **{name: np.array(to_device(array, "cpu")) for name, array in state.items()},
+                }
                 for steps, state in zip(self.steps, self.state, strict=True)
             ],
         }
@@ -93,7 +105,7 @@ class Optimiser(NamesItself):
             lr, saved = float(state["lr"]), state["params"]
             steps = [int(entry["steps"]) for entry in saved]
             new = [
-                {key: np.asarray(array) for key, array in entry.items() if key != "steps"}
+                {key: as_array(raw(array)) for key, array in entry.items() if key != "steps"}
                 for entry in saved
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -109,7 +121,11 @@ class Optimiser(NamesItself):
             raise ValueError("\n  ".join([f"this state does not fit {name}:", *wrong]))
         self.lr, self.steps = lr, steps
         self.state = [
-            {key: np.array(array, order="C") for key, array in entry.items()} for entry in new
+            {
+                key: to_device(np.array(array, order="C", like=array), p.device)
+                for key, array in entry.items()
+            }
+            for p, entry in zip(self.params, new, strict=True)
         ]
 
 

@@ -21,7 +21,8 @@ from tinygen.autograd.ops.shapes import as_tensor, broadcast_all, expand_dims, r
 from tinygen.autograd.ops.softmax import softmax
 from tinygen.autograd.ops.transcendental import exp, sigmoid, sigmoid_grad, tanh_grad
 from tinygen.autograd.spec import KINK_AT_0, REALS, Call, Domain, Draw, specified
-from tinygen.autograd.tensor import ArrayLike, Tensor
+from tinygen.autograd.tensor import ArrayLike, Tensor, beside, raw
+from tinygen.kernels.device import on_gpu
 from tinygen.kernels.errors import named
 
 ACTIVATION_GRADS: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
@@ -204,8 +205,8 @@ class CrossEntropyWithLogitsGrad(Op):
         p = softmax(logits)
         weighted = gg * expand_dims(g, 1)
         dl = p * (weighted - sum(weighted * p, axis=1, keepdims=True))
-        onehot = np.zeros(logits.shape, logits.dtype)
-        onehot[np.arange(len(self.labels)), self.labels] = 1
+        classes = np.arange(logits.shape[1], like=raw(logits))
+        onehot = (classes == self.labels[:, None]).astype(logits.dtype)
         return dl, sum(gg * (p - onehot), axis=1)
 
 
@@ -226,10 +227,11 @@ def _cross_entropy_reference(logits, labels):
 def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
     """-log softmax(logits)[label] in nats: logits (..., n), integer labels (...) in [0, n), to (...).
 
-    A logit of -inf is a class that cannot be: +inf where it is the label's, NaN where all are.
+    A logit of -inf is a class that cannot be: +inf where it is the label's, NaN where all are. Labels on a GPU are not
+    looked at: one out of range gives NaN there, and elsewhere ValueError.
     """
     logits = as_tensor(logits)
-    labels = np.array(labels._data if isinstance(labels, Tensor) else labels)
+    given, labels = raw(labels), beside(labels, logits._data)
     if labels.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy_with_logits: labels must be integers, not {labels.dtype}")
     if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
@@ -237,7 +239,7 @@ def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
             f"cross_entropy_with_logits: labels of shape {labels.shape} do not fit logits {logits.shape}"
         )
     n = logits.shape[-1]
-    if labels.size and (labels.min() < 0 or labels.max() >= n):
+    if labels.size and not on_gpu(given) and (np.min(given) < 0 or np.max(given) >= n):
         raise ValueError(f"cross_entropy_with_logits: labels must lie in [0, {n})")
     found = CrossEntropyWithLogits.apply(matrix(logits), labels=labels.astype(np.int64).reshape(-1))
     return found if labels.ndim == 1 else reshape(found, labels.shape)

@@ -11,21 +11,20 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
-from tinygen.autograd.tensor import ArrayLike, Tensor
+from tinygen.autograd.tensor import ArrayLike, Tensor, beside, raw
+from tinygen.kernels.device import Array, cupy, is_array, on_gpu
 from tinygen.kernels.errors import named
 
 
-def _plain(index: object) -> object:
-    """The index with tensors and lists as arrays of our own, and whether it is basic (a view, no repeats)."""
+def _plain(index: object, x: object) -> tuple:
+    """The index into x with tensors, arrays and lists as arrays of their own, where x is."""
     parts = index if isinstance(index, tuple) else (index,)
     plain = []
     for part in parts:
-        if isinstance(part, Tensor):
-            part = part._data
-        if isinstance(part, list | np.ndarray):
+        if isinstance(part, list | Tensor) or is_array(part):
             listed = isinstance(part, list)
             try:
-                part = np.array(part)
+                part = beside(part, x)
             except ValueError as error:
                 raise IndexError(f"getitem: {error}") from error
             if listed and part.size == 0:
@@ -58,6 +57,11 @@ class GetItem(Op):
         return ScatterAdd.apply(g, index=self.index, shape=self.shape_in)
 
 
+def _add_at(out: Array, index: tuple, x: Array) -> None:
+    """`np.add.at`, which NumPy does not hand over."""
+    (cupy() if on_gpu(out) else np).add.at(out, index, x)
+
+
 class ScatterAdd(Op):
     """Zeros of `shape`, to which x is added at `index`: the adjoint of getitem."""
 
@@ -65,11 +69,11 @@ class ScatterAdd(Op):
 
     def forward(self, x, index, shape):
         self.index = index
-        out = np.zeros(shape, x.dtype)
+        out = np.zeros(shape, x.dtype, like=x)
         if _is_basic(index):
             out[index] = x
         else:
-            np.add.at(out, index, x)
+            _add_at(out, index, x)
         return out
 
     def backward(self, g):
@@ -102,7 +106,7 @@ def _index_case(d: Draw) -> Call:
 @specified(lambda x, index: x[index], _index_case, twice=False)
 def getitem(x: ArrayLike, index: object) -> Tensor:
     """x[index], basic or advanced, as in NumPy. A repeated index adds up its cotangents."""
-    return GetItem.apply(x, index=_plain(index))
+    return GetItem.apply(x, index=_plain(index, raw(x)))
 
 
 class TakeAlongAxis(Op):
@@ -123,16 +127,17 @@ class PutAlongAxis(Op):
 
     def forward(self, x, indices, axis, shape):
         self.indices, self.axis = indices, axis
-        out = np.zeros(shape, x.dtype)
+        out = np.zeros(shape, x.dtype, like=x)
         full = np.broadcast_shapes(indices.shape, (*shape[:axis], 1, *shape[axis + 1 :]))
-        where = list(np.indices(full, sparse=True))
+        where = []
+        for k, (count, side) in enumerate(zip(full, shape, strict=True)):
+            # An axis of length 1 in x was broadcast against the indices.
+            along = (
+                np.arange(count, like=indices) if side != 1 else np.zeros(1, np.intp, like=indices)
+            )
+            where.append(along.reshape([-1 if k == i else 1 for i in range(len(full))]))
         where[axis] = np.broadcast_to(indices, full)
-        # An axis of length 1 in x was broadcast against the indices.
-        where = [
-            np.zeros_like(i) if side == 1 and k != axis else i
-            for k, (i, side) in enumerate(zip(where, shape, strict=True))
-        ]
-        np.add.at(out, tuple(where), x)
+        _add_at(out, tuple(where), x)
         return out
 
     def backward(self, g):
@@ -154,9 +159,9 @@ def _take_case(d: Draw) -> Call:
 @named
 def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int) -> Tensor:
     """Elements of x along an axis by integer `indices`, whose other sides equal x's or broadcast with them."""
-    indices = np.array(indices._data if isinstance(indices, Tensor) else indices)
+    indices = beside(indices, raw(x))
     if indices.dtype.kind not in "iu":
         raise IndexError(f"take_along_axis: indices must be integers, not {indices.dtype}")
-    ndim = np.ndim(x._data if isinstance(x, Tensor) else x)
+    ndim = np.ndim(raw(x))
     axis = normalize_axis_index(axis, ndim, "take_along_axis")
     return TakeAlongAxis.apply(x, indices=indices, axis=axis)

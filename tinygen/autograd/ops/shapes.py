@@ -16,6 +16,7 @@ from tinygen.autograd.graph import on_arrays
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Axis, Tensor, tensor
+from tinygen.kernels.device import as_array
 from tinygen.kernels.errors import named
 
 
@@ -23,7 +24,7 @@ def as_tensor(x: ArrayLike) -> Tensor:
     """`x` itself if it is a tensor, else a tensor of a copy; inside a rule that runs on arrays, an array."""
     if isinstance(x, Tensor):
         return x
-    return np.asarray(x) if on_arrays() else tensor(x)
+    return as_array(x) if on_arrays() else tensor(x)
 
 
 class Reshape(Op):
@@ -136,7 +137,7 @@ class SumTo(Op):
             new + i for i, side in enumerate(shape) if side == 1 and x.shape[new + i] != 1
         )
         dtype = x.dtype if x.dtype.kind == "f" else None  # integers are summed as NumPy sums them
-        return np.add.reduce(x, axis=axes, dtype=dtype).reshape(shape)
+        return x.sum(axis=axes, dtype=dtype).reshape(shape)
 
     def backward(self, g):
         return broadcast_to(g, self.shape_in)
