@@ -411,13 +411,16 @@ def to_array(
 
 
 def beside(data: object, x: object) -> Array:
-    """An index, a mask or labels, as an array of their own on x's device. Only a tensor must be there already."""
+    """An index, a mask or labels, as an array of their own where x is, or on the default device if that is no array.
+
+    Only a tensor must be there already.
+    """
     array = raw(data)
     if isinstance(data, Tensor) and is_array(x):
         require_one_device((array, x))
     if on_gpu(array):
         return array.copy()
-    return to_device(np.array(array), device_of(x))
+    return to_device(np.array(array), device_of(x) if is_array(x) else get_default_device())
 
 
 @named

@@ -302,7 +302,7 @@ def _where_case(d: Draw) -> Call:
 
 @specified(lambda a, b, condition: np.where(condition, a, b), _where_case, twice=False)
 def _where(a: ArrayLike, b: ArrayLike, condition: np.ndarray) -> Tensor:
-    return Where.apply(a, b, condition=condition)
+    return where(condition, a, b)
 
 
 @named
@@ -317,7 +317,7 @@ def where(condition: ArrayLike, a: ArrayLike, b: ArrayLike) -> Tensor:
     condition = beside(condition, raw(chosen))
     if condition.dtype != np.bool_:
         raise TypeError(f"where: the condition must be boolean, not {condition.dtype}")
-    return _where(a, b, condition)
+    return Where.apply(a, b, condition=condition)
 
 
 class Astype(Op):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from tinygen.autograd.op import Op
+from tinygen.autograd.ops.shapes import as_tensor
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor, beside, raw
 from tinygen.kernels.device import Array, cupy, is_array, on_gpu
@@ -159,9 +160,9 @@ def _take_case(d: Draw) -> Call:
 @named
 def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int) -> Tensor:
     """Elements of x along an axis by integer `indices`, whose other sides equal x's or broadcast with them."""
+    x = as_tensor(x)
     indices = beside(indices, raw(x))
     if indices.dtype.kind not in "iu":
         raise IndexError(f"take_along_axis: indices must be integers, not {indices.dtype}")
-    ndim = np.ndim(raw(x))
-    axis = normalize_axis_index(axis, ndim, "take_along_axis")
+    axis = normalize_axis_index(axis, x.ndim, "take_along_axis")
     return TakeAlongAxis.apply(x, indices=indices, axis=axis)
