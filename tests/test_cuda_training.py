@@ -113,7 +113,7 @@ def test_only_the_logged_loss_comes_back(train, cuda):
         assert cuda.counts["to host"] - before == 3
 
 
-@pytest.mark.parametrize(("train", "most"), [(train_vae, 100), (train_wgan, 250)])
+@pytest.mark.parametrize(("train", "most"), [(train_vae, 62), (train_wgan, 143)])
 def test_a_step_launches_few_kernels(train, most, cuda):
     if cuda.counts is None:
         pytest.skip("the stand-in counts them")
@@ -121,5 +121,4 @@ def test_a_step_launches_few_kernels(train, most, cuda):
     step()
     before = cuda.counts["launches"]
     step()
-    print(cuda.counts["launches"] - before)
     assert cuda.counts["launches"] - before <= most

@@ -274,8 +274,8 @@ def backward(output: Tensor, gradient: object = None, retain_graph: bool = False
             continue
         # A gradient may be handed over only if nobody else holds it; else it could alias another
         # leaf's gradient, the seed, or a saved array.
-        own = array.base is None and (on_gpu(array) or array.flags.writeable)
-        alone = own and sys.getrefcount(array) == _ALONE
+        alone = array.base is None and sys.getrefcount(array) == _ALONE
+        alone = alone and (on_gpu(array) or array.flags.writeable)
         leaf.grad = Tensor(array if alone else array.copy())
 
 

@@ -377,8 +377,12 @@ def raw(value: object) -> object:
 
 def _compared(compare: Callable, x: Tensor, other: object) -> Tensor:
     other = raw(other)
-    require_one_device((x._data, other))
-    return Tensor(as_array(compare(x._data, other)))
+    try:
+        result = compare(x._data, other)
+    except TypeError:
+        require_one_device((x._data, other))
+        raise
+    return Tensor(result if type(result) is np.ndarray else as_array(result))
 
 
 def to_array(
@@ -416,6 +420,8 @@ def beside(data: object, x: object) -> Array:
     Only a tensor must be there already.
     """
     array = raw(data)
+    if type(array) is type(x) is np.ndarray:
+        return array.copy()
     if isinstance(data, Tensor) and is_array(x):
         require_one_device((array, x))
     if on_gpu(array):

@@ -54,26 +54,25 @@ class Optimiser(NamesItself):
     def step(self) -> None:
         """Update every parameter that has a gradient, in place.
 
-        Raises ValueError, before anything is changed, on a `.grad` of another shape than its parameter's, or on another
-        device.
+        Raises ValueError, before anything is changed, on a `.grad` of another shape than its parameter's; also where
+        parameter, gradient and state are not on one device, since the module was moved after the optimiser was made.
         """
-        for p, state in zip(self.params, self.state, strict=True):
-            if p.grad is None:
-                continue
-            if p.grad.shape != p.shape:
+        for p in self.params:
+            if p.grad is not None and p.grad.shape != p.shape:
                 raise ValueError(
                     f"{type(self).__name__}: a parameter of shape {p.shape} has a .grad of {p.grad.shape}"
                 )
-            arrays = (p._data, p.grad._data, *state.values())
-            if len(set(map(type, arrays))) > 1:
-                require_one_device(arrays)
         for i, p in enumerate(self.params):
             if p.grad is None:
                 continue
-            self.steps[i] += 1
             array = np.asarray(p._data, order="C", like=p._data)
-            gradient = np.asarray(p.grad._data, p.dtype, order="C", like=p._data)
-            self.update(array, gradient, self.steps[i], self.state[i])
+            try:
+                gradient = np.asarray(p.grad._data, p.dtype, order="C", like=p._data)
+                self.update(array, gradient, self.steps[i] + 1, self.state[i])
+            except TypeError:
+                require_one_device((array, p.grad._data, *self.state[i].values()))
+                raise
+            self.steps[i] += 1
             if array is not p._data:  # its memory has another layout, so a copy was updated
                 p._data[...] = array
             p.version[0] += 1

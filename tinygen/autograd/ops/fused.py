@@ -239,7 +239,8 @@ def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
             f"cross_entropy_with_logits: labels of shape {labels.shape} do not fit logits {logits.shape}"
         )
     n = logits.shape[-1]
-    if labels.size and not on_gpu(given) and (np.min(given) < 0 or np.max(given) >= n):
+    given = np.asarray(given) if on_gpu(labels) and not on_gpu(given) else labels
+    if labels.size and not on_gpu(given) and (given.min() < 0 or given.max() >= n):
         raise ValueError(f"cross_entropy_with_logits: labels must lie in [0, {n})")
     found = CrossEntropyWithLogits.apply(matrix(logits), labels=labels.astype(np.int64).reshape(-1))
     return found if labels.ndim == 1 else reshape(found, labels.shape)

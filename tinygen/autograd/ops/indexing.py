@@ -13,7 +13,7 @@ from tinygen.autograd.op import Op
 from tinygen.autograd.ops.shapes import as_tensor
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor, beside, raw
-from tinygen.kernels.device import Array, cupy, is_array, on_gpu
+from tinygen.kernels.device import Array, cupy, on_gpu
 from tinygen.kernels.errors import named
 
 
@@ -22,7 +22,7 @@ def _plain(index: object, x: object) -> tuple:
     parts = index if isinstance(index, tuple) else (index,)
     plain = []
     for part in parts:
-        if isinstance(part, list | Tensor) or is_array(part):
+        if isinstance(part, list | Tensor | np.ndarray) or on_gpu(part):
             listed = isinstance(part, list)
             try:
                 part = beside(part, x)

@@ -15,7 +15,15 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from tinygen.autograd.op import Op
 from tinygen.autograd.ops.elementwise import square, where
 from tinygen.autograd.ops.indexing import take_along_axis
-from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, flip, pad, permute_dims, reshape
+from tinygen.autograd.ops.shapes import (
+    add_up,
+    as_tensor,
+    broadcast_to,
+    flip,
+    pad,
+    permute_dims,
+    reshape,
+)
 from tinygen.autograd.spec import (
     Call,
     Domain,
@@ -54,8 +62,7 @@ class Sum(Reduction):
     floating = False
 
     def forward(self, x, axis, keepdims):
-        dtype = x.dtype if x.dtype.kind == "f" else None
-        return x.sum(axis=self.reduces(x, axis), keepdims=keepdims, dtype=dtype)
+        return add_up(x, self.reduces(x, axis), keepdims)
 
     def backward(self, g):
         return broadcast_to(self.with_axes(g), self.shape_in)

@@ -16,7 +16,7 @@ from tinygen.autograd.graph import on_arrays
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Axis, Tensor, tensor
-from tinygen.kernels.device import as_array
+from tinygen.kernels.device import Array, as_array
 from tinygen.kernels.errors import named
 
 
@@ -123,6 +123,14 @@ def broadcast_all(*xs: ArrayLike) -> list[Tensor]:
     return [x if x.shape == shape else broadcast_to(x, shape) for x in tensors]
 
 
+def add_up(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+    """The sum over these axes: of floats in their own dtype, of integers as NumPy sums them."""
+    dtype = x.dtype if x.dtype.kind == "f" else None
+    if type(x) is np.ndarray:  # in which NumPy's method takes 0.3 microseconds longer
+        return np.add.reduce(x, axis=axes, dtype=dtype, keepdims=keepdims)
+    return x.sum(axis=axes, dtype=dtype, keepdims=keepdims)
+
+
 class SumTo(Op):
     """The adjoint of broadcast_to: sums over the axes along which `shape` would be repeated."""
 
@@ -136,8 +144,7 @@ class SumTo(Op):
         axes = tuple(range(new)) + tuple(
             new + i for i, side in enumerate(shape) if side == 1 and x.shape[new + i] != 1
         )
-        dtype = x.dtype if x.dtype.kind == "f" else None  # integers are summed as NumPy sums them
-        return x.sum(axis=axes, dtype=dtype).reshape(shape)
+        return add_up(x, axes).reshape(shape)
 
     def backward(self, g):
         return broadcast_to(g, self.shape_in)
