@@ -21,7 +21,6 @@ from tinygen.kernels.device import (
     cupy,
     device_of,
     get_default_device,
-    is_array,
     on_gpu,
     to_device,
 )
@@ -63,17 +62,14 @@ class Generator:
 
     @named
     def bernoulli(self, p: Tensor | np.ndarray | float, shape: Shape | None = None) -> Tensor:
-        """1 with probability p, else 0, in p's dtype. p broadcasts to `shape`, and must be where the tensors are drawn.
+        """1 with probability p, else 0, in p's dtype. p broadcasts to `shape`; a tensor must be where others are drawn.
 
         Raises ValueError where p is not in [0, 1] (NaN included; on a GPU nobody looks), or does not broadcast.
         """
-        p = (
-            p._data
-            if isinstance(p, Tensor)
-            else p
-            if is_array(p)
-            else to_array(p, None, self.device)
-        )
+        if isinstance(p, Tensor):
+            p = p._data
+        elif type(p) is not np.ndarray or self.device != "cpu":
+            p = to_array(p, None, self.device)
         if p.dtype not in FLOATS:
             p = to_array(p).astype(np.float32 if p.dtype.kind != "f" else p.dtype.newbyteorder("="))
         if not (on_gpu(p) or p.size == 0 or (p.min() >= 0 and p.max() <= 1)):
@@ -117,9 +113,9 @@ class Generator:
 
         Raises ValueError if count < 0, or if the numbers are drawn on a GPU.
         """
-        if self.device != "cpu":
-            raise ValueError("skip: the generator of a GPU cannot be moved on")
         count = operator.index(count)
+        if count and self.device != "cpu":
+            raise ValueError("skip: the generator of a GPU cannot be moved on")
         if count < 0:
             raise ValueError(f"skip: cannot go back by {-count} numbers")
         if count % 2 or self.numpy.bit_generator.state["has_uint32"]:
