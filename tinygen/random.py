@@ -13,7 +13,8 @@ import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd import Tensor
-from tinygen.autograd.tensor import FLOATS, to_array
+from tinygen.autograd.convert import to_array
+from tinygen.autograd.tensor import FLOATS
 from tinygen.kernels.device import (
     Array,
     as_array,

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinygen.autograd import graph
+from tinygen.autograd.convert import to_array
 from tinygen.autograd.graph import ON_ARRAYS, RECORDED, Node, anomaly
-from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, to_array
+from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor
 from tinygen.kernels.device import LESS_MEMORY, as_array, is_array, require_one_device
 
 if TYPE_CHECKING:

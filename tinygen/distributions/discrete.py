@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen.autograd import Tensor, ops
-from tinygen.autograd.tensor import ArrayLike, to_array
+from tinygen.autograd.convert import to_array
+from tinygen.autograd.tensor import ArrayLike
 from tinygen.distributions.distribution import Distribution, Shape, as_floats, one_of, require
 from tinygen.kernels.device import Array, as_array, require_one_device
 from tinygen.random import Generator

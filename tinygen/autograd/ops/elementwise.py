@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinygen.autograd.convert import beside
 from tinygen.autograd.op import Op
 from tinygen.autograd.ops.transcendental import log
 from tinygen.autograd.spec import (
@@ -20,7 +21,7 @@ from tinygen.autograd.spec import (
     elementwise,
     specified,
 )
-from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Tensor, beside, raw
+from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Tensor, raw
 from tinygen.kernels.errors import named
 
 

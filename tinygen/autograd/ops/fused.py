@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tinygen import kernels
+from tinygen.autograd.convert import beside
 from tinygen.autograd.op import Fused, Op
 from tinygen.autograd.ops.activations import relu_grad
 from tinygen.autograd.ops.elementwise import square
@@ -21,7 +22,7 @@ from tinygen.autograd.ops.shapes import as_tensor, broadcast_all, expand_dims, r
 from tinygen.autograd.ops.softmax import softmax
 from tinygen.autograd.ops.transcendental import exp, sigmoid, sigmoid_grad, tanh_grad
 from tinygen.autograd.spec import KINK_AT_0, REALS, Call, Domain, Draw, specified
-from tinygen.autograd.tensor import ArrayLike, Tensor, beside, raw
+from tinygen.autograd.tensor import ArrayLike, Tensor, raw
 from tinygen.kernels.device import on_gpu
 from tinygen.kernels.errors import named
 

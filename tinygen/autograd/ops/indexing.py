@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from tinygen.autograd.convert import beside
 from tinygen.autograd.op import Op
 from tinygen.autograd.ops.shapes import as_tensor
 from tinygen.autograd.spec import Call, Draw, specified
-from tinygen.autograd.tensor import ArrayLike, Tensor, beside, raw
+from tinygen.autograd.tensor import ArrayLike, Tensor, raw
 from tinygen.kernels.device import Array, cupy, on_gpu
 from tinygen.kernels.errors import named
 
