@@ -11,6 +11,7 @@ of an array. CuPy is imported when the first array goes to a GPU, not before.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections.abc import Iterable
@@ -123,10 +124,10 @@ def require_one_device(arrays: Iterable[object]) -> None:
         )
 
 
-def exact_solver(x: Array):
+def exact_solver(x: Array) -> contextlib.AbstractContextManager[None]:
     """A context in which a matrix that cannot be solved is a LinAlgError on a GPU, too, at the price of asking it."""
     if not on_gpu(x):
-        return np.errstate()
+        return contextlib.nullcontext()
     import cupyx
 
     return cupyx.errstate(linalg="raise")

@@ -109,9 +109,8 @@ class Module(NamesItself):
             if t.device != device:
                 t._data = to_device(t._data, device)
                 t.grad = None if t.grad is None else t.grad.to(device)
-                t.version[0] += (
-                    1  # a graph that saved the array where it was would send its gradient there
-                )
+                # A graph that saved the array where it was would send its gradient there.
+                t.version[0] += 1
         return self
 
     # Modes ---------------------------------------------------------------------------------------

@@ -82,11 +82,9 @@ class BatchNorm1d(Module):
     @no_grad()
     def _update(self, mean: Tensor, var: Tensor) -> None:
         self.num_batches_tracked.copy_(self.num_batches_tracked + 1)
-        m = (
-            1 / self.num_batches_tracked.astype(mean.dtype)
-            if self.momentum is None
-            else self.momentum
-        )
+        m = self.momentum
+        if m is None:
+            m = 1 / self.num_batches_tracked.astype(mean.dtype)
         self.running_mean.copy_((1 - m) * self.running_mean + m * mean)
         self.running_var.copy_((1 - m) * self.running_var + m * var)
 
