@@ -26,6 +26,7 @@ from demos.common import (
     check_finite,
     in_parts,
     load_images,
+    parse,
     parser,
     positive,
     start,
@@ -124,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument(
         "--latent", type=positive, help="numbers in a code; default: 8 for digits, 32 for mnist"
     )
-    args = options.parse_args(argv)
+    args = parse(options, argv)
     latent = args.latent or LATENT[args.data]
     images, epochs = load_images(args.data), args.epochs or EPOCHS[args.data]
     rng, pixels = tg.random.default_rng(args.seed), images.train.shape[1]

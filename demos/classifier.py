@@ -21,7 +21,7 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, load_images, parser, start
+from demos.common import Run, load_images, parse, parser, start
 from tinygen import optim, viz
 from tinygen.data import batches
 from tinygen.metrics import Classifier, save_classifier
@@ -45,7 +45,7 @@ def shifted(
 def evaluate(model: Classifier, images: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """(cross-entropy in nats, accuracy) over `images`, without dropout."""
     logits = model.logits(images)
-    cross_entropy = tg.cross_entropy_with_logits(logits, labels).numpy()
+    cross_entropy = tg.cross_entropy_with_logits(logits, labels).to("cpu").numpy()
     return cross_entropy.mean(dtype=np.float64), (logits.argmax(1) == labels).mean()
 
 
@@ -61,7 +61,7 @@ def draw(model: Classifier, run: Run, images: np.ndarray, labels: np.ndarray, sh
 
 def main(argv: list[str] | None = None) -> None:
     defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
-    args = parser("classifier", __doc__, list(EPOCHS), defaults).parse_args(argv)
+    args = parse(parser("classifier", __doc__, list(EPOCHS), defaults), argv)
     images = load_images(args.data)
     epochs = args.epochs or EPOCHS[args.data]
     # The learning rate depends on how many epochs there will be, so all of a run must agree on it.

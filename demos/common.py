@@ -27,6 +27,7 @@ import tinygen as tg
 from tinygen import data, nn, optim, parallel
 from tinygen.data import Images, batches
 from tinygen.io import load, save, write_atomically
+from tinygen.kernels.device import DEVICES
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
 
@@ -77,8 +78,24 @@ def parser(
         default=Path("runs") / name,
         help=f"folder for results; default: runs/{name}",
     )
+    options.add_argument(
+        "--device",
+        choices=DEVICES,
+        default="cpu",
+        help="where to compute: cpu, or cuda, a GPU (pip install 'tinygen[gpu]'); default: cpu",
+    )
     options.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
     return options
+
+
+def parse(options: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; what the demo makes is made on --device from then on. Exits if that is not to be had."""
+    args = options.parse_args(argv)
+    try:
+        tg.set_default_device(args.device)
+    except (ImportError, RuntimeError) as error:
+        sys.exit(f"cannot use --device {args.device}: {error}")
+    return args
 
 
 def load_images(name: str) -> Images:
@@ -117,15 +134,15 @@ def unseen(stream: int) -> np.random.Generator:
 
 def unseen_tensors(stream: int) -> tg.random.Generator:
     """The same, for tensors."""
-    rng = tg.random.default_rng(0)
-    rng.numpy = unseen(stream)
-    return rng
+    return tg.random.default_rng(np.random.SeedSequence(0, spawn_key=(stream,)))
 
 
 def in_parts(f: Callable[[tg.Tensor], tg.Tensor], x: np.ndarray) -> np.ndarray:
     """f(x), a thousand rows at a time and without a graph."""
     with tg.no_grad():
-        return np.concatenate([f(tg.tensor(part)).numpy() for part in batches(x, 1000, None)])
+        return np.concatenate(
+            [f(tg.tensor(part)).to("cpu").numpy() for part in batches(x, 1000, None)]
+        )
 
 
 def check_finite(loss: float) -> None:
@@ -215,6 +232,8 @@ class Run:
         """
         if team is None and parallel.team().size > 1:
             sys.exit("this demo runs in one process; those that share work are vae and iwae")
+        if tg.get_default_device() != "cpu":  # where other numbers are drawn
+            settings = settings | {"device": tg.get_default_device()}
         self.team = team or parallel.Team()
         self.leads = self.team.rank == 0
         self.out, self.settings = out, settings

@@ -17,7 +17,7 @@ import numpy as np
 
 import tinygen as tg
 from demos import vae
-from demos.common import Run, Student, check_finite, load_images, parser, start, unseen
+from demos.common import Run, Student, check_finite, load_images, parse, parser, start, unseen
 from demos.judge import CLASSES, Judge
 from demos.pixels import Bernoulli
 from tinygen import nn, viz
@@ -62,14 +62,14 @@ def draw(model: vae.VAE, images: np.ndarray, run: Run, shape: tuple[int, int]) -
     z = tg.tensor(np.tile(unseen(2).standard_normal((10, LATENT), np.float32), (CLASSES, 1)))
     y = np.repeat(np.arange(CLASSES), 10)
     with tg.no_grad():
-        drawn = model.decode(z, tg.tensor(one_hot(y))).numpy()
+        drawn = model.decode(z, tg.tensor(one_hot(y))).to("cpu").numpy()
         # The style of one image, as any digit: its code, with other labels.
         threes = images[:5]
         styles = model.code(tg.tensor(threes), tg.tensor(one_hot(np.full(5, SHOWN))))
         rows = {}
         for i, image in enumerate(threes):
             code = tg.broadcast_to(styles[i : i + 1], (CLASSES, LATENT))
-            as_any = model.decode(code, tg.tensor(one_hot(np.arange(CLASSES)))).numpy()
+            as_any = model.decode(code, tg.tensor(one_hot(np.arange(CLASSES)))).to("cpu").numpy()
             rows[f"{i + 1}"] = np.concatenate([image[None], as_any])
     title = "One code for each column, one label for each row"
     viz.image_grid(drawn, shape, run.out / "samples.png", columns=10, title=title)
@@ -79,7 +79,7 @@ def draw(model: vae.VAE, images: np.ndarray, run: Run, shape: tuple[int, int]) -
 
 def main(argv: list[str] | None = None) -> None:
     defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
-    args = parser("cvae", __doc__, list(EPOCHS), defaults).parse_args(argv)
+    args = parse(parser("cvae", __doc__, list(EPOCHS), defaults), argv)
     images, epochs = load_images(args.data), args.epochs or EPOCHS[args.data]
     judge = Judge(args.data, images, args.out)
     settings = {"demo": "cvae", "data": args.data, "seed": args.seed, "judge": judge.identity}
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     students = {
         name: Student(new_model(pixels, n, rng), vae.LEARNING_RATE) for name, n in told.items()
     }
-    test = tg.random.default_rng(vae.TEST_SEED).bernoulli(images.test).numpy()
+    test = tg.random.default_rng(vae.TEST_SEED).bernoulli(images.test).to("cpu").numpy()
     test_y = {"conditional": one_hot(images.test_labels), "unconditional": None}
 
     for epoch in run.rounds(epochs, "epoch", rng=rng, **students):
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     z = rng.standard_normal((judge.count, LATENT), np.float32)
     asked = rng.integers(CLASSES, size=judge.count)
     with tg.no_grad():
-        samples = model.decode(tg.tensor(z), tg.tensor(one_hot(asked))).numpy()
+        samples = model.decode(tg.tensor(z), tg.tensor(one_hot(asked))).to("cpu").numpy()
     figures = {}
     for name, student in students.items():
         surprise, kl = vae.evaluate(student.model, test, test_y[name])

@@ -27,6 +27,7 @@ from demos.common import (
     Run,
     check_finite,
     load_images,
+    parse,
     parser,
     positive,
     start,
@@ -85,11 +86,16 @@ class DensityNetwork(nn.Module):
     def sample(self, n: int, rng: tg.random.Generator, noise: bool = True) -> np.ndarray:
         """x ~ p(x), (n, dims); without noise, only the centre that was chosen."""
         with tg.no_grad():
-            mu, log_sigma, log_pi = (part.numpy() for part in self(rng.normal((n, self.latent))))
+            mu, log_sigma, log_pi = (
+                part.to("cpu").numpy() for part in self(rng.normal((n, self.latent)))
+            )
         chosen = (log_pi + rng.numpy.gumbel(size=log_pi.shape)).argmax(1)  # with probability pi
         rows = np.arange(n)
         x = mu[rows, chosen]
-        return x + noise * np.exp(log_sigma[rows, chosen, None]) * rng.normal(x.shape).numpy()
+        return (
+            x
+            + noise * np.exp(log_sigma[rows, chosen, None]) * rng.normal(x.shape).to("cpu").numpy()
+        )
 
 
 def judge(model: DensityNetwork, x: np.ndarray, codes: int) -> metrics.LogLikelihood:
@@ -97,7 +103,7 @@ def judge(model: DensityNetwork, x: np.ndarray, codes: int) -> metrics.LogLikeli
     rng = unseen_tensors(1)
     with tg.no_grad():
         return metrics.importance_log_likelihood(
-            model.log_p_given_z(tg.tensor(x), rng.normal((PART, model.latent))).numpy()
+            model.log_p_given_z(tg.tensor(x), rng.normal((PART, model.latent))).to("cpu").numpy()
             for _ in range(codes // PART)
         )
 
@@ -114,7 +120,7 @@ def samples_needed(rng: tg.random.Generator) -> list[dict[str, float]]:
         errors = np.zeros(len(lines))
         for _ in range(POINTS):
             x, z = broad.sample(rng, (d,)), rng.normal((MOST, d))
-            log_weights = narrow.log_prob(x - z).sum(1).numpy()
+            log_weights = narrow.log_prob(x - z).sum(1).to("cpu").numpy()
             sums = np.logaddexp.accumulate(
                 log_weights.astype(np.float64)
             )  # over 1, 2, 3, ... codes
@@ -185,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
         "--components", type=positive, default=1, metavar="K",
         help="Gaussians for each code; default: 1",
     )  # fmt: skip
-    args = options.parse_args(argv)
+    args = parse(options, argv)
     data = Digits(args.data) if args.data == "digits" else Toys(args.data)
     rounds = math.ceil((args.steps or STEPS[args.data]) / ROUND)
     settings = {

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import numpy as np
 
 import tinygen as tg
-from demos.common import Film, Kept, Run, network, parser, spread, start, unseen
+from demos.common import Film, Kept, Run, network, parse, parser, spread, start, unseen
 from tinygen import metrics, nn, optim, viz
 from tinygen.data.toys import Normal, Toy, Uniform
 
@@ -146,7 +146,9 @@ def saturation(players: Players) -> list[dict[str, float]]:
             line = {"step": float(step), "d_loss": d_loss}
             for name, loss in LOSSES.items():
                 gradients = tg.autograd.grad(loss(d), weights, retain_graph=True)
-                line[name] = math.sqrt(sum(float(np.sum(g.numpy() ** 2)) for g in gradients))
+                line[name] = math.sqrt(
+                    sum(float(np.sum(g.to("cpu").numpy() ** 2)) for g in gradients)
+                )
             lines.append(line)
         d_loss = players.train_discriminator()
     return lines
@@ -156,7 +158,7 @@ def judge(players: Players) -> dict[str, float]:
     """Of the averaged generator's samples: mean, standard deviation, Kolmogorov-Smirnov distance to the real law."""
     z = players.noise.sample(JUDGED, unseen(1))
     with tg.no_grad():
-        fake = players.fake(tg.tensor(z), players.average).numpy()
+        fake = players.fake(tg.tensor(z), players.average).to("cpu").numpy()
     ks = metrics.ks_statistic(fake, players.real.cdf)
     return {"mean": float(fake.mean()), "std": float(fake.std()), "ks": ks}
 
@@ -166,7 +168,7 @@ def frame(players: Players, line: np.ndarray) -> dict[str, np.ndarray]:
     with tg.no_grad():
         fake = players.fake(tg.tensor(players.noise.sample(2000, unseen(2))), players.average)
         probability = players.d(tg.tensor(line[:, None])).sigmoid()
-    return {"fake": fake.numpy().ravel(), "d": probability.numpy().ravel()}
+    return {"fake": fake.to("cpu").numpy().ravel(), "d": probability.to("cpu").numpy().ravel()}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -174,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument(
         "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
     )
-    args = options.parse_args(argv)
+    args = parse(options, argv)
     noise, real = GAMES[args.data]
     rounds = math.ceil((args.steps or STEPS) / ROUND)
     settings = {"data": args.data, "loss": args.loss, "seed": args.seed, "seeds": args.seeds}

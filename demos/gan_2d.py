@@ -21,7 +21,7 @@ from statistics import NormalDist
 import numpy as np
 
 import tinygen as tg
-from demos.common import Film, Run, parser, spread, start, unseen
+from demos.common import Film, Run, parse, parser, spread, start, unseen
 from demos.gan_1d import LOSSES, Players, play_round
 from tinygen import metrics, viz
 from tinygen.data.toys import TOYS, GaussianMixture, Ring, Toy
@@ -62,7 +62,7 @@ def samples(players: Players) -> np.ndarray:
     """Of the averaged generator, from the same noise at every call."""
     with tg.no_grad():
         z = tg.tensor(NOISE.sample(JUDGED, unseen(1)))
-        return players.fake(z, players.average).numpy()
+        return players.fake(z, players.average).to("cpu").numpy()
 
 
 def frame(players: Players, loss: str, reach: float) -> dict[str, np.ndarray]:
@@ -78,8 +78,8 @@ def frame(players: Players, loss: str, reach: float) -> dict[str, np.ndarray]:
         d = players.d(tg.tensor(plane.reshape(-1, 2))).sigmoid()
         net = players.fake(tg.tensor(corners.reshape(-1, 2)), players.average)
     return {
-        "fake": fake.numpy(), "push": -slope.numpy(),
-        "d": d.numpy().reshape(plane.shape[:2]), "net": net.numpy().reshape(corners.shape),
+        "fake": fake.to("cpu").numpy(), "push": -slope.to("cpu").numpy(),
+        "d": d.to("cpu").numpy().reshape(plane.shape[:2]), "net": net.to("cpu").numpy().reshape(corners.shape),
     }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument(
         "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
     )
-    args = options.parse_args(argv)
+    args = parse(options, argv)
     real: Toy = TOYS[args.data]()
     rounds = math.ceil((args.steps or STEPS) / ROUND)
     settings = {"data": args.data, "loss": args.loss, "seed": args.seed, "seeds": args.seeds}

@@ -23,7 +23,7 @@ import numpy as np
 
 import tinygen as tg
 from demos import gan_1d
-from demos.common import Run, load_images, parser, spread, start, unseen
+from demos.common import Run, load_images, parse, parser, spread, start, unseen
 from demos.gan_1d import LOSSES, play_round
 from demos.judge import CLASSES, Judge
 from tinygen import nn, viz
@@ -108,7 +108,7 @@ class Players(gan_1d.Players):
     def images(self, z: np.ndarray) -> np.ndarray:
         """What the averaged generator makes of noise (n, ...), without labels."""
         with tg.no_grad():
-            fake = self.fake(tg.tensor(z), self.average).numpy()
+            fake = self.fake(tg.tensor(z), self.average).to("cpu").numpy()
         return fake[:, : fake.shape[1] - self.noise.labels]
 
 
@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
         "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
     )
     options.add_argument("--conditional", action="store_true", help="tell both players the label")
-    args = options.parse_args(argv)
+    args = parse(options, argv)
     images = load_images(args.data)
     rounds = math.ceil((args.steps or STEPS[args.data]) / ROUND)
     judge = Judge(args.data, images, args.out)

@@ -44,6 +44,7 @@ from demos.common import (
     check_finite,
     in_parts,
     load_images,
+    parse,
     parser,
     positive,
     start,
@@ -72,7 +73,7 @@ def new_model(pixels: int, rng: tg.random.Generator) -> vae.VAE:
         ]
         for layer in layers:
             glorot = nn.init.xavier_uniform(layer.weight.shape, rng=rng)
-            layer.weight.copy_(0.5 * glorot.numpy())
+            layer.weight.copy_(0.5 * glorot.data)
             layer.bias.copy_(np.zeros(layer.bias.shape))
         return nn.Sequential(*layers)
 
@@ -150,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
     counts = ", ".join(f"{stages} for {name}" for name, stages in STAGES.items())
     options = parser("iwae", __doc__, list(STAGES), counts, unit="stage")
     options.add_argument("-k", type=positive, default=5, help="codes for each image; default: 5")
-    args = options.parse_args(argv)
+    args = parse(options, argv)
     images = load_images(args.data)
     # Not the number of stages: a longer run goes on where a shorter one ended.
     settings = {"demo": "iwae", "data": args.data, "seed": args.seed, "k": args.k}
@@ -165,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
     average.load_state_dict(model.state_dict())
     optimiser = optim.Adam(model.parameters(), eps=ADAM_EPS)
     fixed = tg.random.default_rng(vae.TEST_SEED)
-    test = fixed.bernoulli(images.test).numpy()
+    test = fixed.bernoulli(images.test).to("cpu").numpy()
     watched = tg.tensor(test[:WATCHED])
 
     decay = 1 - AVERAGE_EVERY / (AVERAGED * len(images.train) / BATCH)
@@ -186,7 +187,7 @@ def main(argv: list[str] | None = None) -> None:
 
     if run.leads:
         with tg.no_grad():
-            samples = average.decode(unseen_tensors(2).normal((64, LATENT))).numpy()
+            samples = average.decode(unseen_tensors(2).normal((64, LATENT))).to("cpu").numpy()
         viz.image_grid(samples, images.shape, run.out / "samples.png", columns=8)
         panels = {f"-L_{args.k}": {"train": "train", f"{len(watched)} test images": "test"}}
         viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", log_x=True)

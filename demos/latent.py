@@ -27,7 +27,7 @@ from statistics import NormalDist
 import numpy as np
 
 from demos import autoencoder, vae
-from demos.common import Run, in_parts, parser, start, unseen
+from demos.common import Run, in_parts, parse, parser, start, unseen
 from demos.judge import Judge
 from demos.trained import Trained, load_trained
 from tinygen import viz
@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
         "--models", type=Path, nargs="+", metavar="FOLDER",
         help="of trained models; --data, --seed and --epochs are for those that are trained here",
     )  # fmt: skip
-    args = options.parse_args(argv)
+    args = parse(options, argv)
     folders = args.models
     if not folders:
         what = f"{args.data}_seed_{args.seed}" + (f"_epochs_{args.epochs}" if args.epochs else "")

@@ -24,7 +24,7 @@ import numpy as np
 
 import tinygen as tg
 from demos import vae
-from demos.common import Run, parser, positive, start, unseen_tensors
+from demos.common import Run, parse, parser, positive, start, unseen_tensors
 from demos.trained import load_trained
 from tinygen import metrics, viz
 
@@ -34,13 +34,13 @@ GROUPS = (1, 5, 50)
 
 def weights(model: vae.VAE, x: tg.Tensor, n: int, rng: tg.random.Generator) -> np.ndarray:
     """log p(x, z) - log q(z|x) for n codes from the encoder, (n, images)."""
-    return model.log_weights(x, rng.normal((n, len(x), model.latent))).numpy()
+    return model.log_weights(x, rng.normal((n, len(x), model.latent))).to("cpu").numpy()
 
 
 def prior_weights(model: vae.VAE, x: tg.Tensor, n: int, rng: tg.random.Generator) -> np.ndarray:
     """log p(x|z) for n codes from the prior, (n, images): each code is tried on all images."""
     h = model.decoder(rng.normal((n, model.latent)))
-    rows = [-model.pixels.surprise(h[i : i + 1], x).numpy() for i in range(n)]
+    rows = [-model.pixels.surprise(h[i : i + 1], x).to("cpu").numpy() for i in range(n)]
     return np.stack(rows)
 
 
@@ -82,12 +82,12 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument(
         "--images", type=positive, default=IMAGES, help=f"how many test images; default: {IMAGES}"
     )
-    args = options.parse_args(argv)
+    args = parse(options, argv)
     folder = args.model or args.out / "vae"
     if args.model is None:
         vae.main(["--seed", str(args.seed), "--out", str(folder), "--resume"])
     model, images, settings, identity = load_trained(folder, only=("vae", "iwae"))
-    test = model.pixels.draw(images.test, images.levels, unseen_tensors(0)).numpy()
+    test = model.pixels.draw(images.test, images.levels, unseen_tensors(0)).to("cpu").numpy()
     x = tg.tensor(test[: args.images])
     steps = args.steps or SAMPLES // PART
     given = {

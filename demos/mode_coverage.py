@@ -23,7 +23,7 @@ import math
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, network, parser, spread, start
+from demos.common import Run, network, parse, parser, spread, start
 from demos.gan_1d import LOSSES
 from demos.wgan import PLANE, Plane, Players
 from tinygen import optim, viz
@@ -109,9 +109,8 @@ def table(results: dict[str, dict[str, dict]], real: dict, published: dict) -> s
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser(
-        "mode_coverage", __doc__, list(SETS), f"{PLANE.steps}", unit="step", seeds=5
-    ).parse_args(argv)
+    options = parser("mode_coverage", __doc__, list(SETS), f"{PLANE.steps}", unit="step", seeds=5)
+    args = parse(options, argv)
     data = Plane(SETS[args.data])
     rounds = math.ceil((args.steps or PLANE.steps) / ROUND)
     settings = {"data": args.data, "seed": args.seed, "seeds": args.seeds, "steps": rounds * ROUND}

@@ -18,11 +18,12 @@ measured and not one lucky number.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, parser, start
+from demos.common import Run, parse, parser, start
 from tinygen import viz
 from tinygen.distributions import (
     Bernoulli,
@@ -33,15 +34,15 @@ from tinygen.distributions import (
     kl_divergence,
 )
 
-# p and q.
-PAIRS: dict[str, tuple[Distribution, Distribution]] = {
-    "normal": (Normal(0.0, 1.0), Normal(1.0, 2.0)),
-    "correlated": (
+# p and q, made when the device is known.
+PAIRS: dict[str, Callable[[], tuple[Distribution, Distribution]]] = {
+    "normal": lambda: (Normal(0.0, 1.0), Normal(1.0, 2.0)),
+    "correlated": lambda: (
         MultivariateNormal([0.0, 0.0], covariance=[[1.0, 0.8], [0.8, 1.0]]),
         MultivariateNormal([0.5, 0.0], covariance=[[1.0, 0.0], [0.0, 1.0]]),
     ),
-    "bernoulli": (Bernoulli(0.3), Bernoulli(0.6)),
-    "categorical": (Categorical([0.5, 0.3, 0.15, 0.05]), Categorical([0.1, 0.2, 0.3, 0.4])),
+    "bernoulli": lambda: (Bernoulli(0.3), Bernoulli(0.6)),
+    "categorical": lambda: (Categorical([0.5, 0.3, 0.15, 0.05]), Categorical([0.1, 0.2, 0.3, 0.4])),
 }
 STEPS = 18  # n = 2, 4, ..., 2^18
 REPEATS = 100
@@ -62,9 +63,12 @@ def estimate(
     """Of each quantity, the mean over n samples."""
     x, y = rng.random((2, n))
     sample = p.sample(rng, (n,))
-    surprise_p, surprise_q = -p.log_prob(sample).numpy(), -q.log_prob(sample).numpy()
+    surprise_p, surprise_q = (
+        -p.log_prob(sample).to("cpu").numpy(),
+        -q.log_prob(sample).to("cpu").numpy(),
+    )
     return {
-        "pi": 4 * np.mean(x**2 + y**2 < 1),
+        "pi": 4 * float((x**2 + y**2 < 1).mean()),
         "entropy": surprise_p.mean(dtype=np.float64),
         "cross_entropy": surprise_q.mean(dtype=np.float64),
         "kl": (surprise_q - surprise_p).mean(dtype=np.float64),
@@ -73,8 +77,8 @@ def estimate(
 
 def main(argv: list[str] | None = None) -> None:
     options = parser("monte_carlo", __doc__, list(PAIRS), f"{STEPS}", unit="step")
-    args = options.parse_args(argv)
-    p, q = PAIRS[args.data]
+    args = parse(options, argv)
+    p, q = PAIRS[args.data]()
     truth, steps = exact(p, q), args.steps or STEPS
     run = Run(args.out, {"demo": "monte_carlo", "data": args.data, "seed": args.seed}, args.resume)
     rng = tg.random.default_rng(args.seed)
@@ -104,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
             "Error, nats": {names[name]: f"{name}_error" for name in truth if name != "pi"},
         },
     )  # fmt: skip
-    points = rng.random((2000, 2))
+    points = rng.uniform((2000, 2)).to("cpu").numpy()
     inside = np.square(points).sum(1) < 1
     title = f"{inside.sum():,} of {len(points):,}: pi ~ {4 * inside.mean():.3f}"
     viz.scatter({title: points}, run.out / "points.png", labels={title: inside.astype(int)})

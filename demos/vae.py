@@ -26,6 +26,7 @@ trains with each term alone, too: one packs the codes wherever it likes, the oth
 """
 
 import argparse
+import itertools
 import math
 import statistics
 import sys
@@ -44,6 +45,7 @@ from demos.common import (
     load_images,
     network,
     not_negative,
+    parse,
     parser,
     positive,
     start,
@@ -174,7 +176,7 @@ def evaluate(
             if i // 1000 % team.size == team.rank:
                 surprises, mean, log_var = model.terms(part, eps, told)
                 totals[0] += surprises.sum().item()
-                totals[1:] += len(part) * kl_by_dimension(mean, log_var).numpy()
+                totals[1:] += len(part) * kl_by_dimension(mean, log_var).to("cpu").numpy()
     surprise, *kl = team.sum(totals) / len(x)
     return float(surprise), np.array(kl)
 
@@ -197,7 +199,7 @@ def log_likelihood(
 
         def weights(count: int) -> np.ndarray:
             z = tg.reparameterise(mean, log_var, rng.normal((count, len(x), model.latent)))
-            return model.log_weights_of(z, images, mean, log_var).numpy()
+            return model.log_weights_of(z, images, mean, log_var).to("cpu").numpy()
 
         return metrics.importance_log_likelihood(
             weights(min(part, samples - done)) for done in range(0, samples, part)
@@ -246,15 +248,13 @@ def draw(model: VAE, run: Run, images: Images, x: np.ndarray, seed: int) -> None
     rng, shape = tg.random.default_rng(seed), images.shape
     few = np.linspace(0, len(x) - 1, 10).astype(int)  # neighbours may be frames of one film
     with tg.no_grad():
-        samples = model.decode(rng.normal((64, model.latent))).numpy()
+        samples = model.decode(rng.normal((64, model.latent))).to("cpu").numpy()
         mean, _ = model.encode(tg.tensor(x[few]))
-        reconstructed = model.decode(mean).numpy()
+        reconstructed = model.decode(mean).to("cpu").numpy()
         # From each digit to the next, along a straight line between their codes.
         t = np.linspace(0, 1, 11, dtype=np.float32)[:, None]
-        walks = [
-            (1 - t) * a + t * b for a, b in zip(mean.numpy()[:5], mean.numpy()[1:6], strict=True)
-        ]
-        walked = model.decode(tg.tensor(np.concatenate(walks))).numpy()
+        walks = [(1 - t) * a + t * b for a, b in itertools.pairwise(mean.to("cpu").numpy()[:6])]
+        walked = model.decode(tg.tensor(np.concatenate(walks))).to("cpu").numpy()
     out = run.out
     viz.image_grid(samples, shape, out / "samples.png", columns=8, title="Samples from the prior")
     rows = {"original": images.test[few], "reconstruction": reconstructed}
@@ -300,7 +300,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = options().parse_args(argv)
+    args = parse(options(), argv)
     args.decoder = args.decoder or DECODER[args.data]
     images = load_images(args.data)
     given = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "epochs")}
@@ -321,7 +321,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     model, levels = students["ELBO"].model, images.levels
     fixed = tg.random.default_rng(TEST_SEED)
-    test = model.pixels.draw(images.test, levels, fixed).numpy()
+    test = model.pixels.draw(images.test, levels, fixed).to("cpu").numpy()
     steps = -(-len(images.train) // args.batch)
     for student in students.values():
         ranks.broadcast_(student.model.parameters())
@@ -371,7 +371,9 @@ def main(argv: list[str] | None = None) -> None:
     viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch")
     if args.latent > 1:
         draw_codes(students, run, images, test)
-    train = model.pixels.draw(images.train, levels, tg.random.default_rng(TEST_SEED)).numpy()
+    train = (
+        model.pixels.draw(images.train, levels, tg.random.default_rng(TEST_SEED)).to("cpu").numpy()
+    )
     figures = {name: judge(student.model, images, train, test) for name, student in students.items()}  # fmt: skip
     ours = figures.pop("ELBO")
     run.finish(

@@ -30,7 +30,18 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import tinygen as tg
-from demos.common import Kept, Run, above_zero, load_images, network, parser, spread, start, unseen
+from demos.common import (
+    Kept,
+    Run,
+    above_zero,
+    load_images,
+    network,
+    parse,
+    parser,
+    spread,
+    start,
+    unseen,
+)
 from demos.judge import Judge
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images
@@ -64,12 +75,12 @@ JUDGED = 2500  # samples
 
 def gradient_penalty(
     critic: Callable[[tg.Tensor], tg.Tensor],
-    x: np.ndarray,
-    fake: np.ndarray,
+    x: tg.Tensor,
+    fake: tg.Tensor,
     rng: tg.random.Generator,
 ) -> tg.Tensor:
     """E (||grad D(x_hat)|| - 1)^2, x_hat = eps x + (1 - eps) fake with one eps ~ U[0, 1] for each pair of rows."""
-    eps = rng.uniform((len(x), 1)).numpy()
+    eps = rng.uniform((len(x), 1))
     between = tg.tensor(eps * x + (1 - eps) * fake, requires_grad=True)
     (slope,) = tg.autograd.grad(critic(between).sum(), between, create_graph=True)
     return tg.square(tg.norm(slope, axis=1) - 1).mean()
@@ -118,11 +129,11 @@ class Players(Kept):
     def train_critic(self, x: np.ndarray) -> float:
         """One step; the estimate of W before it."""
         with tg.no_grad():
-            fake = self.fake(len(x)).numpy()
-        estimate = self.d(tg.tensor(x)).mean() - self.d(tg.tensor(fake)).mean()
+            real, fake = tg.tensor(x), self.fake(len(x))
+        estimate = self.d(real).mean() - self.d(fake).mean()
         loss = -estimate
         if self.clip is None:
-            penalty = gradient_penalty(self.d, x, fake, self.rng)
+            penalty = gradient_penalty(self.d, real, fake, self.rng)
             loss = loss + self.recipe.penalty * penalty
         self.c_optimiser.zero_grad()
         loss.backward()
@@ -141,7 +152,7 @@ class Players(Kept):
         """From the same noise at every call."""
         z = unseen(1).standard_normal((n, self.recipe.noise), np.float32)
         with tg.no_grad():
-            return self.generator(tg.tensor(z)).numpy()
+            return self.generator(tg.tensor(z)).to("cpu").numpy()
 
 
 # Two kinds of data: each gives real batches, figures for samples, and fresh data to compare these with. ---------------
@@ -228,7 +239,7 @@ def slopes(toy: Plane, seed: int, depth: int = 12, units: int = 64, steps: int =
             lines, tg.autograd.grad(last(layers[-1]).sum(), layers), strict=True
         ):
             line["penalty" if c is None else f"c = {c}"] = float(
-                np.linalg.norm(slope.numpy(), axis=1).mean()
+                np.linalg.norm(slope.to("cpu").numpy(), axis=1).mean()
             )
     return lines
 
@@ -242,7 +253,7 @@ def main(argv: list[str] | None = None) -> None:
         metavar="C",
         help="clip weights to [-C, C] instead of the penalty",
     )
-    args = options.parse_args(argv)
+    args = parse(options, argv)
     images = args.data in ("digits", "mnist")
     recipe = IMAGES if images else PLANE
     rounds = math.ceil((args.steps or recipe.steps) / ROUND)

@@ -6,6 +6,9 @@ twenty times as many, other ones each time.
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
@@ -45,6 +48,25 @@ def _audited(actual, desired, rtol=1e-7, atol=0, **options):
 @pytest.fixture(autouse=True)
 def no_tolerance_hides_what_it_compares(monkeypatch):
     monkeypatch.setattr(np.testing, "assert_allclose", _audited)
+
+
+@pytest.fixture(scope="module", params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def cuda(request):
+    """CuPy: the stand-in, and where there is a GPU the real one. `.counts` are the stand-in's, None for the real."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "stand-in":
+            from tests import standin
+
+            cupy, cupyx, counts = standin.cupy, standin.cupyx, standin.counts
+            patch.setitem(sys.modules, "cupy", cupy)
+            patch.setitem(sys.modules, "cupyx", cupyx)
+        else:
+            cupy, cupyx, counts = pytest.importorskip("cupy"), pytest.importorskip("cupyx"), None
+            if not cupy.cuda.is_available():
+                pytest.skip("CuPy finds no GPU")
+        sys.modules.pop("tinygen.kernels.cuda", None)  # which is made of one or the other
+        yield SimpleNamespace(cupy=cupy, cupyx=cupyx, counts=counts)
+        sys.modules.pop("tinygen.kernels.cuda", None)
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ class Numbers:
 
 
 def _strided(x: Array) -> Array:
-    wide = np.full(tuple(2 * side for side in x.shape), x.dtype.type(7))
+    wide = np.full_like(x, 7, shape=tuple(2 * side for side in x.shape))
     view = wide[(..., *(slice(None, None, 2),) * x.ndim)]
     view[...] = x
     return view

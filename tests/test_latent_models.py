@@ -58,7 +58,7 @@ def test_the_error_of_an_average_falls_with_the_root_of_its_number(name, tmp_pat
 
 @pytest.mark.parametrize("name", monte_carlo.PAIRS)
 def test_every_pair_has_its_quantities_in_closed_form(name):
-    p, q = monte_carlo.PAIRS[name]
+    p, q = monte_carlo.PAIRS[name]()
     exact = monte_carlo.exact(p, q)
     found = monte_carlo.estimate(p, q, 100_000, tg.random.default_rng(0))
     for key, value in exact.items():

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygen.kernels import reference
-from tinygen.kernels.cpu.matmul import PRODUCTS, DEPTH, WIDTH, _block, _blocks, linear, matmul
+from tinygen.kernels.cpu.matmul import DEPTH, PRODUCTS, WIDTH, _block, _blocks, linear, matmul
 from tinygen.kernels.cpu.microkernel import ROWS, VECTOR_BYTES, VECTORS
 
 DTYPES = [np.float32, np.float64]

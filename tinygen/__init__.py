@@ -8,12 +8,13 @@ x.grad  # Tensor([2., 4.])
 
 from tinygen import autograd, distributions, nn, optim, random
 from tinygen.autograd import Tensor, detect_anomaly, no_grad, tensor
+from tinygen.autograd.compiled import compile
 from tinygen.autograd.ops import *  # noqa: F403
 from tinygen.autograd.ops import __all__ as _ops
-from tinygen.autograd.compiled import compile
 from tinygen.autograd.transforms import grad, hessian, hvp, jacobian, jvp, value_and_grad, vjp
 from tinygen.io import load, save
 from tinygen.kernels import backend, get_backend, set_backend
+from tinygen.kernels.device import get_default_device, set_default_device
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ __all__ = [
     "detect_anomaly",
     "distributions",
     "get_backend",
+    "get_default_device",
     "grad",
     "hessian",
     "hvp",
@@ -37,6 +39,7 @@ __all__ = [
     "random",
     "save",
     "set_backend",
+    "set_default_device",
     "tensor",
     "value_and_grad",
     "vjp",

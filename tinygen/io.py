@@ -22,6 +22,7 @@ import safetensors
 import safetensors.numpy
 
 from tinygen.autograd import Tensor
+from tinygen.kernels.device import to_device
 
 DTYPES = frozenset(
     np.dtype(t)
@@ -129,7 +130,7 @@ def _take_arrays(value: Any, pointer: str, arrays: dict[str, np.ndarray]) -> Any
     if isinstance(value, list):
         return [_take_arrays(item, f"{pointer}/{i}", arrays) for i, item in enumerate(value)]
     if isinstance(value, Tensor):
-        value = value.numpy()
+        value = to_device(value._data, "cpu")
     if isinstance(value, np.ndarray | np.generic):
         value = np.asarray(value, order="C")
         native = value.dtype.newbyteorder("=")

@@ -62,8 +62,8 @@ class Team:
         several, every `.grad` is None afterwards.
 
         So let each rank's loss be its part of the whole one: `loss.backward(share)` is backward from share * loss.
-        Raises ValueError, before anything is sent, if the parameters are not all of one dtype, or where the optimiser
-        would.
+        Raises ValueError, before anything is sent, if the parameters are not all of one dtype or on a GPU, or where the
+        optimiser would.
         """
         if self.size == 1:
             optimiser.step()
@@ -72,6 +72,8 @@ class Team:
         dtypes = {p.dtype for p in params}
         if len(dtypes) != 1:
             raise ValueError(f"needs parameters of one dtype, got {sorted(map(str, dtypes))}")
+        if any(p.device != "cpu" for p in params):
+            raise ValueError("processes share their work on cpu only: move the model .to('cpu')")
         (dtype,) = dtypes
         optimiser.check_gradients()
         gradients = [

@@ -1,4 +1,8 @@
-"""Random tensors from a seed: NumPy's generator, with the draws that models need and a state that can be saved."""
+"""Random tensors from a seed: NumPy's generator, with the draws that models need and a state that can be saved.
+
+On a GPU the tensors are CuPy's draws, of its Philox generator: other numbers than NumPy's of the same seed. Orders and
+picks (`permutation`, `integers`) are NumPy's wherever the tensors are.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,24 @@ import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd import Tensor
-from tinygen.autograd.tensor import FLOATS, raw, to_array
+from tinygen.autograd.convert import to_array
+from tinygen.autograd.tensor import FLOATS, raw
+from tinygen.kernels.device import (
+    Array,
+    as_array,
+    checked_device,
+    cupy,
+    device_of,
+    get_default_device,
+    on_gpu,
+    to_device,
+)
 from tinygen.kernels.errors import named
 from tinygen.kernels.fusion.trace import current
 from tinygen.kernels.reference import NO_PROBABILITY
 
 Shape = int | tuple[int, ...]
+Seed = int | tuple[int, ...] | np.random.SeedSequence | None
 
 
 def draws(method: Callable) -> Callable:
@@ -41,45 +57,64 @@ def draws(method: Callable) -> Callable:
 class Generator:
     """A stream of random numbers; two of one seed give the same numbers. Made by `default_rng`."""
 
-    def __init__(self, seed: int | tuple[int, ...] | None = None):
+    def __init__(self, seed: Seed = None, device: str | None = None):
+        self.device = get_default_device() if device is None else checked_device(device)
         self.numpy = np.random.Generator(np.random.PCG64(seed))
+        self.cupy: Any = None
+        if self.device == "cuda":
+            random = cupy().random
+            self.cupy = random.Generator(random.Philox4x3210(seed))
+
+    @property
+    def _tensors(self) -> Any:
+        """What draws them."""
+        return self.cupy or self.numpy
 
     @draws
     @named
     def normal(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Tensor:
         """Standard normal numbers."""
         dtype = float_dtype(dtype)
-        return Tensor(np.asarray(self.numpy.standard_normal(shape, dtype), dtype))
+        return Tensor(
+            as_array(self._tensors.standard_normal(shape, dtype)).astype(dtype, copy=False)
+        )
 
     @draws
     @named
     def uniform(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Tensor:
         """Numbers from [0, 1)."""
         dtype = float_dtype(dtype)
-        return Tensor(np.asarray(self.numpy.random(shape, dtype), dtype))
+        return Tensor(as_array(self._tensors.random(shape, dtype)).astype(dtype, copy=False))
 
     @draws
     @named
     def bernoulli(self, p: Tensor | np.ndarray | float, shape: Shape | None = None) -> Tensor:
-        """1 with probability p, else 0, in p's dtype. p broadcasts to `shape`.
+        """1 with probability p, else 0, in p's dtype. p broadcasts to `shape`; a tensor must be where others are drawn.
 
-        Raises ValueError where p is not in [0, 1] (NaN included), or does not broadcast.
+        Raises ValueError where p is not in [0, 1] (NaN included; on a GPU nobody looks), or does not broadcast.
         """
-        p = p._data if isinstance(p, Tensor) else p if type(p) is np.ndarray else to_array(p)
+        if isinstance(p, Tensor):
+            p = p._data
+        elif type(p) is not np.ndarray or self.device != "cpu":
+            p = to_array(p, None, self.device)
         if p.dtype not in FLOATS:
             p = to_array(p).astype(np.float32 if p.dtype.kind != "f" else p.dtype.newbyteorder("="))
-        if p.dtype == np.float32 and (shape is None or shape == p.shape):
+        if device_of(p) != self.device:
+            raise ValueError(
+                f"bernoulli: p is on {device_of(p)}, but this generator draws on {self.device}"
+            )
+        if p.dtype == np.float32 and self.device == "cpu" and (shape is None or shape == p.shape):
             state = self.numpy.bit_generator.state
             left = state["uinteger"] if state["has_uint32"] else None
             tossed = kernels.bernoulli(p, state["state"]["state"], state["state"]["inc"], left)
             self.skip(p.size)
             return Tensor(tossed)
-        if p.size and not (p.min() >= 0 and p.max() <= 1):
+        if p.size and not (on_gpu(p) or (p.min() >= 0 and p.max() <= 1)):
             raise ValueError(NO_PROBABILITY)
         dtype = p.dtype if p.dtype != np.float16 else np.dtype(np.float32)
-        drawn = self.numpy.random(p.shape if shape is None else shape, dtype)
-        drawn = drawn < np.broadcast_to(p, np.shape(drawn))  # each result has a number of its own
-        return Tensor(np.asarray(drawn, p.dtype))
+        drawn = as_array(self._tensors.random(p.shape if shape is None else shape, dtype))
+        drawn = drawn < np.broadcast_to(p, drawn.shape)  # each result has a number of its own
+        return Tensor(as_array(drawn).astype(p.dtype))
 
     @draws
     @named
@@ -97,15 +132,20 @@ class Generator:
 
     @draws
     @named
-    def random(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> np.ndarray:
+    def random(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Array:
         """Like `uniform`, as an array."""
         return self.uniform(shape, dtype)._data
 
     @draws
     @named
     def skip(self, count: int) -> None:
-        """Go on as if `count` float32 numbers had been drawn: `uniform`'s, or those that `bernoulli` tosses with."""
+        """Go on as if `count` float32 numbers had been drawn: `uniform`'s, or those that `bernoulli` tosses with.
+
+        Raises ValueError if count < 0, or if the numbers are drawn on a GPU.
+        """
         count = operator.index(count)
+        if count and self.device != "cpu":
+            raise ValueError("skip: the generator of a GPU cannot be moved on")
         if count < 0:
             raise ValueError(f"skip: cannot go back by {-count} numbers")
         # A step gives 64 bits, two numbers. One may be left of the last step, one of the last to come.
@@ -117,12 +157,27 @@ class Generator:
         self.numpy.random(count % 2, np.float32)
 
     def state_dict(self) -> dict:
-        """What `load_state_dict` needs to go on from here: nested dicts of integers and strings."""
-        return self.numpy.bit_generator.state
+        """What `load_state_dict` needs to go on from here: nested dicts of integers and strings.
+
+        On a GPU an array, too, of 2 MiB: that of the generator's many threads.
+        """
+        state = self.numpy.bit_generator.state
+        if self.device == "cpu":
+            return state
+        return {"numpy": state, "cupy": to_device(self.cupy.bit_generator._state, "cpu")}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a saved state. Raises ValueError if it is not one."""
-        self.numpy.bit_generator.state = state
+        """Go on from a saved state. Raises ValueError if it is not one, or of a generator on another device."""
+        if ("cupy" in state) != (self.device == "cuda"):
+            raise ValueError(f"this is not the state of a generator that draws on {self.device}")
+        if self.device == "cpu":
+            self.numpy.bit_generator.state = state
+            return
+        threads = self.cupy.bit_generator._state  # CuPy has no public way
+        if state["cupy"].shape != threads.shape:
+            raise ValueError("this state is of a generator with another number of threads")
+        self.numpy.bit_generator.state = state["numpy"]
+        threads[...] = to_device(state["cupy"], "cuda")
 
 
 def float_dtype(dtype: np.typing.DTypeLike) -> np.dtype:
@@ -134,6 +189,9 @@ def float_dtype(dtype: np.typing.DTypeLike) -> np.dtype:
 
 
 @named
-def default_rng(seed: int | tuple[int, ...] | None = None) -> Generator:
-    """A generator; without a seed, one that is different each time."""
-    return Generator(seed)
+def default_rng(seed: Seed = None, device: str | None = None) -> Generator:
+    """A generator of tensors on `device` (None: the default one); without a seed, it is different each time.
+
+    Raises what `tg.tensor` raises where a device is unknown or not to be had.
+    """
+    return Generator(seed, device)

@@ -99,7 +99,7 @@ def vjp(f: Callable, arrays: tuple, draw_cotangent: Callable) -> tuple:
 
 def differentiate_twice(y: Tensor, leaves: list[Tensor]) -> None:
     """The gradients of y, and of these the gradients with respect to the leaves and the cotangent; nothing is kept."""
-    u = Tensor(cotangent(y.shape), requires_grad=True)
+    u = tg.tensor(cotangent(y.shape), requires_grad=True, device=y.device)
     first = tg.autograd.grad(y, leaves, u, create_graph=True)
     connected = [g for g in first if g.requires_grad]
     if connected:

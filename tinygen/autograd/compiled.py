@@ -22,8 +22,8 @@ from tinygen import kernels
 from tinygen.autograd import graph
 from tinygen.autograd.graph import RECORDED, Node, anomaly
 from tinygen.autograd.tensor import Tensor
+from tinygen.kernels.device import get_default_device, on_gpu
 from tinygen.kernels.fusion.trace import Traced, current, tracing
-
 
 MANY = 32  # recordings of one function: more are a mistake, and take time and memory
 
@@ -38,7 +38,7 @@ def compile(f: Callable) -> Callable:
     new shape or dtype of one is recorded anew, and so is each new value of another kind of argument. Tensors that `f`
     finds elsewhere, such as parameters, are read at each call. What else it finds, or does beside computing with
     tensors and drawing from a `tg.random.Generator`, belongs to the recording: a number of an enclosing scope keeps the
-    value it had. Branches on the numbers in a tensor raise a TypeError.
+    value it had. Branches on the numbers in a tensor raise a TypeError. On a GPU `f` runs as it is.
     """
     recordings: dict[object, Recording] = {}
 
@@ -48,6 +48,8 @@ def compile(f: Callable) -> Callable:
             return f(*args, **kwargs)  # part of a larger one; or every op is to be watched
         given: list[Tensor | np.ndarray | float] = []
         signature = (_signature((args, kwargs), given), graph.mode.get(), kernels.get_backend())
+        if get_default_device() != "cpu" or any(on_gpu(_array(x)) for x in given):
+            return f(*args, **kwargs)
         recording = recordings.get(signature)
         if recording is None or not recording.holds():
             if len(recordings) == MANY:
@@ -76,7 +78,9 @@ class Recording:
             gradients: dict[Tensor, Any] = {}
             if outputs and outputs[0].source is not None and graph.grad_enabled():
                 gradients = _gradients(outputs[0])
-        values = [trace.lift(t, t._data) if type(t._data) is not Traced else t._data for t in outputs]
+        values = [
+            trace.lift(t, t._data) if type(t._data) is not Traced else t._data for t in outputs
+        ]
         for leaf, g in gradients.items():
             # One that depends on nothing is the same each time.
             values.append(g if type(g) is Traced else trace.lift((leaf, "gradient"), np.asarray(g)))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from tinygen.kernels.device import as_array, on_gpu
 from tinygen.kernels.errors import in_the_name_of
 
 if TYPE_CHECKING:
@@ -181,14 +182,16 @@ def _seed(output: Tensor, g: object) -> Tensor:
                 f"backward from shape {output.shape}: only a single number has an implicit cotangent of 1; "
                 "give one of the output's shape"
             )
-        return Tensor(np.ones(output.shape, output.dtype))
+        return Tensor(np.ones_like(output._data, order="C"))
     if not isinstance(g, Tensor):
         try:
-            g = tensor(g, dtype=output.dtype)
+            g = tensor(g, output.dtype, device=output.device)
         except (TypeError, ValueError) as error:
             raise in_the_name_of("backward", error) from error
     if g.shape != output.shape:
         raise ValueError(f"backward: cotangent of shape {g.shape} for output of {output.shape}")
+    if g.device != output.device:
+        raise ValueError(f"backward: cotangent on {g.device} for output on {output.device}")
     return g.astype(output.dtype)
 
 
@@ -246,7 +249,7 @@ def grad(
 
 
 def _as_tensor(g: Cotangent | None, tensors: dict[int, Tensor]) -> Tensor | None:
-    from tinygen.autograd.tensor import Tensor, as_array
+    from tinygen.autograd.tensor import Tensor
 
     if g is None or isinstance(g, Tensor):
         return g
@@ -264,14 +267,15 @@ def backward(output: Tensor, gradient: object = None, retain_graph: bool = False
     found = walk([(output.source, _seed(output, gradient))], None, False, retain_graph)
     while found:
         leaf, g = found.popitem()
-        array = g._data if isinstance(g, Tensor) else np.asarray(g)
+        array = g._data if isinstance(g, Tensor) else as_array(g)
         del g
         if leaf.grad is not None:
-            leaf.grad = Tensor(np.asarray(leaf.grad._data + array))
+            leaf.grad = Tensor(as_array(leaf.grad._data + array))
             continue
         # A gradient may be handed over only if nobody else holds it; else it could alias another
         # leaf's gradient, the seed, or a saved array.
-        alone = array.base is None and array.flags.writeable and sys.getrefcount(array) == _ALONE
+        alone = array.base is None and sys.getrefcount(array) == _ALONE
+        alone = alone and (on_gpu(array) or array.flags.writeable)
         leaf.grad = Tensor(array if alone else array.copy())
 
 

@@ -18,18 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinygen.autograd import graph
+from tinygen.autograd.convert import to_array
 from tinygen.autograd.graph import ON_ARRAYS, RECORDED, Node, anomaly
-from tinygen.autograd.tensor import (
-    DEFAULT_DTYPE,
-    FLOATS,
-    NUMBERS,
-    Tensor,
-    as_array,
-    lifted,
-    to_array,
-)
-from tinygen.kernels import fusion
-from tinygen.kernels.fusion.trace import current
+from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, lifted
+from tinygen.kernels.device import LESS_MEMORY, as_array, is_array, require_one_device
+from tinygen.kernels.fusion import trace as tracing
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Cotangent, Source
@@ -65,7 +58,7 @@ class Op(Node):
         """Save `arrays` for backward, and return the last, so that `forward` can end with this."""
         if isinstance(arrays[-1], np.generic):
             # NumPy gives scalars where 0-d arrays went in; as arrays they can be told apart from constants.
-            arrays = tuple([as_array(a) for a in arrays])
+            arrays = tuple([np.asarray(a) if isinstance(a, np.generic) else a for a in arrays])
         self._kept = arrays
         return arrays[-1]
 
@@ -84,7 +77,7 @@ class Op(Node):
                 kept.append(array)
             elif tensor is not None:
                 kept.append(tensor)
-            elif type(array) not in NUMBERS:
+            elif is_array(array):
                 # The output is wrapped anew: a node that held its own output tensor would be a cycle.
                 kept.append(
                     Tensor(array, node=self if version is not None else None, version=version)
@@ -101,7 +94,7 @@ class Op(Node):
         """
         op = cls()
         mode = graph.mode.get()
-        trace = current() if fusion.trace.running else None
+        trace = tracing.current() if tracing.running else None
         tensors = inputs if mode is ON_ARRAYS else _prepared(cls, inputs)
         arrays, sources, reached = [], [], False
         for t in tensors:
@@ -112,11 +105,11 @@ class Op(Node):
                 reached = reached or source is not None
             else:
                 # NumPy's operators make scalars of 0-d arrays, which kernels do not know.
-                arrays.append(as_array(t))
+                arrays.append(np.asarray(t) if isinstance(t, np.generic) else t)
             sources.append(source)
         try:
             out = op.forward(*arrays, **parameters)
-        except (TypeError, ValueError, IndexError, OverflowError) as error:
+        except (TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
             raise _named(error, cls, tensors) from error
         if mode is ON_ARRAYS:
             return out
@@ -160,6 +153,8 @@ class Op(Node):
         watched = None if on_arrays else anomaly.get()
         try:
             results = self.backward(g) if watched is None else _watched_backward(self, g)
+        except MemoryError as error:
+            raise MemoryError(f"the backward of {name_of(self)}: {error}") from error
         except AttributeError as error:
             if not on_arrays:
                 raise
@@ -244,11 +239,12 @@ def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
         return list(inputs)
 
     numbers_only = all(type(x) in NUMBERS for x in inputs)
+    device = next((x.device for x in inputs if type(x) is Tensor), None)
     try:
         tensors = [
             x
             if type(x) is Tensor or (type(x) in NUMBERS and not numbers_only)
-            else Tensor(to_array(x))
+            else Tensor(to_array(x, device=None if is_array(x) else device))
             for x in inputs
         ]
     except (TypeError, ValueError) as error:
@@ -285,9 +281,15 @@ def name_of(op: Op | type[Op]) -> str:
 
 def _named(error: Exception, cls: type[Op], tensors: list) -> Exception:
     got = ", ".join(
-        f"{t.dtype}{list(t.shape)}" if isinstance(t, Tensor | np.ndarray) else repr(t)
+        f"{t.dtype}{list(t.shape)}" if isinstance(t, Tensor) or is_array(t) else repr(t)
         for t in tensors
     )
+    if isinstance(error, MemoryError):
+        return MemoryError(f"{name_of(cls)}({got}): {error}: {LESS_MEMORY}")
+    try:
+        require_one_device(t._data if isinstance(t, Tensor) else t for t in tensors)
+    except ValueError as mixed:
+        error = mixed
     kind = next((k for k in (IndexError, TypeError) if isinstance(error, k)), ValueError)
     return kind(f"{name_of(cls)}({got}): {error}")
 

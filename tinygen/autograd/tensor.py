@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from tinygen.autograd import graph
 from tinygen.autograd.graph import Node
+from tinygen.kernels.device import (
+    Array,
+    as_array,
+    checked_device,
+    device_of,
+    on_gpu,
+    require_one_device,
+    to_device,
+)
 from tinygen.kernels.errors import named
 from tinygen.kernels.fusion.trace import Trace, Traced, current
 
@@ -29,6 +39,10 @@ class Tensor:
     The array behind a tensor never changes under a recorded graph unnoticed: `data` and `numpy()`
     are read-only views, `copy_` and the optimisers change it in place, and each change raises the
     version that saved arrays are checked against.
+
+    It is NumPy's or, on a GPU, CuPy's; `device` says which, `to` moves. What is computed from tensors
+    of one device is there, too; nothing comes to the computer's memory but by `to("cpu")`, or as Python's
+    numbers: `item`, `tolist`, `float`, `int`, `bool`, `print`.
     """
 
     __slots__ = ("__weakref__", "_data", "_requires_grad", "grad", "node", "version")
@@ -36,7 +50,7 @@ class Tensor:
 
     def __init__(
         self,
-        array: np.ndarray,
+        array: Array,
         requires_grad: bool = False,
         node: Node | None = None,
         version: list[int] | None = None,
@@ -51,18 +65,24 @@ class Tensor:
     # What it is ----------------------------------------------------------------------------------------------
 
     @property
-    def data(self) -> np.ndarray:
-        """The array, as a read-only view."""
+    def data(self) -> Array:
+        """The array, as a read-only view; on a GPU, where no array is read-only, a copy."""
+        if on_gpu(self._data):
+            return self._data.copy()
         view = self._data.view()
         view.flags.writeable = False
         return view
 
     def numpy(self) -> np.ndarray:
-        """The array, as a read-only view."""
+        """The array, as a read-only view. Raises TypeError on a tensor on a GPU: call `.to("cpu")` first."""
+        if on_gpu(self._data):
+            raise TypeError(
+                "this tensor is on cuda, and NumPy cannot reach it: call .to('cpu') first"
+            )
         return self.data
 
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.data, dtype=dtype, copy=copy)
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def __dlpack__(
         self, *, max_version: tuple[int, int] | None = None, copy: bool | None = None, **options
@@ -97,7 +117,18 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        return "cpu"
+        """Where it is: "cpu" or "cuda"."""
+        return device_of(self._data)
+
+    def to(self, device: str) -> Tensor:
+        """This tensor where it is on `device` already, else a copy there; the gradient comes back to this one's.
+
+        Raises ValueError on an unknown device, ImportError without CuPy, RuntimeError without a GPU, and MemoryError
+        where it does not fit.
+        """
+        from tinygen.autograd.devices import To
+
+        return self if device == self.device else To.apply(self, device=checked_device(device))
 
     def item(self) -> float | int | bool:
         """The single number in it, as a Python number."""
@@ -122,13 +153,16 @@ class Tensor:
         return int(self.item())
 
     def __index__(self) -> int:
-        return self._data.__index__()
+        return to_device(self._data, "cpu").__index__()
 
     def __repr__(self) -> str:
-        numbers = np.array2string(self._data, separator=", ", prefix="Tensor(", threshold=100)
+        numbers = np.array2string(
+            to_device(self._data, "cpu"), separator=", ", prefix="Tensor(", threshold=100
+        )
+        where = ", device='cuda'" if on_gpu(self._data) else ""
         made = f", node={type(self.node).__name__}" if self.node is not None else ""
         leaf = ", requires_grad=True" if self._requires_grad else ""
-        return f"Tensor({numbers}, dtype={self.dtype}{made}{leaf})"
+        return f"Tensor({numbers}, dtype={self.dtype}{where}{made}{leaf})"
 
     # Its place in the graph ----------------------------------------------------------------------------------
 
@@ -170,10 +204,10 @@ class Tensor:
         return Tensor(raw(self).view(), version=self.version)
 
     def copy_(self, values: ArrayLike) -> Tensor:
-        """Overwrite the numbers in place (with broadcasting and a cast to this dtype). For leaves only."""
+        """Overwrite the numbers in place, from any device, with broadcasting and a cast to this dtype. Leaves only."""
         if self.node is not None:
             raise ValueError("copy_: only a leaf can be changed in place; this tensor was computed")
-        if not self._data.flags.writeable:
+        if not on_gpu(self._data) and not self._data.flags.writeable:
             raise ValueError("copy_: this tensor's memory is read-only")
         if (trace := current()) is not None:
             new = np.broadcast_to(raw(values), self.shape).astype(self.dtype)
@@ -181,7 +215,7 @@ class Tensor:
             trace.overwritten[self] = new
             return self
         try:
-            new = values._data if isinstance(values, Tensor) else np.asarray(values)
+            new = to_device(as_array(raw(values)), self.device)
         except ValueError as error:
             raise ValueError(f"copy_: {error}") from error
         try:
@@ -251,22 +285,22 @@ class Tensor:
 
     # Comparisons give boolean tensors without a gradient.
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return Tensor(as_array(raw(self) == raw(other)))
+        return _compared(operator.eq, self, other)
 
     def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return Tensor(as_array(raw(self) != raw(other)))
+        return _compared(operator.ne, self, other)
 
     def __lt__(self, other: ArrayLike) -> Tensor:
-        return Tensor(as_array(raw(self) < raw(other)))
+        return _compared(operator.lt, self, other)
 
     def __le__(self, other: ArrayLike) -> Tensor:
-        return Tensor(as_array(raw(self) <= raw(other)))
+        return _compared(operator.le, self, other)
 
     def __gt__(self, other: ArrayLike) -> Tensor:
-        return Tensor(as_array(raw(self) > raw(other)))
+        return _compared(operator.gt, self, other)
 
     def __ge__(self, other: ArrayLike) -> Tensor:
-        return Tensor(as_array(raw(self) >= raw(other)))
+        return _compared(operator.ge, self, other)
 
     __hash__ = object.__hash__
 
@@ -355,38 +389,14 @@ def lifted(trace: Trace, t: Tensor) -> Traced:
     return trace.overwritten[t] if t in trace.overwritten else trace.lift(t, t._data)
 
 
-def as_array(x: object) -> object:
-    """NumPy makes scalars of 0-d arrays, which kernels do not know: an array again. Anything else as it is."""
-    return np.asarray(x) if isinstance(x, np.generic) else x
-
-
-def own_copy(x: object) -> np.ndarray:
-    """The array of a tensor or array, or one made of nested lists: a copy that nobody else holds."""
-    x = raw(x)
-    return x.copy() if type(x) is Traced else np.array(x)
-
-
-def to_array(data: object, dtype: np.typing.DTypeLike | None = None) -> np.ndarray:
-    """A native-endian array of booleans, integers or floats: a copy that nobody else holds.
-
-    An array or tensor keeps its dtype; Python floats become float32. Raises TypeError on any other kind of data,
-    ValueError on ragged nesting.
-    """
-    keeps = isinstance(data, Tensor | np.ndarray | np.generic | Traced)
+def _compared(compare: Callable, x: Tensor, other: object) -> Tensor:
+    x, other = raw(x), raw(other)
     try:
-        array = own_copy(data)
-    except ValueError as error:
-        raise ValueError(f"tensor: the nested data has no one shape: {error}") from error
-    wanted = np.dtype(dtype) if dtype is not None else array.dtype
-    if dtype is None and not keeps and array.dtype.kind == "f":
-        wanted = DEFAULT_DTYPE
-    wanted = wanted.newbyteorder("=")
-    for kind in (array.dtype, wanted):
-        if kind.kind not in "biuf" or (kind.kind == "f" and kind.newbyteorder("=") not in FLOATS):
-            raise TypeError(
-                f"tensor: dtype {kind} is not supported; use booleans, integers or float16, float32, float64"
-            )
-    return array.astype(wanted, copy=False)
+        result = compare(x, other)
+    except TypeError:
+        require_one_device((x, other))
+        raise
+    return Tensor(result if type(result) is np.ndarray else as_array(result))
 
 
 @named
@@ -394,7 +404,7 @@ def tensor(
     data: ArrayLike,
     dtype: np.typing.DTypeLike | None = None,
     requires_grad: bool = False,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> Tensor:
     """A tensor that holds a copy of `data`.
 
@@ -402,15 +412,15 @@ def tensor(
         data: an array, a tensor, a number, or nested lists of numbers.
         dtype: defaults to that of an array, to float32 for Python floats.
         requires_grad: make it a leaf that `backward` writes a `.grad` to.
-        device: only "cpu".
+        device: "cpu" or "cuda", a GPU (with CuPy); defaults to that of a tensor or of CuPy's arrays, and for other
+            data to "cpu", or to what `tg.set_default_device` chose.
 
     Raises:
         TypeError: data or dtype of another kind than booleans, integers and floats.
         ValueError: ragged nested lists, or an unknown device.
+        ImportError, RuntimeError, MemoryError: there is no CuPy, no GPU, no room for it on the GPU.
     """
-    if device != "cpu":
-        raise ValueError(f"tensor: unknown device {device!r}; this build has only 'cpu'")
-    result = Tensor(to_array(data, dtype))
+    result = Tensor(to_array(data, dtype, None if device is None else checked_device(device)))
     if requires_grad:
         result.requires_grad = True
     return result
@@ -418,3 +428,4 @@ def tensor(
 
 # The operators above call ops, and ops are made of tensors: the circle is closed here.
 from tinygen.autograd import ops  # noqa: E402
+from tinygen.autograd.convert import to_array  # noqa: E402

@@ -39,7 +39,7 @@ def _along(name: str, v: ArrayLike, x: Tensor, roles: str) -> Tensor:
     """What is multiplied with a derivative at x or of x, as a tensor; `roles` names both in the error about shapes."""
     if not isinstance(v, Tensor):
         try:
-            v = tensor(v, x.dtype)
+            v = tensor(v, x.dtype, device=x.device)
         except (TypeError, ValueError) as error:
             raise in_the_name_of(name, error) from error
     if v.shape != x.shape:
@@ -71,7 +71,7 @@ def _pull(
         ys, gs = zip(*pairs, strict=True)
         found = graph.grad(ys, inputs, gs, create_graph, retain_graph, allow_unused=True)
     return tuple(
-        Tensor(np.zeros(x.shape, x.dtype)) if g is None else g
+        Tensor(np.zeros(x.shape, x.dtype, like=x._data)) if g is None else g
         for x, g in zip(inputs, found, strict=True)
     )
 
@@ -142,7 +142,7 @@ def jvp(
     tangents = [_along("jvp", v, x, roles) for v, x in zip(tangents, inputs, strict=True)]
     y = _value("jvp", f, inputs)
     more = _depends_on_more(y, inputs) or any(v.requires_grad for v in tangents)
-    u = Tensor(np.zeros(y.shape, y.dtype), requires_grad=True)
+    u = Tensor(np.zeros(y.shape, y.dtype, like=y._data), requires_grad=True)
     with graph.set_grad_enabled(True):
         pulled = _pull([y], inputs, [u], create_graph=True)
     (pushed,) = _pull(pulled, [u], tangents, create_graph=more)
@@ -170,11 +170,13 @@ def jacobian(f: Function) -> Callable[[ArrayLike], Tensor]:
         more = _depends_on_more(y, inputs)
         rows = []
         for i in range(y.size):
-            u = np.zeros(y.size, y.dtype)
+            u = np.zeros(y.size, y.dtype, like=y._data)
             u[i] = 1
             rows.append(_pull([y], inputs, [u.reshape(y.shape)], more, retain_graph=True)[0])
         shape = y.shape + inputs[0].shape
-        return reshape(stack(rows), shape) if rows else Tensor(np.zeros(shape, y.dtype))
+        return (
+            reshape(stack(rows), shape) if rows else Tensor(np.zeros(shape, y.dtype, like=y._data))
+        )
 
     return jacobian_of
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 import numpy as np
 
 from tinygen.autograd import Tensor, ops
-from tinygen.autograd.tensor import ArrayLike, to_array
+from tinygen.autograd.convert import to_array
+from tinygen.autograd.tensor import ArrayLike
 from tinygen.distributions.distribution import Distribution, Shape, as_floats, one_of, require
+from tinygen.kernels.device import Array, as_array, require_one_device
 from tinygen.random import Generator
 
 SUM_TOLERANCE = (
@@ -33,7 +35,7 @@ def xlog1my(x: Tensor, y: Tensor) -> Tensor:
     return x * ops.log1p(-ops.where(_both(x == 0, y == 1), 0.0, y))
 
 
-def _both(a: Tensor, b: Tensor) -> np.ndarray:
+def _both(a: Tensor, b: Tensor) -> Array:
     return a._data & b._data
 
 
@@ -53,10 +55,10 @@ class Bernoulli(Distribution):
         (self._given,) = as_floats(logits if self._from_logits else probs)
         self.batch_shape = self._given.shape
         if self._from_logits:
-            finite = np.isfinite(self._given._data)
-            require(finite, "Bernoulli: logits must be finite (use probs for 0 and 1)", self._given)
+            message = "Bernoulli: logits must be finite (use probs for 0 and 1)"
+            require(self._given, np.isfinite, message)
         else:
-            require(_in_unit(self._given), "Bernoulli: probs must lie in [0, 1]", self._given)
+            require(self._given, _in_unit, "Bernoulli: probs must lie in [0, 1]")
 
     @property
     def probs(self) -> Tensor:
@@ -91,7 +93,7 @@ class Bernoulli(Distribution):
     def log_prob(self, x: ArrayLike) -> Tensor:
         """x log p + (1 - x) log(1 - p). Raises ValueError unless x lies in [0, 1] (a relaxed x may be between)."""
         x, _ = as_floats(x, self._given)
-        require(_in_unit(x), "Bernoulli: x must lie in [0, 1]", x)
+        require(x, _in_unit, "Bernoulli: x must lie in [0, 1]")
         return self.expected_log(x, 1 - x)
 
     def sample(self, rng: Generator, shape: Shape = ()) -> Tensor:
@@ -126,14 +128,13 @@ class Categorical(Distribution):
             raise ValueError(f"Categorical: needs parameters (..., n), n > 0, got {given.shape}")
         self._given, self.batch_shape, self.n = given, given.shape[:-1], given.shape[-1]
         if self._from_logits:
-            require(given._data < np.inf, "Categorical: logits must be below inf", given)
-            possible = np.any(given._data > -np.inf, axis=-1)
-            require(possible, "Categorical: one logit of each row must be above -inf")
+            require(given, lambda x: x < np.inf, "Categorical: logits must be below inf")
+            message = "Categorical: one logit of each row must be above -inf"
+            require(given, lambda x: np.any(x > -np.inf, axis=-1), message)
         else:
-            require(_in_unit(given), "Categorical: probs must lie in [0, 1]", given)
-            total = given.detach().sum(-1)
-            close = np.abs(total._data - 1) <= SUM_TOLERANCE
-            require(close, "Categorical: probs must sum to 1 along the last axis", total)
+            require(given, _in_unit, "Categorical: probs must lie in [0, 1]")
+            message = "Categorical: probs must sum to 1 along the last axis"
+            require(given.detach().sum(-1), lambda x: np.abs(x - 1) <= SUM_TOLERANCE, message)
 
     @property
     def probs(self) -> Tensor:
@@ -156,9 +157,9 @@ class Categorical(Distribution):
 
     def log_prob(self, x: ArrayLike) -> Tensor:
         """log p_x, for integers x that broadcast with batch_shape. Raises ValueError unless they are in [0, n)."""
-        x = to_array(x)
-        labels = (x >= 0) & (x < self.n) & (x == np.floor(x))
-        require(labels, f"Categorical: x must be an integer in [0, {self.n})", Tensor(x))
+        x = to_array(x, device=None if isinstance(x, Tensor) else self._given.device)
+        message = f"Categorical: x must be an integer in [0, {self.n})"
+        require(Tensor(x), lambda x: (x >= 0) & (x < self.n) & (x == np.floor(x)), message)
         shape = np.broadcast_shapes(x.shape, self.batch_shape)
         chosen = np.broadcast_to(x, shape)[..., None].astype(np.int64)
         table = self.logits if self._from_logits else self.probs
@@ -171,7 +172,8 @@ class Categorical(Distribution):
         cumulative = np.cumsum(self.probs._data, axis=-1, dtype=np.float64)
         cumulative /= cumulative[..., -1:]  # to exactly 1, so that no number is left over
         uniform = rng.random((*shape, *self.batch_shape, 1), np.float64)
-        return Tensor(np.asarray(np.sum(uniform >= cumulative, axis=-1, dtype=np.int64)))
+        require_one_device((uniform, cumulative))
+        return Tensor(as_array(np.sum(uniform >= cumulative, axis=-1, dtype=np.int64)))
 
     def entropy(self) -> Tensor:
         """-sum_k p_k log p_k, labels of probability 0 adding nothing."""
@@ -182,5 +184,5 @@ class Categorical(Distribution):
         return -q.expected_log(self.probs)
 
 
-def _in_unit(t: Tensor) -> np.ndarray:
-    return (t._data >= 0) & (t._data <= 1)
+def _in_unit(x: Array) -> Array:
+    return (x >= 0) & (x <= 1)

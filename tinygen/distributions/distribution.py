@@ -5,16 +5,21 @@ each element; `event_shape` that of one sample of one of them, () for a number. 
 is S + batch_shape + event_shape, and log_prob of it S + batch_shape. Everything is in nats, and
 differentiable in the parameters and in x.
 
+What an argument must be is checked on the CPU only: on a GPU a wrong one gives NaN, for to look at it takes a copy.
+
 A distribution keeps the parameters as they were given and computes what it needs from them when it
 is asked, so that each result has a graph of its own and can be walked by its own backward pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tinygen.autograd import Tensor, no_grad, tensor
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, ArrayLike
+from tinygen.kernels.device import Array, is_array
 from tinygen.kernels.errors import NamesItself
 from tinygen.random import Generator
 
@@ -52,17 +57,33 @@ class Distribution(NamesItself):
 
 
 def as_floats(*values: ArrayLike) -> list[Tensor]:
-    """The values as tensors of one float dtype: the widest of the arrays', for numbers and lists are weak."""
-    dtypes = [v.dtype for v in values if isinstance(v, Tensor | np.ndarray | np.generic)]
-    floats = [dtype for dtype in dtypes if dtype in FLOATS]
+    """The values as tensors of one float dtype: the widest of the arrays', for numbers and lists are weak.
+
+    Those go where the tensors are, too.
+    """
+    typed = [v for v in values if isinstance(v, Tensor | np.generic) or is_array(v)]
+    floats = [v.dtype for v in typed if v.dtype in FLOATS]
     dtype = np.result_type(*floats) if floats else DEFAULT_DTYPE
-    return [v.astype(dtype) if isinstance(v, Tensor) else tensor(v, dtype) for v in values]
+    device = next((v.device for v in values if isinstance(v, Tensor)), None)
+    return [
+        v.astype(dtype)
+        if isinstance(v, Tensor)
+        else tensor(v, dtype, device=None if is_array(v) else device)
+        for v in values
+    ]
 
 
-def require(condition: np.ndarray | bool, message: str, values: Tensor | None = None) -> None:
-    """Raise ValueError unless `condition` holds everywhere; the first of `values` where it fails is named."""
-    if not np.all(condition):
-        found = "" if values is None else f"; got {values._data[~np.asarray(condition)].flat[0]}"
+def require(values: Tensor, holds: Callable[[Array], Array | bool], message: str) -> None:
+    """Raise ValueError unless `holds` is true of the values everywhere; the first of which it is not is named.
+
+    Values on a GPU are not looked at: that would make the computer wait for them.
+    """
+    if values.device != "cpu":
+        return
+    condition = np.asarray(holds(values._data))
+    if not condition.all():
+        same = condition.shape == values.shape
+        found = f"; got {values._data[~condition].flat[0]}" if same else ""
         raise ValueError(message + found)
 
 

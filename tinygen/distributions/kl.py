@@ -69,7 +69,8 @@ def _as_multivariate(p: Normal) -> MultivariateNormal:
     """The same distribution, its last axis taken as one vector with a diagonal covariance."""
     if not p.batch_shape:
         raise ValueError("KL: a Normal of a single number is no vector; give it shape (1,)")
-    identity = Tensor(np.eye(p.batch_shape[-1], dtype=p.std.dtype))
+    n, there = p.batch_shape[-1], {"dtype": p.std.dtype, "like": p.std._data}
+    identity = Tensor(np.tri(n, **there) - np.tri(n, k=-1, **there))
     return MultivariateNormal(p.mean, cholesky=ops.expand_dims(p.std, -1) * identity)
 
 

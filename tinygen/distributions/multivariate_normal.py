@@ -40,9 +40,9 @@ class MultivariateNormal(Distribution):
                 f"MultivariateNormal: needs mean (..., n) and a matrix (..., n, n), n at least 1; "
                 f"got {mean.shape} and {matrix.shape}"
             )
-        require(np.isfinite(mean._data), "MultivariateNormal: the mean must be finite", mean)
-        require(np.isfinite(matrix._data), "MultivariateNormal: the matrix must be finite", matrix)
-        (_check_covariance if cholesky is None else _check_factor)(matrix._data)
+        require(mean, np.isfinite, "MultivariateNormal: the mean must be finite")
+        require(matrix, np.isfinite, "MultivariateNormal: the matrix must be finite")
+        (_check_covariance if cholesky is None else _check_factor)(matrix)
         self._mean, self._matrix, self._factored = mean, matrix, cholesky is not None
         self.event_shape = (n,)
         self.batch_shape = np.broadcast_shapes(mean.shape[:-1], matrix.shape[:-2])
@@ -58,7 +58,8 @@ class MultivariateNormal(Distribution):
         if not self._factored:
             return ops.cholesky(self._matrix)
         # What is above the diagonal is 0 and no parameter: no gradient goes there.
-        return self._matrix * np.tri(*self.event_shape, dtype=self._matrix.dtype)
+        there = {"dtype": self._matrix.dtype, "like": self._matrix._data}
+        return self._matrix * np.tri(*self.event_shape, **there)
 
     @property
     def covariance(self) -> Tensor:
@@ -71,7 +72,7 @@ class MultivariateNormal(Distribution):
     @property
     def variance(self) -> Tensor:
         """The diagonal of the covariance, of mean's shape."""
-        i = np.arange(*self.event_shape)
+        i = np.arange(*self.event_shape, like=self._matrix._data)
         return ops.broadcast_to(self.covariance[..., i, i], (*self.batch_shape, len(i)))
 
     def log_prob(self, x: ArrayLike) -> Tensor:
@@ -83,7 +84,7 @@ class MultivariateNormal(Distribution):
         (n,) = self.event_shape
         if x.shape[-1:] != (n,):
             raise ValueError(f"MultivariateNormal: x needs shape (..., {n}), got {x.shape}")
-        require(x._data == x._data, "MultivariateNormal: x must be real", x)
+        require(x, lambda x: x == x, "MultivariateNormal: x must be real")
         distance = ops.square(solve_rows(factor, x - mean)).sum(-1)
         return -0.5 * distance - half_log_det(factor) - 0.5 * n * LOG_2PI
 
@@ -100,7 +101,7 @@ class MultivariateNormal(Distribution):
 
 def half_log_det(factor: Tensor) -> Tensor:
     """1/2 log det L L^T = sum_i log L_ii: (..., n, n) to (...)."""
-    i = np.arange(factor.shape[-1])
+    i = np.arange(factor.shape[-1], like=factor._data)
     return ops.log(factor[..., i, i]).sum(-1)
 
 
@@ -112,21 +113,26 @@ def solve_rows(factor: Tensor, rows: Tensor) -> Tensor:
     return ops.solve(factor, ops.expand_dims(rows, -1)).squeeze(-1)
 
 
-def _check_covariance(a: np.ndarray) -> None:
-    symmetric = np.abs(a - a.swapaxes(-1, -2)) <= SYMMETRY * np.abs(a).max(initial=0)
-    require(symmetric, "MultivariateNormal: the covariance must be symmetric")
+def _check_covariance(a: Tensor) -> None:
+    require(
+        a,
+        lambda a: np.abs(a - a.swapaxes(-1, -2)) <= SYMMETRY * np.abs(a).max(initial=0),
+        "MultivariateNormal: the covariance must be symmetric",
+    )
+    if a.device != "cpu":
+        return
     try:
-        np.linalg.cholesky(a)
+        np.linalg.cholesky(a._data)
     except np.linalg.LinAlgError as error:
         raise ValueError(
             "MultivariateNormal: the covariance must be positive definite; "
-            f"its smallest eigenvalue is {np.linalg.eigvalsh(a).min():.3g}"
+            f"its smallest eigenvalue is {np.linalg.eigvalsh(a._data).min():.3g}"
         ) from error
 
 
-def _check_factor(a: np.ndarray) -> None:
-    triangular = np.all(np.triu(a, 1) == 0) and np.all(np.diagonal(a, axis1=-2, axis2=-1) > 0)
+def _check_factor(a: Tensor) -> None:
     require(
-        triangular,
+        a,
+        lambda a: np.all(np.triu(a, 1) == 0) and np.all(np.diagonal(a, axis1=-2, axis2=-1) > 0),
         "MultivariateNormal: the Cholesky factor must be lower triangular with a positive diagonal",
     )

@@ -19,8 +19,8 @@ class Normal(Distribution):
 
     def __init__(self, mean: ArrayLike, std: ArrayLike):
         mean, std = as_floats(mean, std)
-        require(std._data > 0, "Normal: every std must be above 0", std)
-        require(mean._data == mean._data, "Normal: every mean must be a number", mean)
+        require(std, lambda s: s > 0, "Normal: every std must be above 0")
+        require(mean, lambda m: m == m, "Normal: every mean must be a number")
         self._mean, self._std = mean, std
         self.batch_shape = np.broadcast_shapes(mean.shape, std.shape)
 
@@ -39,7 +39,7 @@ class Normal(Distribution):
     def log_prob(self, x: ArrayLike) -> Tensor:
         """-((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2. Raises ValueError where x is NaN."""
         x, mean, std = as_floats(x, self.mean, self.std)
-        require(x._data == x._data, "Normal: x must be real", x)
+        require(x, lambda x: x == x, "Normal: x must be real")
         return -0.5 * ops.square((x - mean) / std) - ops.log(std) - 0.5 * LOG_2PI
 
     def rsample(self, rng: Generator, shape: Shape = ()) -> Tensor:

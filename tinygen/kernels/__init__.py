@@ -1,8 +1,9 @@
 """Floor 0: raw arrays in, raw arrays out.
 
-`reference.py` specifies every kernel in NumPy; `cpu/` overrides the slow ones with Numba. `kernels.tanh(x)` calls
-whichever backend is chosen: for the process with `set_backend`, for a block with `backend`, at start-up with the
-environment variable TINYGEN_BACKEND. Numba is imported when the first kernel is called, not before.
+`reference.py` specifies every kernel in NumPy; `cpu/` overrides the slow ones with Numba, `cuda.py` for GPUs with CuPy.
+An array's own type picks the device (`device.py`). For arrays of NumPy `kernels.tanh(x)` calls whichever backend is
+chosen: for the process with `set_backend`, for a block with `backend`, at start-up with the environment variable
+TINYGEN_BACKEND. Numba is imported when the first kernel is called, CuPy when the first array goes to a GPU.
 """
 
 import contextlib
@@ -13,13 +14,17 @@ import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
+from numpy import ndarray
+
 from tinygen.kernels import reference
+from tinygen.kernels.device import on_gpu
 from tinygen.kernels.errors import MISTAKES, in_the_name_of
 from tinygen.kernels.fusion import SPELLED_OUT, trace
 from tinygen.kernels.memory import keep_freed_memory
 from tinygen.kernels.reference import ACTIVATIONS, LOG_2PI
 
 BACKENDS = {"numpy": "tinygen.kernels.reference", "numba": "tinygen.kernels.cpu"}
+CUDA = "tinygen.kernels.cuda"
 
 
 keep_freed_memory()
@@ -57,9 +62,8 @@ def backend(name: str) -> Iterator[None]:
 
 
 def _dispatched(specification: Callable) -> Callable:
-    found: dict[
-        str, Callable
-    ] = {}  # backend -> its function for this kernel, looked up at the first call
+    # backend, or type of array on a GPU -> its function for this kernel, looked up at the first call
+    found: dict[str | type, Callable] = {}
 
     @functools.wraps(specification)
     def kernel(*args):
@@ -67,10 +71,12 @@ def _dispatched(specification: Callable) -> Callable:
             # What the specification does is recorded, or the kernel as one step.
             known = specification if specification.__name__ in SPELLED_OUT else recorded
             return known(*args)
-        chosen = _here.get() or _default
+        chosen: str | type = _here.get() or _default
+        if args and type(args[0]) is not ndarray and on_gpu(args[0]):
+            chosen = type(args[0])
         function = found.get(chosen)
         if function is None:
-            module = importlib.import_module(BACKENDS[chosen])
+            module = importlib.import_module(BACKENDS.get(chosen, CUDA))
             function = found[chosen] = getattr(module, specification.__name__, specification)
         try:
             return function(*args)

@@ -334,7 +334,7 @@ def adam_step(
 
 @quiet
 def sum_of_squares(x: Array) -> float:
-    """sum x^2 over all elements, accumulated in float64."""
+    """sum x^2 over all elements, accumulated in float64; of an array on a GPU it may stay there, as an array."""
     return float(np.sum(np.square(x, dtype=np.float64)))
 
 

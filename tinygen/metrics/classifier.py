@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tinygen import nn
-from tinygen.autograd import Tensor, no_grad
+from tinygen.autograd import Tensor, no_grad, tensor
 from tinygen.data.images import check_images
 from tinygen.data.sources import cache_folder, find, folders
 from tinygen.io import load, save
@@ -70,7 +70,9 @@ class Classifier(nn.Module):
         try:
             with no_grad():
                 chunks = (images[i : i + CHUNK] for i in range(0, len(images), CHUNK))
-                return np.concatenate([part(Tensor(chunk)).numpy() for chunk in chunks])
+                device = next(self.parameters()).device
+                found = (part(tensor(chunk, device=device)).to("cpu") for chunk in chunks)
+                return np.concatenate([t.numpy() for t in found])
         finally:
             self.train(training)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinygen import nn, optim
-from tinygen.autograd import Tensor, no_grad, ops
+from tinygen.autograd import no_grad, ops, tensor
 from tinygen.data.batches import batches
 from tinygen.kernels.errors import named
 from tinygen.metrics.checks import as_pair, at_least
@@ -69,7 +69,7 @@ def classifier_two_sample_test(
             loss.backward()
             optimiser.step()
     with no_grad():
-        hits = int(((model(Tensor(test)).numpy() > 0) == is_y).sum())
+        hits = int(((model(tensor(test)).to("cpu").numpy() > 0) == is_y).sum())
     return ClassifierTest(hits / len(test), binomial_tail(hits, len(test)), len(test))
 
 

@@ -7,7 +7,7 @@ one afresh, `layer.weight.copy_(init.orthogonal(layer.weight.shape, rng=rng))`.
 
 Arguments shared by all: `shape`, whose first two axes are (n_out, n_in) and further ones a
 convolution's window; `rng`, a `tinygen.random.Generator` (None: a fresh, unseeded one); `dtype`,
-float32 or float64.
+float32 or float64. Random ones are on the generator's device, the others on the default one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from tinygen.autograd import Tensor
+from tinygen.kernels.device import Array, get_default_device, to_device
 from tinygen.kernels.errors import finite, named
 from tinygen.random import Generator, default_rng, float_dtype
 
@@ -26,14 +27,14 @@ DType = np.typing.DTypeLike
 Mode = Literal["fan_in", "fan_out"]
 
 
-def _parameter(numbers: np.ndarray) -> Tensor:
-    return Tensor(np.asarray(numbers, order="C"), requires_grad=True)
+def _parameter(numbers: Array) -> Tensor:
+    return Tensor(np.asarray(numbers, order="C", like=numbers), requires_grad=True)
 
 
 @named
 def constant(shape: Shape, value: float, dtype: DType = np.float32) -> Tensor:
     """Every element `value`."""
-    return _parameter(np.full(shape, value, float_dtype(dtype)))
+    return _parameter(to_device(np.full(shape, value, float_dtype(dtype)), get_default_device()))
 
 
 @named

@@ -12,7 +12,8 @@ import numpy as np
 
 from tinygen.autograd import Tensor, ops
 from tinygen.autograd.ops.fused import ACTIVATION_GRADS
-from tinygen.autograd.tensor import ArrayLike
+from tinygen.autograd.tensor import ArrayLike, raw
+from tinygen.kernels.device import as_array, on_gpu
 from tinygen.nn import init
 from tinygen.nn.module import Module
 from tinygen.random import Generator, default_rng
@@ -183,7 +184,7 @@ class Embedding(Module):
     """A table of `n` vectors: integers (...) in [0, n) to their rows (..., size). They start from N(0, 1).
 
     Raises ValueError on sizes below 1; called, TypeError on other than integers and IndexError on
-    an integer out of range.
+    an integer out of range (but of integers on a GPU: nobody looks).
     """
 
     def __init__(
@@ -198,11 +199,11 @@ class Embedding(Module):
         self.weight = init.normal((n, size), rng=rng, dtype=dtype)
 
     def forward(self, indices: ArrayLike) -> Tensor:
-        indices = np.asarray(indices)
+        indices = as_array(raw(indices))
         n = len(self.weight)
         if indices.dtype.kind not in "iu":
             raise TypeError(f"Embedding: needs integers, not {indices.dtype}")
-        if indices.size and not (indices.min() >= 0 and indices.max() < n):
+        if indices.size and not on_gpu(indices) and not (indices.min() >= 0 and indices.max() < n):
             raise IndexError(
                 f"Embedding: integers must lie in [0, {n}), got {indices.min()} to {indices.max()}"
             )

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from tinygen.autograd import Tensor
-from tinygen.autograd.tensor import ArrayLike
+from tinygen.autograd.tensor import ArrayLike, raw
+from tinygen.kernels.device import as_array, checked_device, to_device
 from tinygen.kernels.errors import NamesItself
 
 
@@ -74,17 +75,17 @@ class Module(NamesItself):
     # Saving and loading --------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """A copy of every parameter and buffer, by its dotted name, as in PyTorch."""
-        return {name: np.array(t._data, order="C") for name, t in self._tensors()}
+        """A copy of every parameter and buffer, by its dotted name, as in PyTorch; NumPy arrays, also from a GPU."""
+        return {name: np.array(to_device(t._data, "cpu"), order="C") for name, t in self._tensors()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
-        """Overwrite every parameter and buffer, in place, with the array of its name.
+        """Overwrite every parameter and buffer, in place and where it is, with the array of its name.
 
         Raises ValueError, before anything is changed, if a name is missing or unexpected or an
         array has another shape or dtype; the message lists all of these.
         """
         own = dict(self._tensors())
-        new = {name: np.asarray(array) for name, array in state.items()}
+        new = {name: as_array(raw(array)) for name, array in state.items()}
         wrong = [f"missing: {name}" for name in own if name not in new]
         wrong += [f"unexpected: {name}" for name in new if name not in own]
         for name, t in own.items():
@@ -96,6 +97,21 @@ class Module(NamesItself):
             raise ValueError(f"this state does not fit {type(self).__name__}:\n  {lines}")
         for name, t in own.items():
             t.copy_(new[name])
+
+    def to(self, device: str) -> Module:
+        """Move every parameter and buffer, and its gradient, to "cpu" or "cuda", in place; returns the module.
+
+        Make the optimiser after that: its state lies where the parameters are. Raises what `tg.tensor` raises where
+        the device is unknown or not to be had.
+        """
+        checked_device(device)
+        for _, t in self._tensors():
+            if t.device != device:
+                t._data = to_device(t._data, device)
+                t.grad = None if t.grad is None else t.grad.to(device)
+                # A graph that saved the array where it was would send its gradient there.
+                t.version[0] += 1
+        return self
 
     # Modes ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from tinygen.autograd import Tensor, no_grad, ops
+from tinygen.autograd import Tensor, no_grad, ops, tensor
 from tinygen.autograd.tensor import ArrayLike
 from tinygen.kernels.errors import finite
 from tinygen.nn import init
@@ -53,9 +53,9 @@ class BatchNorm1d(Module):
             raise ValueError(f"BatchNorm1d: momentum must lie in [0, 1], not {momentum}")
         self.weight = init.constant((n_features,), 1.0, dtype) if affine else None
         self.bias = init.zeros((n_features,), dtype) if affine else None
-        self.running_mean = Tensor(np.zeros(n_features, dtype))
-        self.running_var = Tensor(np.ones(n_features, dtype))
-        self.num_batches_tracked = Tensor(np.zeros((), np.int64))
+        self.running_mean = tensor(np.zeros(n_features, dtype))
+        self.running_var = tensor(np.ones(n_features, dtype))
+        self.num_batches_tracked = tensor(np.zeros((), np.int64))
 
     def forward(self, x: ArrayLike) -> Tensor:
         x = ops.as_tensor(x)
@@ -82,7 +82,9 @@ class BatchNorm1d(Module):
     @no_grad()
     def _update(self, mean: Tensor, var: Tensor) -> None:
         self.num_batches_tracked.copy_(self.num_batches_tracked + 1)
-        m = 1 / self.num_batches_tracked.item() if self.momentum is None else self.momentum
+        m = self.momentum
+        if m is None:
+            m = 1 / self.num_batches_tracked.astype(mean.dtype)
         self.running_mean.copy_((1 - m) * self.running_mean + m * mean)
         self.running_var.copy_((1 - m) * self.running_var + m * var)
 

@@ -24,4 +24,4 @@ def average_(averages: Iterable[Tensor], params: Iterable[Tensor], decay: float)
     if [(a.shape, a.dtype) for a in averages] != [(p.shape, p.dtype) for p in params]:
         raise ValueError("averages and parameters must agree in number, shapes and dtypes")
     for average, p in zip(averages, params, strict=True):
-        average.copy_(decay * average.numpy() + (1 - decay) * p.numpy())
+        average.copy_(decay * average._data + (1 - decay) * p._data)

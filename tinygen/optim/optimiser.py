@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from tinygen.autograd import Tensor
+from tinygen.autograd.tensor import raw
+from tinygen.kernels.device import Array, as_array, require_one_device, to_device
 from tinygen.kernels.errors import NamesItself
 
 # Elements of a small parameter. To copy the gradient of a larger one beside others would take longer than a call.
@@ -48,7 +50,8 @@ class Optimiser(NamesItself):
         self.lr = float(lr)
         self.steps = [0] * len(self.params)
         self.state = [
-            {name: np.zeros(p.shape, p.dtype) for name in self.arrays} for p in self.params
+            {name: np.zeros(p.shape, p.dtype, like=p._data) for name in self.arrays}
+            for p in self.params
         ]
         self.whole = True  # what state_dict gives, here and not only with other ranks' parts
         small = [i for i, p in enumerate(self.params) if p.size <= SMALL and _alone(p)]
@@ -58,7 +61,7 @@ class Optimiser(NamesItself):
         packed = {i for pack in self._packs for i in pack.numbers}
         self._loose = [i for i in range(len(self.params)) if i not in packed]
 
-    def update(self, p: np.ndarray, g: np.ndarray, step: int, state: dict[str, np.ndarray]) -> None:
+    def update(self, p: Array, g: Array, step: int, state: dict[str, Array]) -> None:
         """Change p and its state in place: arrays of one shape and dtype, C-contiguous. `step` counts from 1."""
         raise NotImplementedError
 
@@ -73,7 +76,8 @@ class Optimiser(NamesItself):
     def step(self) -> None:
         """Update every parameter that has a gradient, in place.
 
-        Raises ValueError, before anything is changed, on a `.grad` of another shape than its parameter's.
+        Raises ValueError, before anything is changed, on a `.grad` of another shape than its parameter's; also where
+        parameter, gradient and state are not on one device, since the module was moved after the optimiser was made.
         """
         self.check_gradients()
         loose = self._loose
@@ -84,10 +88,14 @@ class Optimiser(NamesItself):
             p = self.params[i]
             if p.grad is None:
                 continue
+            array = np.asarray(p._data, order="C", like=p._data)
+            try:
+                gradient = np.asarray(p.grad._data, p.dtype, order="C", like=p._data)
+                self.update(array, gradient, self.steps[i] + 1, self.state[i])
+            except TypeError:
+                require_one_device((array, p.grad._data, *self.state[i].values()))
+                raise
             self.steps[i] += 1
-            array = np.asarray(p._data, order="C")
-            gradient = np.asarray(p.grad._data, p.dtype, order="C")
-            self.update(array, gradient, self.steps[i], self.state[i])
             if array is not p._data:  # its memory has another layout, so a copy was updated
                 p._data[...] = array
             p.version[0] += 1
@@ -114,7 +122,7 @@ class Optimiser(NamesItself):
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs beside the constructor's arguments: lr, and the steps and arrays
-        (copies) of each parameter, in their order. `tg.save` can write it.
+        (copies, NumPy's) of each parameter, in their order. `tg.save` can write it.
 
         Raises RuntimeError if the state is not whole, after `step_part`.
         """
@@ -125,7 +133,10 @@ class Optimiser(NamesItself):
         return {
             "lr": self.lr,
             "params": [
-                {"steps": steps, **{name: array.copy() for name, array in state.items()}}
+                {
+                    "steps": steps,
+                    **{name: np.array(to_device(array, "cpu")) for name, array in state.items()},
+                }
                 for steps, state in zip(self.steps, self.state, strict=True)
             ],
         }
@@ -137,7 +148,7 @@ class Optimiser(NamesItself):
             lr, saved = float(state["lr"]), state["params"]
             steps = [int(entry["steps"]) for entry in saved]
             new = [
-                {key: np.asarray(array) for key, array in entry.items() if key != "steps"}
+                {key: as_array(raw(array)) for key, array in entry.items() if key != "steps"}
                 for entry in saved
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:

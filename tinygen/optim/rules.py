@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from tinygen import kernels
 from tinygen.autograd import Tensor
+from tinygen.kernels.device import Array
 from tinygen.optim.optimiser import Optimiser, require
 
 
@@ -40,7 +39,7 @@ class SGD(Optimiser):
         self.momentum, self.nesterov = float(momentum), bool(nesterov)
         self.weight_decay = float(weight_decay)
 
-    def update(self, p: np.ndarray, g: np.ndarray, step: int, state: dict[str, np.ndarray]) -> None:
+    def update(self, p: Array, g: Array, step: int, state: dict[str, Array]) -> None:
         velocity = state.get("velocity", g)  # without momentum the kernel does not touch it
         kernels.sgd_step(p, g, velocity, self.lr, self.momentum, self.nesterov, self.weight_decay)
 
@@ -69,7 +68,7 @@ class RMSprop(Optimiser):
         super().__init__(params, lr)
         self.alpha, self.eps, self.weight_decay = float(alpha), float(eps), float(weight_decay)
 
-    def update(self, p: np.ndarray, g: np.ndarray, step: int, state: dict[str, np.ndarray]) -> None:
+    def update(self, p: Array, g: Array, step: int, state: dict[str, Array]) -> None:
         kernels.rmsprop_step(
             p, g, state["square_average"], self.lr, self.alpha, self.eps, self.weight_decay
         )
@@ -103,7 +102,7 @@ class Adam(Optimiser):
         self.betas = (float(betas[0]), float(betas[1]))
         self.eps, self.weight_decay = float(eps), float(weight_decay)
 
-    def update(self, p: np.ndarray, g: np.ndarray, step: int, state: dict[str, np.ndarray]) -> None:
+    def update(self, p: Array, g: Array, step: int, state: dict[str, Array]) -> None:
         kernels.adam_step(
             *(p, g, state["m"], state["v"], step, self.lr, *self.betas),
             *(self.eps, self.weight_decay, self.decoupled),

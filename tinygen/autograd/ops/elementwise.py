@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinygen.autograd.convert import beside
 from tinygen.autograd.op import Op
 from tinygen.autograd.ops.transcendental import log
 from tinygen.autograd.spec import (
@@ -20,7 +21,7 @@ from tinygen.autograd.spec import (
     elementwise,
     specified,
 )
-from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Tensor, own_copy, raw
+from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Tensor, raw
 from tinygen.kernels.errors import named
 
 
@@ -114,7 +115,7 @@ class Power(Op):
                 exponent = where((raw(a) == 0) & (raw(b) == 0), 1.0, exponent)
             da = g * b * power(a, exponent)
         if self.needs[1]:
-            base = np.asarray(a, y.dtype) if type(a) in NUMBERS else a
+            base = np.asarray(a, y.dtype, like=raw(y)) if type(a) in NUMBERS else a
             flat = (raw(base) == 0) & (raw(b) >= 0)
             db = where(flat, 0.0, g * y * log(where(flat, 1.0, base)))
         return da, db
@@ -302,7 +303,7 @@ def _where_case(d: Draw) -> Call:
 
 @specified(lambda a, b, condition: np.where(condition, a, b), _where_case, twice=False)
 def _where(a: ArrayLike, b: ArrayLike, condition: np.ndarray) -> Tensor:
-    return Where.apply(a, b, condition=condition)
+    return where(condition, a, b)
 
 
 @named
@@ -313,10 +314,11 @@ def where(condition: ArrayLike, a: ArrayLike, b: ArrayLike) -> Tensor:
     `where(x > 0, sqrt(x), 0)` at 0 is 0 * inf = NaN. Make the argument safe first (the double where):
     `where(x > 0, sqrt(where(x > 0, x, 1)), 0)`.
     """
-    condition = own_copy(condition)
+    chosen = next((x for x in (a, b, condition) if isinstance(x, Tensor)), None)
+    condition = beside(condition, raw(chosen))
     if condition.dtype != np.bool_:
         raise TypeError(f"where: the condition must be boolean, not {condition.dtype}")
-    return _where(a, b, condition)
+    return Where.apply(a, b, condition=condition)
 
 
 class Astype(Op):

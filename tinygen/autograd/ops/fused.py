@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tinygen import kernels
+from tinygen.autograd.convert import beside
 from tinygen.autograd.op import Fused, Op
 from tinygen.autograd.ops.activations import relu_grad
 from tinygen.autograd.ops.elementwise import square
@@ -21,7 +22,8 @@ from tinygen.autograd.ops.shapes import as_tensor, broadcast_all, expand_dims, r
 from tinygen.autograd.ops.softmax import softmax
 from tinygen.autograd.ops.transcendental import exp, sigmoid, sigmoid_grad, tanh_grad
 from tinygen.autograd.spec import KINK_AT_0, REALS, Call, Domain, Draw, specified
-from tinygen.autograd.tensor import ArrayLike, Tensor, own_copy
+from tinygen.autograd.tensor import ArrayLike, Tensor, raw
+from tinygen.kernels.device import on_gpu
 from tinygen.kernels.errors import named
 from tinygen.kernels.fusion.trace import Traced
 
@@ -205,7 +207,8 @@ class CrossEntropyWithLogitsGrad(Op):
         p = softmax(logits)
         weighted = gg * expand_dims(g, 1)
         dl = p * (weighted - sum(weighted * p, axis=1, keepdims=True))
-        onehot = (self.labels[:, None] == np.arange(logits.shape[1])).astype(logits.dtype)
+        classes = np.arange(logits.shape[1], like=raw(logits))
+        onehot = (classes == self.labels[:, None]).astype(logits.dtype)
         return dl, sum(gg * (p - onehot), axis=1)
 
 
@@ -226,10 +229,11 @@ def _cross_entropy_reference(logits, labels):
 def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
     """-log softmax(logits)[label] in nats: logits (..., n), integer labels (...) in [0, n), to (...).
 
-    A logit of -inf is a class that cannot be: +inf where it is the label's, NaN where all are.
+    A logit of -inf is a class that cannot be: +inf where it is the label's, NaN where all are. Labels on a GPU are not
+    looked at: one out of range gives NaN there, and elsewhere ValueError.
     """
     logits = as_tensor(logits)
-    labels = own_copy(labels)
+    given, labels = raw(labels), beside(labels, raw(logits))
     if labels.dtype.kind not in "iu":
         raise TypeError(f"cross_entropy_with_logits: labels must be integers, not {labels.dtype}")
     if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
@@ -237,8 +241,10 @@ def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
             f"cross_entropy_with_logits: labels of shape {labels.shape} do not fit logits {logits.shape}"
         )
     n = logits.shape[-1]
+    given = np.asarray(given) if on_gpu(labels) and not on_gpu(given) else labels
     # In a compiled function the kernel looks at them, at every call.
-    if type(labels) is not Traced and labels.size and not 0 <= labels.min() <= labels.max() < n:
+    looked_at = not on_gpu(given) and type(given) is not Traced
+    if looked_at and labels.size and not 0 <= given.min() <= given.max() < n:
         raise ValueError(f"cross_entropy_with_logits: labels must lie in [0, {n})")
     found = CrossEntropyWithLogits.apply(matrix(logits), labels=labels.astype(np.int64).reshape(-1))
     return found if labels.ndim == 1 else reshape(found, labels.shape)

@@ -9,24 +9,25 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from tinygen.autograd.convert import beside
 from tinygen.autograd.op import Op
+from tinygen.autograd.ops.shapes import as_tensor
 from tinygen.autograd.spec import Call, Draw, specified
-from tinygen.autograd.tensor import ArrayLike, Tensor, own_copy, raw
+from tinygen.autograd.tensor import ArrayLike, Tensor, raw
+from tinygen.kernels.device import Array, cupy, on_gpu
 from tinygen.kernels.errors import named
-from tinygen.kernels.fusion.trace import as_one_step, is_basic
+from tinygen.kernels.fusion.trace import Traced, as_one_step, is_basic
 
 
-def _plain(index: object) -> object:
-    """The index with tensors and lists as arrays of our own, and whether it is basic (a view, no repeats)."""
+def _plain(index: object, x: object) -> tuple:
+    """The index into x with tensors, arrays and lists as arrays of their own, where x is."""
     parts = index if isinstance(index, tuple) else (index,)
     plain = []
     for part in parts:
-        if isinstance(part, Tensor):
-            part = raw(part)
-        if isinstance(part, list | np.ndarray):
+        if isinstance(part, list | Tensor | np.ndarray | Traced) or on_gpu(part):
             listed = isinstance(part, list)
             try:
-                part = np.array(part)
+                part = beside(part, x)
             except ValueError as error:
                 raise IndexError(f"getitem: {error}") from error
             if listed and part.size == 0:
@@ -38,13 +39,13 @@ def _plain(index: object) -> object:
 
 
 @as_one_step
-def scatter_add(x: np.ndarray, index: tuple, shape: tuple[int, ...]) -> np.ndarray:
+def scatter_add(x: Array, index: tuple, shape: tuple[int, ...]) -> Array:
     """Zeros of `shape`, to which x is added at `index`, as often as an element occurs there."""
-    out = np.zeros(shape, x.dtype)
+    out = np.zeros(shape, x.dtype, like=x)
     if is_basic(index):
         out[index] = x
-    else:
-        np.add.at(out, index, x)
+    else:  # which NumPy does not hand over
+        (cupy() if on_gpu(out) else np).add.at(out, index, x)
     return out
 
 
@@ -99,7 +100,7 @@ def _index_case(d: Draw) -> Call:
 @specified(lambda x, index: x[index], _index_case, twice=False)
 def getitem(x: ArrayLike, index: object) -> Tensor:
     """x[index], basic or advanced, as in NumPy. A repeated index adds up its cotangents."""
-    return GetItem.apply(x, index=_plain(index))
+    return GetItem.apply(x, index=_plain(index, raw(x)))
 
 
 class TakeAlongAxis(Op):
@@ -121,13 +122,14 @@ class PutAlongAxis(Op):
     def forward(self, x, indices, axis, shape):
         self.indices, self.axis = indices, axis
         full = np.broadcast_shapes(indices.shape, (*shape[:axis], 1, *shape[axis + 1 :]))
-        where = list(np.indices(full, sparse=True))
+        where = []
+        for k, (count, side) in enumerate(zip(full, shape, strict=True)):
+            # An axis of length 1 in x was broadcast against the indices.
+            along = (
+                np.arange(count, like=indices) if side != 1 else np.zeros(1, np.intp, like=indices)
+            )
+            where.append(along.reshape([-1 if k == i else 1 for i in range(len(full))]))
         where[axis] = np.broadcast_to(indices, full)
-        # An axis of length 1 in x was broadcast against the indices.
-        where = [
-            np.zeros_like(i) if side == 1 and k != axis else i
-            for k, (i, side) in enumerate(zip(where, shape, strict=True))
-        ]
         return scatter_add(x, tuple(where), shape)
 
     def backward(self, g):
@@ -149,9 +151,9 @@ def _take_case(d: Draw) -> Call:
 @named
 def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int) -> Tensor:
     """Elements of x along an axis by integer `indices`, whose other sides equal x's or broadcast with them."""
-    indices = own_copy(indices)
+    x = as_tensor(x)
+    indices = beside(indices, raw(x))
     if indices.dtype.kind not in "iu":
         raise IndexError(f"take_along_axis: indices must be integers, not {indices.dtype}")
-    ndim = np.ndim(x) if not isinstance(x, Tensor) else x.ndim
-    axis = normalize_axis_index(axis, ndim, "take_along_axis")
+    axis = normalize_axis_index(axis, x.ndim, "take_along_axis")
     return TakeAlongAxis.apply(x, indices=indices, axis=axis)

@@ -15,7 +15,8 @@ from tinygen import kernels
 from tinygen.autograd.op import Op
 from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, expand_dims, reshape, squeeze
 from tinygen.autograd.spec import Call, Draw, specified
-from tinygen.autograd.tensor import ArrayLike, Tensor, as_array, raw
+from tinygen.autograd.tensor import ArrayLike, Tensor, raw
+from tinygen.kernels.device import as_array, exact_solver
 from tinygen.kernels.errors import named
 
 
@@ -175,7 +176,7 @@ def _diagonals(x: Tensor, labels: str) -> tuple[Tensor, str]:
                     f"einsum: label {c!r} repeats on sides of different length: {x.shape}"
                 )
             rest = [i for i in range(x.ndim) if i not in axes]
-            along = np.arange(x.shape[axes[0]])
+            along = np.arange(x.shape[axes[0]], like=x._data)
             x = x.permute_dims((*axes, *rest))[(along,) * len(axes)]
             labels = c + "".join(labels[i] for i in rest)
     return x, labels
@@ -209,7 +210,8 @@ class Inv(Op):
     """Y = A^-1, dA = -Y^T G Y^T."""
 
     def forward(self, a):
-        return self.keep(np.linalg.inv(a))
+        with exact_solver(a):
+            return self.keep(np.linalg.inv(a))
 
     def backward(self, g):
         (y,) = self.kept
@@ -229,7 +231,10 @@ class Solve(Op):
     """X = A^-1 B, dB = A^-T G, dA = -dB X^T."""
 
     def forward(self, a, b):
-        return self.keep(a, np.linalg.solve(a, b))
+        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # which CuPy does not do itself
+        square, columns = (np.broadcast_to(x, batch + x.shape[-2:]) for x in (a, b))
+        with exact_solver(a):
+            return self.keep(a, np.linalg.solve(square, columns))
 
     def backward(self, g):
         a, x = self.kept
@@ -260,12 +265,13 @@ class Cholesky(Op):
     """A = L L^T. With P the lower triangle of L^T G, its diagonal halved: S = L^-T P L^-1, dA = (S + S^T) / 2."""
 
     def forward(self, a):
-        return self.keep(np.linalg.cholesky(0.5 * (a + a.swapaxes(-1, -2))))
+        with exact_solver(a):
+            return self.keep(np.linalg.cholesky(0.5 * (a + a.swapaxes(-1, -2))))
 
     def backward(self, g):
         (factor,) = self.kept
-        n = factor.shape[-1]
-        lower = np.tri(n, dtype=factor.dtype) - 0.5 * np.eye(n, dtype=factor.dtype)
+        n, there = factor.shape[-1], {"dtype": factor.dtype, "like": raw(factor)}
+        lower = 0.5 * (np.tri(n, **there) + np.tri(n, k=-1, **there))
         p = lower * (factor.mT @ g)
         s = Solve.apply(factor.mT, Solve.apply(factor.mT, p.mT).mT)
         return 0.5 * (s + s.mT)
@@ -328,4 +334,4 @@ def slogdet(a: ArrayLike) -> tuple[Tensor, Tensor]:
     _check_square("slogdet", a)
     logarithm = _log_abs_det(a)
     sign = as_array(np.sign(np.linalg.slogdet(raw(a))[0]))
-    return Tensor(sign.astype(logarithm.dtype)), logarithm
+    return Tensor(sign.astype(logarithm.dtype, copy=False)), logarithm

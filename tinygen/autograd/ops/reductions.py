@@ -15,7 +15,15 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from tinygen.autograd.op import Op
 from tinygen.autograd.ops.elementwise import square, where
 from tinygen.autograd.ops.indexing import take_along_axis
-from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, flip, pad, permute_dims, reshape
+from tinygen.autograd.ops.shapes import (
+    add_up,
+    as_tensor,
+    broadcast_to,
+    flip,
+    pad,
+    permute_dims,
+    reshape,
+)
 from tinygen.autograd.spec import (
     Call,
     Domain,
@@ -54,8 +62,7 @@ class Sum(Reduction):
     floating = False
 
     def forward(self, x, axis, keepdims):
-        dtype = x.dtype if x.dtype.kind == "f" else None
-        return np.add.reduce(x, axis=self.reduces(x, axis), keepdims=keepdims, dtype=dtype)
+        return add_up(x, self.reduces(x, axis), keepdims)
 
     def backward(self, g):
         return broadcast_to(self.with_axes(g), self.shape_in)
@@ -210,7 +217,7 @@ class Norm(Reduction):
 
     def forward(self, x, axis, keepdims):
         axes = self.reduces(x, axis)
-        scale = np.max(np.abs(x), axis=axes, keepdims=True, initial=0)
+        scale = np.max(np.abs(x), axis=axes, keepdims=True) if x.size else np.ones_like(x, shape=())
         scale = np.where((scale > 0) & np.isfinite(scale), scale, 1).astype(x.dtype)
         y = scale * np.sqrt(np.sum(np.square(x / scale), axis=axes, keepdims=True))
         y = y if keepdims else np.squeeze(y, axes)
@@ -262,5 +269,5 @@ def sort(x: ArrayLike, axis: int = -1, descending: bool = False) -> Tensor:
     key = raw(x)
     if descending:  # -x would overflow or wrap on integers; ~x reverses their order, too
         key = -key if key.dtype.kind == "f" else ~key
-    order = np.argsort(key, axis=axis, stable=True)
+    order = np.argsort(key, axis=axis, kind="stable")
     return take_along_axis(x, order, axis)

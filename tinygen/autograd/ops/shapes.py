@@ -16,17 +16,15 @@ from tinygen.autograd.graph import on_arrays
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Axis, Tensor, tensor
+from tinygen.kernels.device import Array, as_array
 from tinygen.kernels.errors import named
-from tinygen.kernels.fusion.trace import Traced
 
 
 def as_tensor(x: ArrayLike) -> Tensor:
     """`x` itself if it is a tensor, else a tensor of a copy; inside a rule that runs on arrays, an array."""
     if isinstance(x, Tensor):
         return x
-    if type(x) is Traced:
-        return x if on_arrays() else Tensor(x)
-    return np.asarray(x) if on_arrays() else tensor(x)
+    return as_array(x) if on_arrays() else tensor(x)
 
 
 class Reshape(Op):
@@ -125,6 +123,14 @@ def broadcast_all(*xs: ArrayLike) -> list[Tensor]:
     return [x if x.shape == shape else broadcast_to(x, shape) for x in tensors]
 
 
+def add_up(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+    """The sum over these axes: of floats in their own dtype, of integers as NumPy sums them."""
+    dtype = x.dtype if x.dtype.kind == "f" else None
+    if type(x) is np.ndarray:  # in which NumPy's method takes 0.3 microseconds longer
+        return np.add.reduce(x, axis=axes, dtype=dtype, keepdims=keepdims)
+    return x.sum(axis=axes, dtype=dtype, keepdims=keepdims)
+
+
 class SumTo(Op):
     """The adjoint of broadcast_to: sums over the axes along which `shape` would be repeated."""
 
@@ -138,8 +144,7 @@ class SumTo(Op):
         axes = tuple(range(new)) + tuple(
             new + i for i, side in enumerate(shape) if side == 1 and x.shape[new + i] != 1
         )
-        dtype = x.dtype if x.dtype.kind == "f" else None  # integers are summed as NumPy sums them
-        return np.add.reduce(x, axis=axes, dtype=dtype).reshape(shape)
+        return add_up(x, axes).reshape(shape)
 
     def backward(self, g):
         return broadcast_to(g, self.shape_in)

@@ -10,9 +10,9 @@ from inspect import signature
 
 import numpy as np
 
-Array = np.ndarray
+from tinygen.kernels.checks import FLOATS, SIDES, check_rows, shapes, specified
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+Array = np.ndarray
 
 
 def fit(arrays: Sequence[object], count: int) -> bool:
@@ -31,26 +31,8 @@ def plain(x: Array) -> Array:
     return x if x.flags.carray else x.copy()
 
 
-def specified(specification: Callable, arrays: Sequence[object]) -> object:
-    """What the reference makes of arguments that do not fit; if it fails, a TypeError that says what would fit."""
-    try:
-        return specification(*arrays)
-    except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
-        got = ", ".join(
-            f"{x.dtype} {x.shape}" if isinstance(x, Array) else type(x).__name__ for x in arrays
-        )
-        name = specification.__name__
-        raise TypeError(
-            f"{name}: needs arrays that are all float32 or all float64, not {got} ({error})"
-        ) from error
-
-
 def flat(x: Array) -> Array:
     return x.ravel() if x.flags.carray else x.copy().ravel()
-
-
-def shapes(arrays: Sequence[Array]) -> str:
-    return ", ".join(str(x.shape) for x in arrays)
 
 
 def elementwise(loop: Callable, specification: Callable) -> Callable:
@@ -91,18 +73,6 @@ def along_rows(loop: Callable, specification: Callable, takes: str, gives: str) 
         return results[0] if len(results) == 1 else tuple(results)
 
     return _named(kernel, specification)
-
-
-SIDES = {"m": slice(0, 2), "v": slice(0, 1), "c": slice(1, 2)}  # of the first matrix's shape
-
-
-def check_rows(name: str, kinds: str, arrays: Sequence[Array]) -> None:
-    """Check that the matrices ("m") have one shape, and vectors a number for each row ("v") or column ("c")."""
-    shape = arrays[0].shape
-    for x, kind in zip(arrays, kinds):  # noqa: B905 (`fit` has counted; strict costs 0.2 us)
-        if x.shape != shape[SIDES[kind]] or len(shape) != 2:
-            wanted = ", ".join({"m": "(rows, n)", "v": "(rows,)", "c": "(n,)"}[k] for k in kinds)
-            raise ValueError(f"{name}: needs arrays of shapes {wanted}, not {shapes(arrays)}")
 
 
 def _named(kernel: Callable, specification: Callable) -> Callable:

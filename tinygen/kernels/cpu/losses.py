@@ -4,9 +4,10 @@ import numpy as np
 from numba import prange
 
 from tinygen.kernels import reference
+from tinygen.kernels.checks import check_rows, specified
 from tinygen.kernels.cpu import scalar
 from tinygen.kernels.cpu._compile import Loop, compiled, inner
-from tinygen.kernels.cpu._entry import along_rows, check_rows, fit, plain, specified
+from tinygen.kernels.cpu._entry import along_rows, fit, plain
 from tinygen.kernels.cpu.rows import PIECE, REORDER, logsumexp_row, piece
 
 # Sums over pieces of row i, as in `rows.py`.

@@ -206,7 +206,9 @@ class _Product:
             threads = min(threads, numba.get_num_threads())
         return _split(m, n, self.lanes, threads) if threads > 1 else (1, 1)
 
-    def into(self, out: Array, a: Array, b: Array, bias: Array, code: int, down: int, across: int) -> None:
+    def into(
+        self, out: Array, a: Array, b: Array, bias: Array, code: int, down: int, across: int
+    ) -> None:
         """out, C-contiguous, becomes f(a b + bias), cut so; an empty bias is none."""
         if not self.compiled:
             self.compile()

@@ -11,8 +11,9 @@ import numpy as np
 from numba import prange
 
 from tinygen.kernels import reference
+from tinygen.kernels.checks import FLOATS, specified
 from tinygen.kernels.cpu._compile import Loop, inner
-from tinygen.kernels.cpu._entry import FLOATS, Array, fit, flat, specified
+from tinygen.kernels.cpu._entry import Array, fit, flat
 
 CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the number of cores
 

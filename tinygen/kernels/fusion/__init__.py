@@ -1,6 +1,7 @@
 """Array programs: what a function does to arrays, recorded once, rearranged, and run again without Python in between.
 
-Read `trace.py` (arrays that remember what is done to them), `lower.py` (the record in a language of five words),
+Read `trace.py` (arrays that remember what is done to them), `words.py` and `lower.py` (the record in a language
+of four words),
 `group.py` (which words share a loop), `generate.py` (the loop as Numba's source), `program.py` (memory, and the run).
 """
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from tinygen.kernels.cpu._compile import _DIGEST
 from tinygen.kernels.fusion.group import Access, Loop, Step
-from tinygen.kernels.fusion.lower import Storage
+from tinygen.kernels.fusion.words import Storage
 
 EXPRESSIONS = {
     "copy": "{}", "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}",
@@ -100,7 +100,9 @@ class Writer:
 
     def is_gathered(self, access: Access) -> bool:
         """A vector that all rows share and whose elements lie apart: it is copied first, or nothing would vectorise."""
-        return access.strides[:2] == (0, 0) and access.strides[2] not in (0, 1) and self.loop.rows > 1
+        return (
+            access.strides[:2] == (0, 0) and access.strides[2] not in (0, 1) and self.loop.rows > 1
+        )
 
     def is_stored(self, step: Step) -> bool:
         return step.how in (None, "row") and step.out.storage in self.stored
@@ -192,7 +194,7 @@ class Writer:
         parameters = [*loads.values(), *rows]
         self.functions.append(
             f"@melting\ndef values_{stage}({', '.join(parameters)}):\n"
-            + indented(lines + [f"return {', '.join(values)}"], 1)
+            + indented([*lines, f"return {', '.join(values)}"], 1)
         )
 
         start, inside, after, results, columns = [], [], [], [], []
@@ -222,7 +224,9 @@ class Writer:
         touched = [x for x in touched if not self.is_gathered(x)]
         arguments = ["columns", *gathered, *dict.fromkeys(self.array(x) for x in touched)]
         arguments += dict.fromkeys(f"p{self.number(x)}" for x in touched)
-        arguments += dict.fromkeys(f"c{self.number(x)}" for x in touched if x.strides[2] > 1 or x.strides[2] < 0)
+        arguments += dict.fromkeys(
+            f"c{self.number(x)}" for x in touched if x.strides[2] > 1 or x.strides[2] < 0
+        )
         arguments += [*columns, *(["pt"] if columns else [])]
         give = [f"return {', '.join(f's{k}' for k in results)}"] if results else []
         self.functions.append(
@@ -242,7 +246,11 @@ class Writer:
                 lines.append(f"t{k} = formulas.maximum(t{k}, np.float64(s{k}))")
             elif steps[k].initial is not None:
                 first = literal(steps[k].initial)
-                plus = f"v{k} + {first}" if steps[k].name == "add" else f"formulas.maximum(v{k}, {first})"
+                plus = (
+                    f"v{k} + {first}"
+                    if steps[k].name == "add"
+                    else f"formulas.maximum(v{k}, {first})"
+                )
                 lines.append(f"v{k} = {plus}")
         return lines
 
@@ -269,7 +277,11 @@ class Writer:
                 begin.append(f"t{k} = {first}")
                 end.append(f"totals[chunk, {number}] = t{k}")
                 partial, place = f"totals[chunk, {number}]", f"p{n}"
-            plus = f"total + {partial}" if step.name == "add" else f"formulas.maximum(total, np.float64({partial}))"
+            plus = (
+                f"total + {partial}"
+                if step.name == "add"
+                else f"formulas.maximum(total, np.float64({partial}))"
+            )
             lines = [f"total = {initial}", "for chunk in range(chunks):", f"    total = {plus}",
                      f"{out}[{place}] = real(total)"]  # fmt: skip
             if step.how == "column":
@@ -288,7 +300,9 @@ class Writer:
             if n in outs or not any(access.strides[:2]):
                 fixed.append(f"p{n} = {at})")
             elif self.loop.block:
-                moving.append(f"p{n} = {at} + i // block * sizes[{5 + 4 * n}] + i % block * sizes[{6 + 4 * n}])")
+                moving.append(
+                    f"p{n} = {at} + i // block * sizes[{5 + 4 * n}] + i % block * sizes[{6 + 4 * n}])"
+                )
             else:
                 moving.append(f"p{n} = {at} + i * sizes[{6 + 4 * n}])")
             fixed.append(f"c{n} = np.uintp(sizes[{7 + 4 * n}])")
@@ -296,7 +310,10 @@ class Writer:
         return (
             "\n\n".join(self.functions)
             + f"\n\n@Loop\ndef loop(sizes, {', '.join(arrays)}):\n"
-            + indented(["rows, block, columns, chunks = sizes[0], sizes[1], np.uintp(sizes[2]), sizes[3]"], 1)
+            + indented(
+                ["rows, block, columns, chunks = sizes[0], sizes[1], np.uintp(sizes[2]), sizes[3]"],
+                1,
+            )
             + indented(fixed + before + ["for chunk in prange(chunks):"], 1)
             + indented(["pt = np.uintp(chunk) * columns", *begin], 2)
             + indented(["for i in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):"], 2)

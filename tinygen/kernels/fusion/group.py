@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tinygen.kernels.fusion.lower import (
+from tinygen.kernels.fusion.words import (
     BOOL,
     INT64,
-    Operand,
     Place,
     Pointwise,
     Reduce,
@@ -125,8 +124,10 @@ class Candidate:
             return Step(word.name, [x], out, self.columns > 1, self.how, word.initial)
         operands: list[Access | float] = []
         for operand in word.operands:
-            access = operand if not isinstance(operand, Place) else _access(
-                _shaped(operand.broadcast(word.out.shape), shape), block
+            access = (
+                operand
+                if not isinstance(operand, Place)
+                else _access(_shaped(operand.broadcast(word.out.shape), shape), block)
             )
             if access is None:
                 return None

@@ -1,173 +1,37 @@
-"""The record of a trace in a language of four words: Pointwise, Reduce, Product, and Other for all else.
+"""From what a trace recorded to words: what each of NumPy's functions and our kernels does, said in four of them.
 
-What the words act on are `Place`s: some elements of a `Storage`, counted off by strides. A view is another place in the
-same storage, so nothing need be done for it, and no word for views is left. Products with a side of a few elements are
-spelled out as sums of single numbers: a tile of the matrix product would be mostly padding, and a sum can share a loop
-with what comes before and after it.
+Products with a side of a few elements are spelled out as sums of single numbers: a tile of the matrix product would be
+mostly padding, and a sum can share a loop with what comes before and after it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tinygen.kernels.fusion.trace import Call, Trace, Traced, is_basic, traced
+from tinygen.kernels.fusion.words import (
+    BOOL,
+    FLOATS,
+    INT64,
+    Operand,
+    Other,
+    Place,
+    Pointwise,
+    Product,
+    Reduce,
+    Storage,
+    Word,
+    reads,
+    whole,
+    writes,
+)
 from tinygen.kernels.reference import ACTIVATIONS
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-BOOL, INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 FEW = 4  # the longest side of a product that is spelled out
 FEW_BLOCKS = 16  # of numbers, whose sum is: one addition each
-
-
-class Storage:
-    """Memory of its own, C-contiguous. `array` is what it held in the trace; `key` that of an input, if it is one."""
-
-    def __init__(self, array: np.ndarray, key: Any = None, constant: bool = False):
-        self.shape, self.dtype, self.nbytes = array.shape, array.dtype, array.nbytes
-        self.array: np.ndarray | None = array
-        self.key, self.constant = key, constant
-        self.computed = key is None and not constant
-
-
-@dataclass(frozen=True)
-class Place:
-    """Elements of a storage: the first, and how many steps lead to the next along each axis."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.storage.dtype
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    def broadcast(self, shape: tuple[int, ...]) -> Place:
-        """With repeated axes, as in NumPy."""
-        new = len(shape) - len(self.shape)
-        strides = [
-            0 if side != full else stride
-            for side, full, stride in zip(self.shape, shape[new:], self.strides, strict=True)
-        ]
-        return Place(self.storage, self.offset, shape, (0,) * new + tuple(strides))
-
-    def transposed(self) -> Place:
-        return Place(self.storage, self.offset, self.shape[::-1], self.strides[::-1])
-
-    def row(self, i: int) -> Place:
-        """Element i of the first axis."""
-        return Place(self.storage, self.offset + i * self.strides[0], self.shape[1:], self.strides[1:])
-
-    def column(self, j: int) -> Place:
-        """Element j of the last axis."""
-        return self.transposed().row(j).transposed()
-
-    def part(self, axis: int, start: int, length: int) -> Place:
-        """So many elements along an axis, from the given one on."""
-        shape = (*self.shape[:axis], length, *self.shape[axis + 1 :])
-        return Place(self.storage, self.offset + start * self.strides[axis], shape, self.strides)
-
-    def with_axis(self, axis: int) -> Place:
-        """With an axis of length 1 at that position."""
-        shape, strides = list(self.shape), list(self.strides)
-        shape.insert(axis, 1)
-        strides.insert(axis, 0)
-        return Place(self.storage, self.offset, tuple(shape), tuple(strides))
-
-    def of(self, memory: np.ndarray) -> np.ndarray:
-        """The place in that memory."""
-        size = memory.itemsize
-        strides = [stride * size for stride in self.strides]
-        return np.ndarray(self.shape, memory.dtype, memory, self.offset * size, strides)
-
-
-def whole(storage: Storage, shape: tuple[int, ...] | None = None) -> Place:
-    """All of a storage, in its own shape or another."""
-    shape = storage.shape if shape is None else shape
-    strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    return Place(storage, 0, shape, strides)
-
-
-Operand = Place | float
-
-
-@dataclass
-class Pointwise:
-    """out = name(*operands), element by element; `name` is one of `generate.EXPRESSIONS`."""
-
-    name: str
-    operands: list[Operand]
-    out: Place
-
-
-@dataclass
-class Reduce:
-    """out = the sum ("add") or greatest ("maximum") of x: of each row, over all rows ("column"), or of all elements.
-
-    `initial` counts too, if it is given.
-    """
-
-    name: str
-    how: str
-    x: Place
-    out: Place
-    initial: float | None = None
-
-
-@dataclass
-class Product:
-    """out = f(a b + bias), matrices."""
-
-    a: Place
-    b: Place
-    bias: Place | None
-    activation: str | None
-    out: Place
-
-
-@dataclass
-class Other:
-    """outs = function(*args, **kwargs), with places for arrays; with an effect, whether anybody wants them or not."""
-
-    function: Callable
-    args: tuple
-    kwargs: dict
-    outs: list[Place]
-    effect: bool = False
-
-
-Word = Pointwise | Reduce | Product | Other
-
-
-def reads(word: Word) -> list[Place]:
-    if isinstance(word, Pointwise):
-        return [x for x in word.operands if isinstance(x, Place)]
-    if isinstance(word, Reduce):
-        return [word.x]
-    if isinstance(word, Product):
-        return [word.a, word.b, *([] if word.bias is None else [word.bias])]
-    return places((word.args, word.kwargs))
-
-
-def writes(word: Word) -> list[Place]:
-    return word.outs if isinstance(word, Other) else [word.out]
-
-
-def places(tree: Any) -> list[Place]:
-    """The places in tuples, lists and dicts."""
-    if isinstance(tree, Place):
-        return [tree]
-    branches = tree.values() if isinstance(tree, dict) else tree if type(tree) in (tuple, list) else ()
-    return [place for branch in branches for place in places(branch)]
 
 
 UFUNCS = {
@@ -201,7 +65,9 @@ class Lowered:
 
     def place(self, x: Traced) -> Place:
         storage = self.owners[x.owner]
-        address = x._value.__array_interface__["data"][0] - storage.array.__array_interface__["data"][0]
+        address = (
+            x._value.__array_interface__["data"][0] - storage.array.__array_interface__["data"][0]
+        )
         size = x.dtype.itemsize
         strides = tuple(s // size for s in x._value.strides)
         return Place(storage, address // size, x.shape, strides)
@@ -212,7 +78,9 @@ class Lowered:
         once = array[tuple(slice(0, 1) if r else slice(None) for r in repeated)]
         storage = self.constants.get(id(array))
         if storage is None:
-            storage = self.constants[id(array)] = Storage(np.asarray(once, order="C"), constant=True)
+            storage = self.constants[id(array)] = Storage(
+                np.asarray(once, order="C"), constant=True
+            )
             self.seen.append(array)  # or its id could become another's
         return whole(storage).broadcast(array.shape)
 
@@ -229,7 +97,9 @@ class Lowered:
         self.words.append(Pointwise(name, list(operands), out))
         return out
 
-    def reduce(self, name: str, how: str, x: Place, out: Place, initial: float | None = None) -> None:
+    def reduce(
+        self, name: str, how: str, x: Place, out: Place, initial: float | None = None
+    ) -> None:
         self.words.append(Reduce(name, how, x, out, initial))
 
     # From calls to words -------------------------------------------------------------------------
@@ -240,7 +110,13 @@ class Lowered:
                 self.owners[result] = Storage(result._value)
         if not call.effect and all(result.owner is not result for result in call.results):
             return  # a view
-        ways = self.add_scattered, self.add_pointwise, self.add_copy, self.add_reduction, self.add_product
+        ways = (
+            self.add_scattered,
+            self.add_pointwise,
+            self.add_copy,
+            self.add_reduction,
+            self.add_product,
+        )
         for way in ways:
             if way(call):
                 return
@@ -317,7 +193,9 @@ class Lowered:
                 operands.append(self.place(x))
             elif isinstance(x, np.ndarray) and x.dtype in (*floats, *whole_numbers, BOOL):
                 operands.append(self.constant(x))
-            elif type(x) in (int, float, bool) or (isinstance(x, np.floating) and x.dtype in floats):
+            elif type(x) in (int, float, bool) or (
+                isinstance(x, np.floating) and x.dtype in floats
+            ):
                 operands.append(float(x))
             else:
                 return False
@@ -331,7 +209,9 @@ class Lowered:
         out, function = self.place(call.results[0]), call.function
         if function in (np.concatenate, np.stack):
             arrays, axis = call.args[0], call.kwargs.get("axis", 0)
-            if len(call.args) > 1 or not all(type(x) is Traced and x.dtype == out.dtype for x in arrays):
+            if len(call.args) > 1 or not all(
+                type(x) is Traced and x.dtype == out.dtype for x in arrays
+            ):
                 return False
             axis, start = axis % len(out.shape), 0
             for x in map(self.place, arrays):
@@ -377,7 +257,9 @@ class Lowered:
             total = x.row(0)
             out = whole(out.storage, total.shape)
             for i in range(1, x.shape[0]):
-                total = self.pointwise("add", total, x.row(i), out=out if i == x.shape[0] - 1 else None)
+                total = self.pointwise(
+                    "add", total, x.row(i), out=out if i == x.shape[0] - 1 else None
+                )
             return x.shape[0] > 1
         else:
             return False
@@ -394,7 +276,11 @@ class Lowered:
         operands = [self.constant(x) if isinstance(x, np.ndarray) else x for x in operands]
         a, b, bias, activation = operands
         out = self.place(call.results[0])
-        if out.dtype not in FLOATS or not (out.size and a.size) or any(x.dtype != out.dtype for x in (a, b)):
+        if (
+            out.dtype not in FLOATS
+            or not (out.size and a.size)
+            or any(x.dtype != out.dtype for x in (a, b))
+        ):
             return False
         b = b.transposed() if name == "linear" else b
         if min(*a.shape, *b.shape) > FEW:
@@ -412,7 +298,7 @@ class Lowered:
 
     def add_small_product(self, a: Place, b: Place, out: Place) -> None:
         """out = a b, where a side is short."""
-        (m, k), n = a.shape, b.shape[1]
+        k, n = b.shape
         if k <= FEW:  # a sum of outer products
             total = None
             for p in range(k):

@@ -16,10 +16,9 @@ from tinygen.kernels.cpu._compile import config
 from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
 from tinygen.kernels.fusion.generate import COMPARISONS, Writer, compiled_loop
 from tinygen.kernels.fusion.group import Loop, grouped
-from tinygen.kernels.fusion.lower import (
-    REDUCTIONS,
-    UFUNCS,
-    Lowered,
+from tinygen.kernels.fusion.lower import UFUNCS, Lowered, lowered, wanted
+from tinygen.kernels.fusion.trace import Trace, Traced
+from tinygen.kernels.fusion.words import (
     Other,
     Place,
     Pointwise,
@@ -27,14 +26,11 @@ from tinygen.kernels.fusion.lower import (
     Reduce,
     Storage,
     Word,
-    lowered,
     places,
     reads,
-    wanted,
     whole,
     writes,
 )
-from tinygen.kernels.fusion.trace import Trace, Traced
 
 CHUNKS, CHUNK_ROWS = 8, 16  # of a loop: at most so many, of no fewer rows
 ENTIRE = "entire"
@@ -253,7 +249,9 @@ def call_into(function: Callable, tree: Any, count: int, *arrays: np.ndarray) ->
     found = call(function, tree, count, *arrays)
     if not count:
         return
-    for out, array in zip(arrays[:count], found if isinstance(found, tuple) else (found,), strict=True):
+    for out, array in zip(
+        arrays[:count], found if isinstance(found, tuple) else (found,), strict=True
+    ):
         # Reductions may keep axes of length 1, or not; a number fills.
         out[...] = np.reshape(array, out.shape) if np.size(array) == out.size else array
 
@@ -283,7 +281,9 @@ def function_of(word: Pointwise | Reduce | Product) -> Callable:
     return NUMPY.get(word.name) or getattr(kernels, word.name)
 
 
-def product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None) -> np.ndarray:
+def product(
+    a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None
+) -> np.ndarray:
     from tinygen import kernels
 
     return kernels.linear(a, b.T, bias, activation)
@@ -295,11 +295,25 @@ def arguments_of(word: Pointwise | Reduce | Product) -> tuple[tuple, dict]:
     if isinstance(word, Reduce):
         last = len(word.x.shape) - 1
         axis = {"row": last, "column": tuple(range(last)), "all": None}[word.how]
-        return (word.x,), {"axis": axis, **({} if word.initial is None else {"initial": word.initial})}
+        return (word.x,), {
+            "axis": axis,
+            **({} if word.initial is None else {"initial": word.initial}),
+        }
     return tuple(word.operands), {}
 
 
-CHEAP = {"copy", "add", "subtract", "multiply", "multiply_add", "negative", "square", "absolute", "where", *COMPARISONS}
+CHEAP = {
+    "copy",
+    "add",
+    "subtract",
+    "multiply",
+    "multiply_add",
+    "negative",
+    "square",
+    "absolute",
+    "where",
+    *COMPARISONS,
+}
 NANOSECONDS = 0.06, 0.4  # for an element: of a cheap step, and of another
 CORE_FOR = 1 << 16  # what `Loop` takes for work that is worth several cores
 

@@ -157,7 +157,7 @@ def _refused(self: Traced, *_: object, **__: object) -> Any:
 
 
 class Traced(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array of a trace. What is no view owns its memory, which is C-contiguous; a view has the owner of what it views."""
+    """An array of a trace: the owner of C-contiguous memory, or a view of what another owns."""
 
     __slots__ = ("_value", "owner", "trace")
     __hash__ = object.__hash__
@@ -197,7 +197,9 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return self  # nobody can change it
 
     def astype(self, dtype: Any, copy: bool = True) -> Traced:
-        return self if dtype == self.dtype else self.trace.record(np.ndarray.astype, (self, dtype), {})
+        return (
+            self if dtype == self.dtype else self.trace.record(np.ndarray.astype, (self, dtype), {})
+        )
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("out") is not None:
@@ -208,11 +210,18 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_function__(
         self, function: Callable, types: object, args: tuple, kwargs: dict
     ) -> Any:
+        if not traced((args, kwargs)):  # `like=` an array of the trace: a constant
+            return function(*args, **kwargs)
         return recorded(function, *args, **kwargs)
 
     reshape, transpose, swapaxes = _method("reshape"), _method("transpose"), _method("swapaxes")
     view = _method("view")
-    sum, min, max, __getitem__ = _method("sum"), _method("min"), _method("max"), _method("__getitem__")
+    sum, min, max, __getitem__ = (
+        _method("sum"),
+        _method("min"),
+        _method("max"),
+        _method("__getitem__"),
+    )
 
     __array__ = __bool__ = __float__ = __int__ = __index__ = _refused
     item = tolist = __iter__ = __setitem__ = _refused

@@ -1,0 +1,226 @@
+"""The stand-in's array: NumPy's in a box that CuPy's rules guard."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+
+counts = Counter()  # "to host": copies to the computer's memory; "launches": kernels, a function of NumPy's being one
+forbidden = [
+    False
+]  # whether `cupyx.allow_synchronize` forbids such copies, in this block and the ones around it
+
+
+class DeviceSynchronized(RuntimeError): ...
+
+
+def copied() -> None:
+    """What waits for the GPU, since it asks what is there."""
+    if forbidden[-1]:
+        raise DeviceSynchronized("the GPU was waited for")
+    counts["to host"] += 1
+
+
+METHODS = """all any argmax argmin argsort clip cumprod cumsum diagonal dot flatten max mean min prod ravel repeat
+reshape round squeeze std sum swapaxes take trace transpose var view""".split()
+COMPARISONS = "eq ne lt le gt ge".split()
+OPERATORS = [*COMPARISONS, *"add sub mul truediv floordiv mod pow matmul and or xor".split()]
+
+
+class ndarray:
+    __slots__ = ("__weakref__", "base", "host")
+    __array_priority__ = 100
+    __hash__ = None
+
+    def __init__(self, host: np.ndarray, base: ndarray | None = None):
+        self.host, self.base = host, base
+
+    shape = property(lambda self: self.host.shape)
+    dtype = property(lambda self: self.host.dtype)
+    ndim = property(lambda self: self.host.ndim)
+    size = property(lambda self: self.host.size)
+    nbytes = property(lambda self: self.host.nbytes)
+    strides = property(lambda self: self.host.strides)
+    T = property(lambda self: self.transpose())
+    mT = property(lambda self: self.swapaxes(-1, -2))
+
+    @property
+    def flags(self) -> SimpleNamespace:
+        """CuPy has no read-only arrays."""
+        own = self.host.flags
+        return SimpleNamespace(
+            c_contiguous=own.c_contiguous, f_contiguous=own.f_contiguous, owndata=self.base is None
+        )
+
+    # To the computer's memory --------------------------------------------------------------------------------
+
+    def get(self) -> np.ndarray:
+        copied()
+        return self.host.copy()
+
+    def item(self, *index: int) -> object:
+        return self.get().item(*index)
+
+    def tolist(self) -> object:
+        return self.get().tolist()
+
+    def __bool__(self) -> bool:
+        return bool(self.get())
+
+    def __int__(self) -> int:
+        return int(self.get())
+
+    def __float__(self) -> float:
+        return float(self.get())
+
+    def __repr__(self) -> str:
+        return repr(self.get())
+
+    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
+        raise TypeError(
+            "Implicit conversion to a NumPy array is not allowed. "
+            "Please use `.get()` to construct a NumPy array explicitly."
+        )
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0  # kDLCUDA
+
+    # On the GPU ----------------------------------------------------------------------------------------------
+
+    def astype(self, dtype: object, order: str = "K", casting: object = None, subok: object = None,
+               copy: bool = True) -> ndarray:  # fmt: skip
+        if not copy and self.dtype == dtype:
+            return self
+        return launched(self.host.astype, np.dtype(dtype), order=order)
+
+    def copy(self, order: str = "C") -> ndarray:
+        return launched(self.host.copy, order)
+
+    def __len__(self) -> int:
+        return len(self.host)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: object) -> ndarray:
+        _ask_for_the_size_of_a_mask(index)
+        return viewed(self, self.host[unboxed(index)])
+
+    def __setitem__(self, index: object, value: object) -> None:
+        _ask_for_the_size_of_a_mask(index)
+        counts["launches"] += 1
+        self.host[unboxed(index)] = unboxed(value)
+
+    def __neg__(self) -> ndarray:
+        return launched(np.negative, self)
+
+    def __abs__(self) -> ndarray:
+        return launched(np.abs, self)
+
+    def __invert__(self) -> ndarray:
+        return launched(np.invert, self)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: object, **kwargs: object):
+        from tests.standin.module import cupy
+
+        if "out" in kwargs:
+            (kwargs["out"],) = kwargs["out"]
+        function = getattr(cupy, ufunc.__name__, None)
+        return (
+            NotImplemented
+            if method != "__call__" or function is None
+            else function(*inputs, **kwargs)
+        )
+
+    def __array_function__(self, function: Callable, types: object, args: tuple, kwargs: dict):
+        from tests.standin.module import cupy
+
+        try:
+            module = functools.reduce(getattr, function.__module__.split(".")[1:], cupy)
+            own = getattr(module, function.__name__)
+        except AttributeError:
+            return NotImplemented
+        return own(*args, **kwargs)
+
+
+def _ask_for_the_size_of_a_mask(index: object) -> None:
+    for x in index if isinstance(index, tuple) else (index,):
+        if isinstance(x, ndarray) and x.dtype == bool and x.ndim > 0:
+            copied()
+
+
+def unboxed(x: object) -> object:
+    """What NumPy takes for an argument; TypeError on what CuPy would have to copy first."""
+    if isinstance(x, ndarray):
+        return x.host
+    if isinstance(x, tuple | list):
+        return type(x)(map(unboxed, x))
+    if isinstance(x, np.ndarray):
+        raise TypeError(f"Unsupported type {type(x)}")
+    return x
+
+
+def boxed(x: object) -> object:
+    """A result: scalars are arrays on a GPU."""
+    if isinstance(x, tuple):
+        return tuple(map(boxed, x))
+    return ndarray(np.asarray(x)) if isinstance(x, np.ndarray | np.generic) else x
+
+
+def launched(function: Callable, *args: object, **kwargs: object) -> object:
+    counts["launches"] += 1
+    plain = {key: unboxed(value) for key, value in kwargs.items()}
+    with np.errstate(all="ignore"):
+        return boxed(function(*map(unboxed, args), **plain))
+
+
+def viewed(x: ndarray, result: object) -> ndarray:
+    """What NumPy made of x's memory, with x as its base if it is a view."""
+    shares = isinstance(result, np.ndarray) and np.may_share_memory(result, x.host)
+    counts["launches"] += not shares
+    return ndarray(np.asarray(result), None if not shares else x if x.base is None else x.base)
+
+
+def _method(name: str) -> Callable:
+    def method(self, *args, **kwargs):
+        args, kwargs = unboxed(args), {key: unboxed(value) for key, value in kwargs.items()}
+        with np.errstate(all="ignore"):
+            return viewed(self, getattr(self.host, name)(*args, **kwargs))
+
+    return method
+
+
+def _operator(name: str, reflected: bool = False) -> Callable:
+    function = getattr(operator, name if name not in ("and", "or") else name + "_")
+
+    def operate(self, other):
+        if getattr(other, "__array_ufunc__", ()) is None:
+            return NotImplemented
+        return launched(function, other, self) if reflected else launched(function, self, other)
+
+    return operate
+
+
+def _in_place(name: str) -> Callable:
+    ufuncs = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.divide}
+
+    def operate(self, other):
+        launched(ufuncs[name], self, other, out=self)
+        return self
+
+    return operate
+
+
+for _name in METHODS:
+    setattr(ndarray, _name, _method(_name))
+for _name in OPERATORS:
+    setattr(ndarray, f"__{_name}__", _operator(_name))
+    if _name not in COMPARISONS:
+        setattr(ndarray, f"__r{_name}__", _operator(_name, reflected=True))
+for _name in ("add", "sub", "mul", "truediv"):
+    setattr(ndarray, f"__i{_name}__", _in_place(_name))

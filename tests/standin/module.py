@@ -1,0 +1,202 @@
+"""The stand-in's modules, `cupy` and `cupyx`: as much of their names and parameters as CuPy 14 has and tinygen uses."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+
+from tests.standin.arrays import DeviceSynchronized, boxed, copied, forbidden, launched, ndarray
+from tests.standin.kernels import ElementwiseKernel, ReductionKernel
+
+# As `inspect.signature` gives them.
+FUNCTIONS = """
+all(a, axis=None, out=None, keepdims=False)
+any(a, axis=None, out=None, keepdims=False)
+arange(start, stop=None, step=1, dtype=None)
+argsort(a, axis=-1, kind=None)
+broadcast_to(array, shape)
+clip(a, a_min, a_max, out=None)
+concatenate(tup, axis=0, out=None, *, dtype=None, casting='same_kind')
+copyto(dst, src, casting='same_kind', where=None)
+cumsum(a, axis=None, dtype=None, out=None)
+diagonal(a, offset=0, axis1=0, axis2=1)
+einsum(*operands, **kwargs)
+empty(shape, dtype=float, order='C')
+flip(a, axis=None)
+full_like(a, fill_value, dtype=None, order='K', subok=None, shape=None)
+max(a, axis=None, out=None, keepdims=False)
+may_share_memory(a, b, max_work=None)
+min(a, axis=None, out=None, keepdims=False)
+ones_like(a, dtype=None, order='K', subok=None, shape=None)
+pad(array, pad_width, mode='constant', **kwargs)
+prod(a, axis=None, dtype=None, out=None, keepdims=False)
+roll(a, shift, axis=None)
+squeeze(a, axis=None)
+stack(tup, axis=0, out=None, *, dtype=None, casting='same_kind')
+sum(a, axis=None, dtype=None, out=None, keepdims=False)
+take_along_axis(a, indices, axis)
+tri(N, M=None, k=0, dtype=float)
+triu(m, k=0)
+where(condition, x=None, y=None)
+zeros(shape, dtype=float, order='C')
+zeros_like(a, dtype=None, order='K', subok=None, shape=None)
+""".strip().splitlines()
+UFUNCS = """absolute add cos divide equal exp expm1 floor greater greater_equal isfinite less less_equal log log1p
+matmul maximum minimum multiply negative not_equal power sign sin sqrt square subtract tanh""".split()
+
+
+def _signature(text: str) -> inspect.Signature:
+    scope: dict[str, Callable] = {}
+    exec(f"def {text}: pass", scope)
+    return inspect.signature(scope[text.partition("(")[0]])
+
+
+def _function(text: str) -> Callable:
+    signature, own = _signature(text), getattr(np, text.partition("(")[0])
+
+    def function(*args, **kwargs):
+        signature.bind(*args, **kwargs)
+        return launched(own, *args, **kwargs)
+
+    return function
+
+
+class ufunc:
+    def __init__(self, own: np.ufunc):
+        self.own, self.__name__ = own, own.__name__
+
+    def __call__(self, *args, out=None, dtype=None, casting="same_kind"):
+        result = launched(self.own, *args, out=out, dtype=dtype, casting=casting)
+        return result if out is None else out
+
+    def at(self, a: ndarray, indices: object, b: object) -> None:
+        launched(self.own.at, a, indices, b)
+
+
+def asarray(a, dtype=None, order=None, *, copy=None, blocking=False) -> ndarray:
+    """NumPy's arrays and lists go to the GPU here, and nowhere else."""
+    if not isinstance(a, ndarray):
+        return ndarray(np.array(a, dtype, order=order or "C"))
+    same = a.dtype == (dtype or a.dtype) and (order != "C" or a.flags.c_contiguous)
+    return a if same else ndarray(a.host.astype(dtype or a.dtype, order=order or "K"))
+
+
+def array(
+    obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False
+) -> ndarray:
+    return asarray(obj, dtype, order).copy() if isinstance(obj, ndarray) else asarray(obj, dtype)
+
+
+# Linear algebra ----------------------------------------------------------------------------------------------
+
+_mode = ["ignore"]
+
+
+@contextlib.contextmanager
+def errstate(*, divide=None, over=None, under=None, invalid=None, linalg=None) -> Iterator[None]:
+    _mode.append(linalg or _mode[-1])
+    try:
+        yield
+    finally:
+        _mode.pop()
+
+
+@contextlib.contextmanager
+def allow_synchronize(allow: bool) -> Iterator[None]:
+    forbidden.append(not allow)
+    try:
+        yield
+    finally:
+        forbidden.pop()
+
+
+def _decomposition(own: Callable) -> Callable:
+    def decompose(*args):
+        if _mode[-1] == "raise":
+            copied()  # whether it succeeded
+        try:
+            return launched(own, *args)
+        except np.linalg.LinAlgError:
+            if _mode[-1] == "raise":
+                raise
+            return boxed(np.full(args[-1].shape, 7.0, args[-1].dtype))  # anything but an error
+
+    return decompose
+
+
+def solve(a: ndarray, b: ndarray) -> ndarray:
+    if b.ndim > 1 and a.shape[:-1] != b.shape[:-1]:
+        raise ValueError(
+            "a must have (..., M, M) shape and b must have (..., M, K) for multidimensional b"
+        )
+    return _decomposition(np.linalg.solve)(a, b)
+
+
+def slogdet(a: ndarray) -> tuple[ndarray, ndarray]:
+    return tuple(launched(np.linalg.slogdet, a))
+
+
+# Chance ------------------------------------------------------------------------------------------------------
+
+
+class Philox4x3210:
+    """The state lies on the GPU, as in CuPy: here a seed and the number of draws."""
+
+    def __init__(self, seed=None, *, size: int = -1):
+        sequence = (
+            seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+        )
+        start = np.array([sequence.generate_state(1, np.uint64)[0], 0], np.uint64)
+        self._state = ndarray(start.view(np.int8))
+
+    def next(self) -> np.random.Generator:
+        state = self._state.host.view(np.uint64)
+        state[1] += 1
+        return np.random.Generator(np.random.Philox(key=state.copy()))
+
+
+class Generator:
+    def __init__(self, bit_generator: Philox4x3210):
+        self.bit_generator = bit_generator
+
+    def random(self, size=None, dtype=np.float64, out=None) -> ndarray:
+        return boxed(np.asarray(self.bit_generator.next().random(size, np.dtype(dtype)), dtype))
+
+    def standard_normal(self, size=None, dtype=np.float64, out=None) -> ndarray:
+        drawn = self.bit_generator.next().standard_normal(size, np.dtype(dtype))
+        return boxed(np.asarray(drawn, dtype))
+
+
+# The modules -------------------------------------------------------------------------------------------------
+
+
+class CUDARuntimeError(RuntimeError): ...
+
+
+class OutOfMemoryError(MemoryError): ...
+
+
+cupy = ModuleType("cupy")
+vars(cupy).update({text.partition("(")[0]: _function(text) for text in FUNCTIONS})
+vars(cupy).update({name: ufunc(getattr(np, name)) for name in UFUNCS})
+vars(cupy).update(
+    ndarray=ndarray, array=array, asarray=asarray, abs=cupy.absolute,
+    ElementwiseKernel=ElementwiseKernel, ReductionKernel=ReductionKernel,
+    linalg=SimpleNamespace(
+        inv=_decomposition(np.linalg.inv), cholesky=_decomposition(np.linalg.cholesky), solve=solve,
+        slogdet=slogdet, qr=lambda a, mode="reduced": tuple(launched(np.linalg.qr, a, mode)),
+        eigvalsh=lambda a, UPLO="L": launched(np.linalg.eigvalsh, a, UPLO),
+    ),
+    random=SimpleNamespace(Generator=Generator, Philox4x3210=Philox4x3210),
+    cuda=SimpleNamespace(
+        runtime=SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=CUDARuntimeError),
+        memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    ),
+)  # fmt: skip
+cupyx = ModuleType("cupyx")
+cupyx.errstate, cupyx.allow_synchronize = errstate, allow_synchronize
+cupyx.DeviceSynchronized = DeviceSynchronized

@@ -1,0 +1,125 @@
+"""Training on a GPU: the numbers of the CPU's, and of all that it computes only the logged loss comes back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import tinygen as tg
+from tinygen import nn, optim
+
+BATCH, PIXELS, CODE = 16, 12, 3
+
+
+class Vae(nn.Module):
+    def __init__(self, rng: tg.random.Generator):
+        self.encoder = nn.Linear(PIXELS, 8, activation="tanh", rng=rng)
+        self.mean, self.log_var = nn.Linear(8, CODE, rng=rng), nn.Linear(8, CODE, rng=rng)
+        self.decoder = nn.Sequential(
+            nn.Linear(CODE, 8, activation="relu", rng=rng), nn.Linear(8, PIXELS, rng=rng)
+        )
+
+    def loss(self, x: tg.Tensor, noise: tg.Tensor) -> tg.Tensor:
+        h = self.encoder(x)
+        mean, log_var = self.mean(h), self.log_var(h)
+        z = tg.reparameterise(mean, log_var, noise)
+        reconstruction = tg.binary_cross_entropy_with_logits(self.decoder(z), x)
+        return (reconstruction + tg.gaussian_kl(mean, log_var)).mean()
+
+
+def train_vae(device: str, draw: Callable) -> tuple[Callable, nn.Module]:
+    model = Vae(tg.random.default_rng(1, device="cpu")).to(device)
+    adam = optim.Adam(model.parameters(), lr=1e-2)
+    x = tg.tensor(
+        (np.random.default_rng(2).random((BATCH, PIXELS)) < 0.3).astype(np.float32), device=device
+    )
+
+    def step() -> tg.Tensor:
+        loss = model.loss(x, draw((BATCH, CODE)))
+        adam.zero_grad()
+        loss.backward()
+        optim.clip_values_(model.parameters(), -2, 2)
+        adam.step()
+        return loss
+
+    return step, model
+
+
+def train_wgan(device: str, draw: Callable) -> tuple[Callable, nn.Module]:
+    """A critic's step with the penalty of its slope, the gradient of a gradient, and one of the generator."""
+    rng = tg.random.default_rng(1, device="cpu")
+    generator = nn.Sequential(
+        nn.Linear(CODE, 8, activation="relu", rng=rng), nn.Linear(8, 2, rng=rng)
+    )
+    critic = nn.Sequential(nn.Linear(2, 8, activation="tanh", rng=rng), nn.Linear(8, 1, rng=rng))
+    players = nn.Sequential(generator, critic).to(device)
+    g_adam, c_adam = (
+        optim.Adam(part.parameters(), lr=1e-2, betas=(0.0, 0.9)) for part in (generator, critic)
+    )
+    real = tg.tensor(
+        np.random.default_rng(2).normal(size=(BATCH, 2)).astype(np.float32), device=device
+    )
+
+    def step() -> tg.Tensor:
+        with tg.no_grad():
+            fake = generator(draw((BATCH, CODE)))
+        share = tg.sigmoid(draw((BATCH, 1)))
+        between = tg.tensor(share * real + (1 - share) * fake, requires_grad=True)
+        (slope,) = tg.autograd.grad(critic(between).sum(), between, create_graph=True)
+        penalty = tg.square(tg.norm(slope, axis=1) - 1).mean()
+        loss = critic(fake).mean() - critic(real).mean() + 10 * penalty
+        for adam, value in ((c_adam, loss), (g_adam, None)):
+            value = value if value is not None else -critic(generator(draw((BATCH, CODE)))).mean()
+            adam.zero_grad()
+            value.backward()
+            adam.step()
+        return loss
+
+    return step, players
+
+
+def drawing(device: str) -> Callable:
+    """The same noise for both devices."""
+    rng = np.random.default_rng(3)
+    return lambda shape: tg.tensor(rng.standard_normal(shape, np.float32), device=device)
+
+
+@pytest.mark.parametrize("train", [train_vae, train_wgan])
+def test_training_gives_the_numbers_of_the_cpu(train, cuda):
+    found = {}
+    for device in ("cpu", "cuda"):
+        step, model = train(device, drawing(device))
+        losses = [step().item() for _ in range(5)]
+        found[device] = losses, model.state_dict()
+    np.testing.assert_allclose(*[losses for losses, _ in found.values()], rtol=1e-4)
+    for name, weights in found["cuda"][1].items():
+        np.testing.assert_allclose(weights, found["cpu"][1][name], rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("train", [train_vae, train_wgan])
+def test_only_the_logged_loss_comes_back(train, cuda):
+    rng = tg.random.default_rng(4, device="cuda")
+    step, _ = train("cuda", rng.normal)
+    losses = []
+    before = Counter(cuda.counts)["to host"]
+    for _ in range(3):
+        with cuda.cupyx.allow_synchronize(False):
+            loss = step()
+        losses.append(loss.item())
+    assert np.isfinite(losses).all()
+    if cuda.counts is not None:
+        assert cuda.counts["to host"] - before == 3
+
+
+@pytest.mark.parametrize(("train", "most"), [(train_vae, 62), (train_wgan, 143)])
+def test_a_step_launches_few_kernels(train, most, cuda):
+    if cuda.counts is None:
+        pytest.skip("the stand-in counts them")
+    step, _ = train("cuda", tg.random.default_rng(4, device="cuda").normal)
+    step()
+    before = cuda.counts["launches"]
+    step()
+    assert cuda.counts["launches"] - before <= most

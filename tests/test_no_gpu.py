@@ -1,0 +1,80 @@
+"""What stands between a tensor and a GPU: no CuPy, no GPU, no room there. Who asks for none meets nothing of CuPy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tinygen as tg
+from tinygen.kernels import device
+
+pytestmark = pytest.mark.usefixtures("cuda")
+
+X = np.ones((2, 2), np.float32)
+
+
+def there(**options: object) -> tg.Tensor:
+    return tg.tensor(X, device="cuda", **options)
+
+
+def run(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.stdout + done.stderr
+
+
+def test_nothing_of_cupy_is_imported_where_it_is_not_asked_for():
+    code = (
+        "import sys, tinygen as tg; tg.tensor([1.0], requires_grad=True).exp().backward();"
+        "print([m for m in sys.modules if m.split('.')[0] in ('cupy', 'cupyx')])"
+    )
+    assert run(code).strip() == "[]"
+
+
+def test_without_cupy_the_error_says_what_to_install(tmp_path):
+    (tmp_path / "cupy.py").write_text("raise ImportError('No module named cupy')")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    told = run("import tinygen as tg; tg.tensor([1.0], device='cuda')", PYTHONPATH=path)
+    assert (
+        "ImportError: device 'cuda' needs CuPy and an NVIDIA GPU: pip install 'tinygen[gpu]'"
+        in told
+    )
+
+
+def test_without_a_gpu_the_error_says_where_to_look(cuda, monkeypatch):
+    def none():
+        raise RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+
+    device._require_gpu.cache_clear()
+    monkeypatch.setattr(cuda.cupy.cuda.runtime, "getDeviceCount", none)
+    with pytest.raises(RuntimeError, match=r"finds no GPU to use: cudaErrorNoDevice.*nvidia-smi"):
+        tg.tensor([1.0], device="cuda")
+
+
+def test_too_little_memory_says_what_to_lower_and_names_the_op(cuda, monkeypatch):
+    x, w = there(requires_grad=True), there(requires_grad=True)
+    y = tg.matmul(x, w)
+
+    def full(*_, **__):
+        raise cuda.cupy.cuda.memory.OutOfMemoryError("Out of memory allocating 8 bytes")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tg.kernels, "matmul", full)
+        with pytest.raises(
+            MemoryError, match=r"Matmul\(float32.*Out of memory.*lower the batch size"
+        ):
+            tg.matmul(x, w)
+        with pytest.raises(MemoryError, match=r"backward of Matmul: .*lower the batch size"):
+            y.backward(X)
+    monkeypatch.setattr(cuda.cupy, "asarray", full)
+    with pytest.raises(MemoryError, match=r"16 bytes do not fit on the GPU .*lower the batch size"):
+        there()

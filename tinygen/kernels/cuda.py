@@ -1,0 +1,363 @@
+"""The CuPy backend: the kernels of `reference.py` for arrays in the memory of an NVIDIA GPU.
+
+A kernel here is an expression of CUDA C++, for one element. CuPy writes the program around it: for an
+`ElementwiseKernel` a thread for each element, for a `ReductionKernel` a block of threads for each row, which fold the
+row's elements two by two. It is compiled when it is first called, once for each type `T` (float or double), and kept on
+disk. Inputs broadcast, in any layout; results are C-contiguous.
+
+A launch costs some microseconds however little it does, and memory is what large arrays wait for. So what the reference
+writes as several passes is one here: a loss and its sum, an optimiser's step, the bias and activation of a layer.
+
+Two things differ from the other backends, for to look at a number would make the computer wait for the GPU. A label
+that names no column gives NaN instead of an error. And what is a Python float elsewhere, `sum_of_squares`, stays there.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from inspect import signature
+
+import cupy
+import numpy as np
+
+from tinygen.kernels import reference
+from tinygen.kernels.checks import FLOATS, check_rows, shapes, specified
+from tinygen.kernels.reference import LOG_2PI
+
+Array = cupy.ndarray
+
+# CUDA's own exp, log1p, tanh, ... are overloaded for float and double. A bare 0.5 is a double: hence T(0.5).
+MATHS = f"""
+#define LOG_2PI T({LOG_2PI!r})
+
+__device__ T relu(T x) {{ return x < 0 ? T(0) : x; }}  // NaN stays NaN
+
+__device__ T sigmoid(T x) {{
+    T e = exp(-fabs(x));
+    return (x < 0 ? e : T(1)) / (1 + e);
+}}
+
+__device__ T softplus(T x) {{ return relu(x) + log1p(exp(-fabs(x))); }}
+"""
+
+# A sum of exponentials is sum * e^top. To add two, that of the lesser top is scaled; equal tops, be they infinite, need
+# no scaling. Whatever NaN is compared with, the sum becomes NaN.
+TERMS = """
+struct Terms {
+    T top, sum;
+    __device__ Terms() : top(-T(1) / T(0)), sum(0) {}
+    __device__ Terms(T top, T sum) : top(top), sum(sum) {}
+};
+
+__device__ Terms added(const Terms& a, const Terms& b) {
+    if (a.top < b.top) return Terms(b.top, b.sum + a.sum * exp(a.top - b.top));
+    return Terms(a.top, a.sum + b.sum * (a.top == b.top ? T(1) : exp(b.top - a.top)));
+}
+"""
+
+
+# What kernels share ------------------------------------------------------------------------------------------
+
+
+def _fit(arrays: Sequence[object], count: int) -> bool:
+    """Whether these are so many arrays on the GPU of one type, float32 or float64."""
+    return (
+        len(arrays) == count
+        and all(type(x) is Array and x.dtype == arrays[0].dtype for x in arrays)
+        and arrays[0].dtype in FLOATS
+    )
+
+
+def _checked(specification: Callable, kinds: str = "") -> Callable[[Callable], Callable]:
+    """Decorate a kernel of arrays of one shape, or of matrices, vectors and columns (`kinds`, as in `check_rows`)."""
+    name, count = specification.__name__, len(signature(specification).parameters)
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(specification)
+        def kernel(*arrays):
+            if not _fit(arrays, count):
+                return specified(specification, arrays)
+            if kinds:
+                check_rows(name, kinds, arrays)
+            elif any(x.shape != arrays[0].shape for x in arrays):
+                raise ValueError(f"{name}: the arrays must have one shape, not {shapes(arrays)}")
+            return function(*arrays)
+
+        return kernel
+
+    return decorate
+
+
+def _typed(names: Sequence[str]) -> str:
+    return ", ".join(f"T {name}" for name in names)
+
+
+BESIDE_A_MATRIX = {"m": np.s_[:], "v": np.s_[:, None], "c": np.s_[None]}
+
+
+def _elementwise(specification: Callable, *expressions: str, kinds: str = "") -> Callable:
+    """The kernel whose results, one or several, are these expressions of the specification's arguments."""
+    names = list(signature(specification).parameters)
+    results = [f"out{k}" for k in range(len(expressions))]
+    kernel = cupy.ElementwiseKernel(
+        _typed(names),
+        _typed(results),
+        "; ".join(f"{y} = {e}" for y, e in zip(results, expressions, strict=True)),
+        f"tinygen_{specification.__name__}",
+        preamble=MATHS,
+    )
+    if not kinds:
+        return _checked(specification)(kernel)
+    views = [BESIDE_A_MATRIX[kind] for kind in kinds]
+    return _checked(specification, kinds)(
+        lambda *arrays: kernel(*(x[view] for x, view in zip(arrays, views, strict=True)))
+    )
+
+
+def _sum_of_rows(specification: Callable, expression: str, result: str = "a") -> Callable:
+    """The kernel that adds up an expression of matrices' elements along rows; `result` is made of the sum, a."""
+    names = list(signature(specification).parameters)
+    name, post = f"tinygen_{specification.__name__}", f"out0 = {result}"
+    kernel = cupy.ReductionKernel(
+        _typed(names), "T out0", expression, "a + b", post, "0", name, preamble=MATHS
+    )
+    return _checked(specification, "m" * len(names))(lambda *arrays: kernel(*arrays, axis=1))
+
+
+# Elementwise -------------------------------------------------------------------------------------------------
+
+exp = _elementwise(reference.exp, "exp(x)")
+log = _elementwise(reference.log, "log(x)")
+log1p = _elementwise(reference.log1p, "log1p(x)")
+tanh = _elementwise(reference.tanh, "tanh(x)")
+tanh_grad = _elementwise(reference.tanh_grad, "g * (1 - y * y)")
+sigmoid = _elementwise(reference.sigmoid, "sigmoid(x)")
+sigmoid_grad = _elementwise(reference.sigmoid_grad, "g * (y * (1 - y))")
+softplus = _elementwise(reference.softplus, "softplus(x)")
+softplus_grad = _elementwise(reference.softplus_grad, "g * sigmoid(x)")
+erf = _elementwise(reference.erf, "erf(x)")
+relu = _elementwise(reference.relu, "relu(x)")
+relu_grad = _elementwise(reference.relu_grad, "y > 0 ? g : T(0)")
+reparameterise = _elementwise(reference.reparameterise, "mean + exp(T(0.5) * log_var) * noise")
+reparameterise_grad = _elementwise(
+    reference.reparameterise_grad, "T(0.5) * g * exp(T(0.5) * log_var) * noise"
+)
+
+
+# Along rows --------------------------------------------------------------------------------------------------
+
+# For a sum with one input CuPy may compile another program (with CUB), in which it replaces the parameters' names as
+# text: they must be no part of any other word, nor CuPy's own in0 and out0.
+_log_sum = cupy.ReductionKernel(
+    *("T element", "T result", "Terms(element, T(1))", "added(a, b)"),
+    *("result = log(a.sum) + a.top", "Terms()", "tinygen_logsumexp", "Terms"),
+    preamble=TERMS,
+)
+_exp_difference = cupy.ElementwiseKernel(
+    "T x, T y", "T out0", "out0 = exp(x - y)", "tinygen_softmax"
+)
+_weighted = cupy.ReductionKernel(
+    "T y, T g", "T out0", "y * g", "a + b", "out0 = a", "0", "tinygen_weighted_sum"
+)
+_less_weighted = cupy.ElementwiseKernel(
+    "T y, T g, T total", "T out0", "out0 = y * (g - total)", "tinygen_softmax_grad"
+)
+_less_exp = cupy.ElementwiseKernel(
+    "T y, T g, T total", "T out0", "out0 = g - exp(y) * total", "tinygen_log_softmax_grad"
+)
+_SHARE = "isinf(x) && x < 0 ? T(0) : g * exp(x - y)"
+
+logsumexp = _checked(reference.logsumexp, "m")(functools.partial(_log_sum, axis=1))
+logsumexp_grad = _elementwise(reference.logsumexp_grad, _SHARE, kinds="mvv")
+logsumexp_columns = _checked(reference.logsumexp_columns, "m")(functools.partial(_log_sum, axis=0))
+logsumexp_columns_grad = _elementwise(reference.logsumexp_columns_grad, _SHARE, kinds="mcc")
+
+
+@_checked(reference.softmax, "m")
+def softmax(x):
+    return _exp_difference(x, _log_sum(x, axis=1, keepdims=True))
+
+
+@_checked(reference.softmax_grad, "mm")
+def softmax_grad(y, g):
+    return _less_weighted(y, g, _weighted(y, g, axis=1, keepdims=True))
+
+
+@_checked(reference.log_softmax, "m")
+def log_softmax(x):
+    return x - _log_sum(x, axis=1, keepdims=True)
+
+
+@_checked(reference.log_softmax_grad, "mm")
+def log_softmax_grad(y, g):
+    return _less_exp(y, g, g.sum(axis=1, keepdims=True))
+
+
+# Losses and densities ----------------------------------------------------------------------------------------
+
+_SQUARE = "(x - mean) * (x - mean)"
+
+bce_with_logits = _sum_of_rows(reference.bce_with_logits, "softplus(logits) - targets * logits")
+bce_with_logits_grad = _elementwise(
+    reference.bce_with_logits_grad, "g * (sigmoid(logits) - targets)", kinds="mmv"
+)
+gaussian_log_density = _sum_of_rows(
+    reference.gaussian_log_density, f"LOG_2PI + log_var + {_SQUARE} * exp(-log_var)", "T(-0.5) * a"
+)
+gaussian_log_density_grad = _elementwise(
+    reference.gaussian_log_density_grad,
+    "g * (x - mean) * exp(-log_var)",
+    f"T(0.5) * g * ({_SQUARE} * exp(-log_var) - 1)",
+    kinds="mmmv",
+)
+gaussian_kl = _sum_of_rows(
+    reference.gaussian_kl, "exp(log_var) + mean * mean - 1 - log_var", "T(0.5) * a"
+)
+gaussian_kl_grad = _elementwise(
+    reference.gaussian_kl_grad, "g * mean", "T(0.5) * g * (exp(log_var) - 1)", kinds="mmv"
+)
+
+_NO_COLUMN = "label < 0 || label >= n ? T(0) / T(0)"
+_cross_entropy = cupy.ElementwiseKernel(
+    *("T total, int64 label, raw T logits, int64 n", "T out0"),
+    *(f"out0 = {_NO_COLUMN} : total - logits[i * n + label]", "tinygen_cross_entropy_with_logits"),
+)
+_cross_entropy_grad = cupy.ElementwiseKernel(
+    *("T x, T total, int64 label, T g, int64 n", "T out0"),
+    f"out0 = {_NO_COLUMN} : g * (exp(x - total) - T(i % n == label))",
+    "tinygen_cross_entropy_with_logits_grad",
+)
+
+
+def _labels(specification: Callable, arrays: Sequence[object]) -> Array:
+    """The labels as int64, if they are integers and all the arguments fit each other."""
+    name, (logits, labels, *rest) = specification.__name__, arrays
+    if not _fit((logits, *rest), 1 + len(rest)) or type(labels) is not Array:
+        raise TypeError(f"{name}: needs arrays on the GPU, the others of labels of one float type")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{name}: labels must be integers, not {labels.dtype}")
+    check_rows(name, "m" + "v" * (1 + len(rest)), arrays)
+    if not logits.shape[1] and labels.size:
+        raise ValueError(f"{name}: without a column there is no label")
+    return labels.astype(np.int64, copy=False)
+
+
+def cross_entropy_with_logits(logits, labels):
+    labels = _labels(reference.cross_entropy_with_logits, (logits, labels))
+    return _cross_entropy(_log_sum(logits, axis=1), labels, logits, logits.shape[1])
+
+
+def cross_entropy_with_logits_grad(logits, labels, g):
+    labels = _labels(reference.cross_entropy_with_logits_grad, (logits, labels, g))
+    total = _log_sum(logits, axis=1, keepdims=True)
+    return _cross_entropy_grad(logits, total, labels[:, None], g[:, None], logits.shape[1])
+
+
+# Products ----------------------------------------------------------------------------------------------------
+
+
+def matmul(a, b):
+    if not _fit((a, b), 2):
+        return specified(reference.matmul, (a, b))
+    if not a.ndim == b.ndim == 2 or a.shape[1] != b.shape[0]:
+        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not fit")
+    return a @ b  # cuBLAS
+
+
+_ACTIVATED = {
+    activation: cupy.ElementwiseKernel(
+        *("T b", "T z", f"z = {expression}", f"tinygen_bias_{activation}"), preamble=MATHS
+    )
+    for activation, expression in {
+        **{None: "z + b", "relu": "relu(z + b)"},
+        **{"tanh": "tanh(z + b)", "sigmoid": "sigmoid(z + b)"},
+    }.items()
+}
+
+
+def linear(x, w, b, activation):
+    if not _fit((x, w) if b is None else (x, w, b), 2 if b is None else 3):
+        return specified(reference.linear, (x, w, b, activation))
+    z = matmul(x, w.T)
+    if b is not None and b.shape != z.shape[1:]:
+        raise ValueError(f"linear: b has shape {b.shape}, but w {w.shape} needs {z.shape[1:]}")
+    if b is not None or activation is not None:
+        _ACTIVATED[activation](0 if b is None else b, z)  # in place
+    return z
+
+
+# Optimiser steps, in place -----------------------------------------------------------------------------------
+# A kernel's outputs are references to the arrays' elements: read before they are written, they are inputs, too. The
+# settings are rounded to T. g may be p itself, so all that is made of g comes first.
+
+
+def _step(name: str, settings: str, arrays: Sequence[str], operation: str) -> Callable:
+    """The kernel `operation` on the gradient g, settings, and arrays that it updates, p and the optimiser's state."""
+    kernel = cupy.ElementwiseKernel(
+        _typed(["g", *settings.split()]),
+        _typed(arrays),
+        operation,
+        f"tinygen_{name}",
+        no_return=True,
+    )
+
+    def step(g, values: Sequence[float], *updated) -> None:
+        p = updated[0]
+        if not _fit((*updated, g), len(arrays) + 1):
+            got = ", ".join(str(getattr(x, "dtype", type(x).__name__)) for x in (*updated, g))
+            raise TypeError(
+                f"{name}: needs arrays on the GPU, all float32 or all float64, not {got}"
+            )
+        if any(x.shape != p.shape for x in (*updated, g)):
+            raise ValueError(f"{name}: the arrays must have one shape, not {shapes((*updated, g))}")
+        if not all(x.flags.c_contiguous for x in updated):
+            raise ValueError(f"{name}: parameter and state must be C-contiguous")
+        kernel(g, *map(float, values), *updated)
+
+    return step
+
+
+_sgd = _step("sgd_step", "lr decay", ["p"], "p -= lr * (g + decay * p)")
+_momentum, _nesterov = (
+    _step(
+        *("sgd_step", "lr momentum decay", ["p", "v"]),
+        f"T d = g + decay * p; v = momentum * v + d; p -= lr * {speed}",
+    )
+    for speed in ("v", "(d + momentum * v)")
+)
+_rmsprop = _step(
+    *("rmsprop_step", "lr alpha rest eps decay", ["p", "s"]),
+    "T d = g + decay * p; s = alpha * s + rest * d * d; p -= lr * d / (sqrt(s) + eps)",
+)
+_adam, _adam_decoupled = (
+    _step(
+        *("adam_step", "lr beta1 rest1 beta2 rest2 scale1 scale2 eps decay", ["p", "m", "v"]),
+        f"{start}; m = beta1 * m + rest1 * d; v = beta2 * v + rest2 * d * d; "
+        "p -= lr * (m / scale1) / (sqrt(v / scale2) + eps)",
+    )
+    for start in ("T d = g + decay * p", "T d = g; p *= 1 - lr * decay")
+)
+
+
+def sgd_step(p, g, v, lr, momentum, nesterov, weight_decay):
+    if momentum:
+        (_nesterov if nesterov else _momentum)(g, (lr, momentum, weight_decay), p, v)
+    else:
+        _sgd(g, (lr, weight_decay), p)
+
+
+def rmsprop_step(p, g, s, lr, alpha, eps, weight_decay):
+    _rmsprop(g, (lr, alpha, 1 - alpha, eps, weight_decay), p, s)
+
+
+def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
+    averages = beta1, 1 - beta1, beta2, 1 - beta2, 1 - beta1**step, 1 - beta2**step
+    (_adam_decoupled if decoupled else _adam)(g, (lr, *averages, eps, weight_decay), p, m, v)
+
+
+_squares = cupy.ReductionKernel(
+    *("T element", "float64 result", "double(element) * element", "a + b", "result = a", "0"),
+    *("tinygen_sum_of_squares", "double"),
+)
+sum_of_squares = _checked(reference.sum_of_squares)(_squares)
