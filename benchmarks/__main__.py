@@ -16,6 +16,7 @@ PARTS = {
     "kernels": "every kernel, from 100 to 10 million numbers, against NumPy and PyTorch",
     "products": "the matrix product at the demos' sizes, against NumPy, PyTorch and the machine",
     "growth": "what a step costs as batch, width, depth and the number of ops grow",
+    "floor": "the VAE's step against what the machine can do",
     "startup": "import, first step, peak memory",
 }
 PICTURED = ("training", "growth")

@@ -13,7 +13,7 @@ from benchmarks.timing import in_turn
 from benchmarks.training import set_threads
 from benchmarks.workers import Worker
 
-KITS = ["tinygen", "torch-fused"]
+KITS = ["tinygen", "tinygen-eager", "torch-fused"]
 
 
 def main() -> None:
@@ -33,29 +33,32 @@ def main() -> None:
         times = in_turn({kit: worker.burst for kit, worker in workers.items()}, args.rounds)
         return [statistics.median(times[kit]) for kit in KITS]
 
-    print("| step | tinygen, ms | PyTorch, ms | PyTorch / tinygen |\n|---|---|---|---|")
-    curves: dict[str, list[tuple[int, float, float]]] = {}
+    print(
+        "| step | tinygen, ms | eager, ms | PyTorch, ms | PyTorch / tinygen |\n|---|---|---|---|---|"
+    )
+    curves: dict[str, list[tuple[int, ...]]] = {}
     for what, sizes in GROWING.items():
         for size, step in sizes.items():
-            ours, theirs = medians(step)
+            ours, eager, theirs = medians(step)
             print(
-                f"| {step} | {1e3 * ours:.3f} | {1e3 * theirs:.3f} | {theirs / ours:.2f} |",
+                f"| {step} | {1e3 * ours:.3f} | {1e3 * eager:.3f} | {1e3 * theirs:.3f} | {theirs / ours:.2f} |",
                 flush=True,
             )
-            curves.setdefault(what, []).append((size, ours, theirs))
+            curves.setdefault(what, []).append((size, ours, eager, theirs))
     (few, some), (many, more) = CHAINS.items()
     costs = [
         1e6 * (b - a) / (many - few) for a, b in zip(medians(some), medians(more), strict=True)
     ]
     print(
-        f"\nAn op on eight numbers, forward and backward: tinygen {costs[0]:.2f} us, PyTorch {costs[1]:.2f} us"
+        f"\nAn op on eight numbers, forward and backward: tinygen {costs[0]:.2f} us, eager {costs[1]:.2f} us, "
+        f"PyTorch {costs[2]:.2f} us"
     )
     for worker in workers.values():
         worker.end()
     draw(curves, args.out / "growth.png")
 
 
-def draw(curves: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
+def draw(curves: dict[str, list[tuple[int, ...]]], path: Path) -> None:
     """A panel for what grows, the time of a step over its size."""
     from tinygen.viz.style import COLOURS, figure
 
@@ -67,7 +70,7 @@ def draw(curves: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
         for axis, (what, rows) in zip(axes, curves.items(), strict=True):
             sizes, *times = zip(*rows, strict=True)
             for name, seconds, colour in zip(
-                ["tinygen", "PyTorch, fused Adam"], times, COLOURS, strict=False
+                ["tinygen", "tinygen, eager", "PyTorch, fused Adam"], times, COLOURS, strict=False
             ):
                 axis.plot(sizes, [1e3 * s for s in seconds], "o-", color=colour, label=name)
             axis.set(xlabel=what, xscale="log", yscale="log")

@@ -32,7 +32,7 @@ def tinygen_step(batch: int) -> tuple[Callable[[], None], int]:
 
     ranks, rng, images = team(), tg.random.default_rng(0), pictures()
     model = vae.new_model(784, 20, Bernoulli(), rng)
-    optimiser = optim.Adam(model.parameters())
+    optimiser, objective = optim.Adam(model.parameters()), vae.compiled_objective(model)
     ranks.broadcast_(model.parameters())
 
     def step() -> None:
@@ -41,9 +41,9 @@ def tinygen_step(batch: int) -> tuple[Callable[[], None], int]:
         rng.skip(mine.start * 784)
         x = rng.bernoulli(images[chosen[mine]])
         rng.skip((batch - mine.stop) * 784)
-        loss, *_ = vae.objective(*model.terms(x, rng.normal((batch, 20))[mine]))
+        loss, *_ = objective(x, rng.normal((batch, 20))[mine], (1.0, 1.0), len(x) / batch)
         optimiser.zero_grad()
-        loss.backward(len(x) / batch)
+        loss.backward()
         ranks.step_(optimiser)
 
     return step, ranks.rank

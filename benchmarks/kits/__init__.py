@@ -1,10 +1,10 @@
 """tinygen and its peers, each behind the same few words, so that a training step is written once for all.
 
 A step of `steps.py` is a formula in these words: `linear`, `relu`, `exp`, ..., with each library's own best
-for it, and `+`, `*`, `@`, slices and `.sum()`, which all share. A kit makes of it what its users would: PyTorch
-a graph each time, PyTorch compiled and JAX a compiled function, HIPS autograd and MyGrad a tape over NumPy.
-Weights, sizes, rate and moments of Adam are the same; random numbers are each library's own, drawn inside
-the step.
+for it, and `+`, `*`, `@`, slices and `.sum()`, which all share. A kit makes of it what its users would: tinygen
+and PyTorch, eager, a graph each time; these two compiled, and JAX, a compiled function; HIPS autograd and MyGrad
+a tape over NumPy. Weights, sizes, rate and moments of Adam are the same; random numbers are each library's own,
+drawn inside the step.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from benchmarks.kits.tensors import Tinygen, Torch
 
 KITS: dict[str, Callable[[], Any]] = {
     "tinygen": Tinygen,
+    "tinygen-eager": lambda: Tinygen(compiled=False),
     "torch": Torch,
     "torch-fused": lambda: Torch(fused=True),
     "torch-compile": lambda: Torch(compiled=True),

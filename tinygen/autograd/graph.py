@@ -222,6 +222,8 @@ def grad(
         ValueError: an output or input needs no gradient, a cotangent has the wrong shape, or an input is not used.
         RuntimeError: the graph was freed by an earlier pass, or a saved array was changed in place since.
     """
+    from tinygen.autograd.tensor import Tensor
+
     outputs, inputs = _as_tuple(outputs), _as_tuple(inputs)
     given = (None,) * len(outputs) if grad_outputs is None else _as_tuple(grad_outputs)
     if len(given) != len(outputs):
@@ -239,7 +241,7 @@ def grad(
     )
     # One tensor for each array: what two inputs share is seen to be shared.
     tensors = {id(g._data): g for _, g in seeds}
-    result = tuple(_as_tensor(found.get(t.source), tensors) for t in inputs)
+    result = tuple([_as_tensor(found.get(t.source), tensors, Tensor) for t in inputs])
     unused = [position for position, g in enumerate(result) if g is None]
     if unused and not allow_unused:
         raise ValueError(
@@ -248,12 +250,15 @@ def grad(
     return result
 
 
-def _as_tensor(g: Cotangent | None, tensors: dict[int, Tensor]) -> Tensor | None:
-    from tinygen.autograd.tensor import Tensor
-
-    if g is None or isinstance(g, Tensor):
+def _as_tensor(
+    g: Cotangent | None, tensors: dict[int, Tensor], wrap: type[Tensor]
+) -> Tensor | None:
+    if g is None or type(g) is wrap:
         return g
-    return tensors.setdefault(id(g), Tensor(as_array(g)))
+    found = tensors.get(id(g))
+    if found is None:
+        found = tensors[id(g)] = wrap(g if type(g) is np.ndarray else as_array(g))
+    return found
 
 
 def backward(output: Tensor, gradient: object = None, retain_graph: bool = False) -> None:

@@ -87,7 +87,7 @@ def on_gpu(x: object) -> bool:
 
 
 def is_array(x: object) -> bool:
-    return isinstance(x, np.ndarray | Traced) or on_gpu(x)
+    return isinstance(x, np.ndarray) or type(x) is Traced or on_gpu(x)
 
 
 def as_array(x: object) -> Array:

@@ -71,12 +71,12 @@ class Loop:
         self.parallel = compiled(function, "_parallel", parallel=True, **options)
 
     def __call__(self, work: int, *arguments: object) -> object:
-        if work >= PARALLEL_FROM and Loop._taken.acquire(blocking=False):
-            try:
-                return self.parallel(*arguments)
-            finally:
-                Loop._taken.release()
-        return self.serial(*arguments)
+        if work < PARALLEL_FROM or not Loop._taken.acquire(blocking=False):
+            return self.serial(*arguments)
+        try:
+            return self.parallel(*arguments)
+        finally:
+            Loop._taken.release()
 
 
 # A forked child has none of its parent's threads, and GNU's OpenMP ends it when it asks for them: it stays on one core.

@@ -39,6 +39,21 @@ def elementwise(loop: Callable, specification: Callable) -> Callable:
     """The entry of `loop(work, out, *inputs)`, for inputs of one shape."""
     name, count = specification.__name__, len(signature(specification).parameters)
 
+    def of_one(x):
+        """The same of one array: most calls are on few numbers, and then every look at something counts."""
+        if type(x) is not Array or x.dtype not in FLOATS:
+            return specified(specification, (x,))
+        out = np.empty(x.shape, x.dtype)
+        x = x if x.flags.carray else x.copy()
+        if x.ndim == 1:
+            loop(x.size, out, x)
+        else:
+            loop(x.size, out.ravel(), x.ravel())
+        return out
+
+    if count == 1:
+        return _named(of_one, specification)
+
     def kernel(*arrays):
         if not fit(arrays, count):
             return specified(specification, arrays)

@@ -1,0 +1,84 @@
+"""How far the VAE's step is from what the machine can do: python -m benchmarks.floor
+
+The floor is the time of the products' multiply-adds at the peak of the matrix unit, and of all other bytes at the
+bandwidth of a copy, both measured here in turn with the step: numbers that a pass reads or writes count once for each
+pass that no order of the arithmetic could save.
+"""
+
+import argparse
+import statistics
+
+from benchmarks.training import set_threads
+
+PIXELS, HIDDEN, CODE = 784, 400, 20
+FLOAT = 4  # bytes
+
+
+def multiply_adds(n: int) -> int:
+    """Of all products of a step with n images: forward, for the weights, and for what lies before them."""
+    encoder, heads = PIXELS * HIDDEN, HIDDEN * 2 * CODE
+    decoder, pixels = CODE * HIDDEN, HIDDEN * PIXELS
+    layers = encoder + heads + decoder + pixels
+    return n * (2 * layers + heads + decoder + pixels)  # the images themselves need no gradient
+
+
+def moved(n: int) -> int:
+    """Bytes that are read or written besides."""
+    weights = 2 * PIXELS * HIDDEN + 3 * CODE * HIDDEN + 2 * HIDDEN + 2 * CODE + PIXELS
+    adam = 7 * weights  # reads p, g, m and v, writes p, m and v
+    coins = 2 * n * PIXELS  # reads grey, writes black and white
+    loss = 3 * n * PIXELS  # reads logits and pixels, writes the gradient
+    relus = (
+        2 * 3 * n * HIDDEN
+    )  # of each layer: reads value and gradient, writes the gradient before
+    codes = (
+        8 * n * CODE
+    )  # reads mean, log sigma^2 and noise, writes z; reads its gradient, writes theirs
+    return FLOAT * (adam + coins + loss + relus + codes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=2, help="default: 2")
+    parser.add_argument("--rounds", type=int, default=10, help="default: 10")
+    args = parser.parse_args()
+    set_threads(args.threads)
+    import numba
+    import numpy as np
+
+    from benchmarks.products import peak
+    from benchmarks.timing import burst
+    from benchmarks.workers import Worker
+
+    @numba.njit(parallel=True)
+    def copy(out, x):
+        for i in numba.prange(x.size):
+            out[i] = x[i]
+
+    worker = Worker("tinygen", args.threads)
+    print("| batch | peak, GFLOP/s | copy, GB/s | floor, ms | step, ms | step / floor |")
+    print("|---|---|---|---|---|---|")
+    for n in (128, 512):
+        worker.make(f"VAE 784-400-20, batch {n}")
+        x = np.ones(
+            moved(n) // FLOAT // 2, np.float32
+        )  # as much as the step moves: half read, half written
+        out = np.empty_like(x)
+        copy(out, x)
+        rates, copies, steps = [], [], []
+        for _ in range(args.rounds):
+            rates.append(peak(np.dtype(np.float32), args.threads))
+            copies += burst(lambda out=out, x=x: copy(out, x), 0.05)
+            steps += worker.burst()
+        rate, seconds, step = map(statistics.median, (rates, copies, steps))
+        floor = 2 * multiply_adds(n) / (rate * 1e9) + seconds
+        numbers = [f"{rate:.0f}", f"{2 * x.nbytes / seconds / 1e9:.0f}"]
+        numbers += [f"{ms:.2f}" for ms in (1e3 * floor, 1e3 * step, step / floor)]
+        print(f"| {n} | {' | '.join(numbers)} |", flush=True)
+    worker.end()
+
+
+if __name__ == "__main__":
+    main()
