@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from tinygen.autograd import Tensor
-from tinygen.kernels.device import Array, get_default_device, to_device
+from tinygen.kernels.device import Array, as_array, get_default_device, to_device
 from tinygen.kernels.errors import finite, named
 from tinygen.random import Generator, default_rng, float_dtype
 
@@ -28,6 +28,7 @@ Mode = Literal["fan_in", "fan_out"]
 
 
 def _parameter(numbers: Array) -> Tensor:
+    numbers = as_array(numbers)
     return Tensor(np.asarray(numbers, order="C", like=numbers), requires_grad=True)
 
 
