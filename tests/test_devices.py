@@ -138,10 +138,11 @@ def test_numbers_lists_masks_and_labels_go_where_the_tensor_is():
 
 
 def test_processes_do_not_share_what_is_on_a_gpu():
-    p = there(requires_grad=True)
+    p, team = there(requires_grad=True), parallel.Team()
+    team.size = 2
     p.sum().backward()
     with pytest.raises(ValueError, match="on cpu only"):
-        parallel.Team().sum_gradients_([p], 0.5)
+        team.step_(optim.SGD([p], 0.1))
 
 
 # Layers and optimisers ---------------------------------------------------------------------------------------

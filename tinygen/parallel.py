@@ -68,13 +68,13 @@ class Team:
         if self.size == 1:
             optimiser.step()
             return
-        params, shared = optimiser.params, self._shared(optimiser)
+        params = optimiser.params
         dtypes = {p.dtype for p in params}
         if len(dtypes) != 1:
             raise ValueError(f"needs parameters of one dtype, got {sorted(map(str, dtypes))}")
         if any(p.device != "cpu" for p in params):
             raise ValueError("processes share their work on cpu only: move the model .to('cpu')")
-        (dtype,) = dtypes
+        (dtype,), shared = dtypes, self._shared(optimiser)
         optimiser.check_gradients()
         gradients = [
             np.zeros(p.shape, dtype) if p.grad is None else np.asarray(p.grad._data, dtype)

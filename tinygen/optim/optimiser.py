@@ -18,7 +18,7 @@ import numpy as np
 
 from tinygen.autograd import Tensor
 from tinygen.autograd.tensor import raw
-from tinygen.kernels.device import Array, as_array, require_one_device, to_device
+from tinygen.kernels.device import Array, as_array, device_of, require_one_device, to_device
 from tinygen.kernels.errors import NamesItself
 
 # Elements of a small parameter. To copy the gradient of a larger one beside others would take longer than a call.
@@ -165,7 +165,7 @@ class Optimiser(NamesItself):
         self.lr, self.steps, self.whole = lr, steps, True
         for old, entry in zip(self.state, new, strict=True):
             for key, array in entry.items():
-                old[key][...] = array
+                old[key][...] = to_device(array, device_of(old[key]))
 
 
 class Pack:
@@ -211,7 +211,9 @@ class Pack:
 
 
 def _alone(p: Tensor) -> bool:
-    """Whether nobody but the parameter itself holds its array, which is C-contiguous."""
+    """Whether nobody but the parameter itself holds its array, which is NumPy's and C-contiguous."""
+    if type(p._data) is not np.ndarray:
+        return False
     return p._data.base is None and p._data.flags.carray and sys.getrefcount(p._data) == _ONE_HOLDER
 
 
