@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from tinygen.autograd.graph import RECORDED, Node, anomaly
 from tinygen.autograd.tensor import Tensor
 from tinygen.kernels.device import get_default_device, on_gpu
 from tinygen.kernels.fusion.trace import Traced, current, tracing
+
+if TYPE_CHECKING:
+    from tinygen.autograd.graph import Source
 
 MANY = 32  # recordings of one function: more are a mistake, and take time and memory
 
@@ -105,7 +108,8 @@ class Recording:
     def holds(self) -> bool:
         """Whether the tensors that the function found are of the kind they were."""
         for t, shape, dtype, requires_grad in self.closed_over:
-            if t._data.shape != shape or t._data.dtype != dtype or t.requires_grad != requires_grad:
+            array = t._data
+            if array.shape != shape or array.dtype is not dtype or t.requires_grad != requires_grad:
                 return False
         return True
 
@@ -142,6 +146,12 @@ class Gradients(Node):
         once = float(np.reshape(factor, ())) == 1
         found = [x if once else x * factor.reshape(()) for x in self.gradients]
         return [Tensor(x) for x in found] if isinstance(g, Tensor) else found
+
+    def ready(self) -> dict[Source, np.ndarray] | None:
+        if any(isinstance(source, Node) for source in self.inputs):
+            return None  # there is more to go back through
+        found = dict(zip(self.inputs, self.gradients, strict=True))
+        return found if len(found) == len(self.gradients) else None  # one may occur twice
 
     def free(self) -> None:
         super().free()

@@ -6,6 +6,7 @@ what comes later, so that a program stays in the caches. Only what leaves the pr
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -55,7 +56,6 @@ class Program:
     def __init__(self, trace: Trace, outputs: Sequence[Traced], fuse: bool):
         found: Lowered = lowered(trace)
         self.outputs = [found.place(x) for x in outputs]
-        self._entire = [place == whole(place.storage) for place in self.outputs]
         kept = {place.storage for place in self.outputs}
         words = wanted(found.words, kept)
         items: list[Item] = grouped(words) if fuse else list(words)
@@ -78,6 +78,12 @@ class Program:
         read_later = _read_elsewhere(items) | kept
         for item in items:
             self.steps.append(self._step(item, read_later))
+        self._fresh_uses = [self._uses.get(storage, []) for storage in self.fresh]
+        numbers = {storage: i for i, storage in enumerate(self.fresh)}
+        self._found = [
+            (place, numbers.get(place.storage), place.storage in numbers and place == whole(place.storage))
+            for place in self.outputs
+        ]  # fmt: skip
         self._recorded = [
             (self._given_again, item.outs) if isinstance(item, Other) and item.effect else step
             for item, step in zip(items, self.steps, strict=True)
@@ -90,26 +96,31 @@ class Program:
                 if array is not self._last[i]:
                     self._put(self.inputs[i], np.asarray(array, order="C"))
                     self._last[i] = array if array.flags.c_contiguous else None
-            new = {}
-            for storage in self.fresh:
-                new[storage] = np.empty(storage.shape, storage.dtype)
-                self._put(storage, new[storage])
+            new = [np.empty(storage.shape, storage.dtype) for storage in self.fresh]
+            for uses, array in zip(self._fresh_uses, new):  # noqa: B905 (every microsecond counts here)
+                _put(uses, array)
             for function, arguments in self._recorded if recorded else self.steps:
                 function(*arguments)
-            for storage in self.fresh:
-                self._put(storage, None)  # they are somebody else's now
+            for uses in self._fresh_uses:  # they are somebody else's now
+                for arguments, position, _ in uses:
+                    arguments[position] = None
             found = []
-            for place, entire in zip(self.outputs, self._entire, strict=True):
-                memory = new.get(place.storage)
-                if memory is not None and entire:
-                    found.append(memory)
+            for place, number, entire in self._found:
+                if entire:
+                    found.append(new[number])
                 else:  # a view, or what was there before
-                    memory = self._array_of(place.storage) if memory is None else memory
+                    memory = self._array_of(place.storage) if number is None else new[number]
                     found.append(place.of(memory.reshape(-1)).copy())
             return found
 
     def forget(self) -> None:
         """Let go of what the trace held, for the memory of it: no run can be a recorded one from then on."""
+        self._fresh_uses = [self._uses.get(storage, []) for storage in self.fresh]
+        numbers = {storage: i for i, storage in enumerate(self.fresh)}
+        self._found = [
+            (place, numbers.get(place.storage), place.storage in numbers and place == whole(place.storage))
+            for place in self.outputs
+        ]  # fmt: skip
         self._recorded = []
         for storage in self._stores:
             storage.array = None
@@ -151,13 +162,8 @@ class Program:
             return self._memory.get(storage)
         return self._last[self.inputs.index(storage)]
 
-    def _put(self, storage: Storage, array: np.ndarray | None) -> None:
-        for arguments, position, place in self._uses.get(storage, ()):
-            if array is None or place is ENTIRE:
-                arguments[position] = array
-            else:
-                flat = array.reshape(-1)
-                arguments[position] = flat if place is None else place.of(flat)
+    def _put(self, storage: Storage, array: np.ndarray) -> None:
+        _put(self._uses.get(storage, ()), array)
 
     def _given(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
         """One argument more: the place of that storage, or all of it in one line."""
@@ -225,33 +231,53 @@ class Program:
         self, function: Callable, args: tuple, kwargs: dict, outs: list[Place]
     ) -> tuple[Callable, list]:
         adopted = len(outs) == 1 and outs[0].storage in self._adopted
-        arguments: list = [function, (args, kwargs), 0 if adopted else len(outs)]
-        for place in [*([] if adopted else outs), *places((args, kwargs))]:
+        arguments: list = [] if adopted else [function, len(outs)]
+        for place in [] if adopted else outs:
             self._given(arguments, place.storage, place)
+        if kwargs or any(places(x) for x in args if not isinstance(x, Place)):
+            function, args = (
+                functools.partial(of_tree, function, (args, kwargs)),
+                places((args, kwargs)),
+            )
+        for x in args:
+            if isinstance(x, Place):
+                self._given(arguments, x.storage, x)
+            else:
+                arguments.append(x)
         if not adopted:
-            return call_into, arguments
-        storage = outs[0].storage
+            arguments[0] = function
+            return into, arguments
+        uses = self._uses.setdefault(outs[0].storage, [])
 
         def adopt(*arguments: Any) -> None:
-            self._put(storage, np.asarray(call(*arguments), order="C"))
+            _put(uses, np.asarray(function(*arguments), order="C"))
 
         return adopt, arguments
 
 
-def call(function: Callable, tree: Any, count: int, *arrays: np.ndarray) -> Any:
-    """What the function gives of all but `count` arrays, which stand for the places in `tree`."""
-    args, kwargs = replaced(tree, iter(arrays[count:]))
+def _put(uses: Sequence[tuple], array: np.ndarray) -> None:
+    """`array` where it is used: whole, a place in it, or in one line."""
+    for arguments, position, place in uses:
+        if place is ENTIRE:
+            arguments[position] = array
+        else:
+            flat = array if array.ndim == 1 else array.reshape(-1)
+            arguments[position] = flat if place is None else place.of(flat)
+
+
+def of_tree(function: Callable, tree: Any, *arrays: np.ndarray) -> Any:
+    """function(*args, **kwargs) with arrays for the places in tree = (args, kwargs)."""
+    args, kwargs = replaced(tree, iter(arrays))
     return function(*args, **kwargs)
 
 
-def call_into(function: Callable, tree: Any, count: int, *arrays: np.ndarray) -> None:
-    """The first `count` arrays become what the function gives of the others."""
-    found = call(function, tree, count, *arrays)
+def into(function: Callable, count: int, *arguments: Any) -> None:
+    """The first `count` arguments become what the function gives of the others."""
+    found = function(*arguments[count:])
     if not count:
         return
-    for out, array in zip(
-        arrays[:count], found if isinstance(found, tuple) else (found,), strict=True
-    ):
+    found = found if isinstance(found, tuple) else (found,)
+    for out, array in zip(arguments[:count], found, strict=True):
         # Reductions may keep axes of length 1, or not; a number fills.
         out[...] = np.reshape(array, out.shape) if np.size(array) == out.size else array
 
