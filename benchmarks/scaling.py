@@ -6,6 +6,8 @@ A step on n ranks takes
 
 compute (a line through measured steps of one process), and an all-reduce that sends each byte twice around and needs
 as many exchanges as halvings (Thakur et al., "Optimization of Collective Communication Operations in MPICH", 2005).
+Its two halves, between which each rank steps its share of the parameters, send as much; that the step is shared out,
+too, the formula does not count.
 Bandwidth and latency between processes of this machine are fitted to measured all-reduces; those of networks are
 usual figures. What grows with the number of ranks beside that (stragglers, a shared switch) is not in it.
 """
