@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text()
 def test_the_code_runs_and_does_what_is_said():
     names: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert names["loss"].item() < 0.2 * np.var(names["y"].numpy())

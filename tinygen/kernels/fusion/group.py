@@ -78,15 +78,15 @@ def grouped(words: list[Word]) -> list[Loop | Word]:
         # What is written in parts, by several words, is written in their order.
         earliest = max([earliest, *(made_by.get(place.storage, -1) for place in writes(word))])
         at = None
-        candidates = candidates_of(word)
-        if candidates:
+        candidate = candidate_of(word)
+        if candidate is not None:
             for i in range(max(earliest, 0), len(found)):
-                if isinstance(found[i], Loop) and joined(found[i], candidates):
+                if isinstance(found[i], Loop) and _joins(found[i], candidate):
                     at = i
                     break
             else:
-                new = candidates[-1].loop()
-                if new is not None and joined(new, candidates):
+                new = candidate.loop()
+                if new is not None and _joins(new, candidate):
                     found.append(new)
                     at = len(found) - 1
         if at is None:
@@ -136,8 +136,8 @@ class Candidate:
         return None if out is None else Step(word.name, operands, out, self.columns > 1)
 
 
-def candidates_of(word: Word) -> list[Candidate]:
-    """All ways, the one for a new loop last."""
+def candidate_of(word: Word) -> Candidate | None:
+    """None for a word that no loop has a place for."""
     if isinstance(word, Pointwise):
         shape, how = word.out.shape, None
         given = [p.broadcast(shape) for p in reads(word)] + [word.out]
@@ -145,14 +145,14 @@ def candidates_of(word: Word) -> list[Candidate]:
         shape, how = word.x.shape, word.how
         given = [word.x]
     else:
-        return []
+        return None
     if math.prod(shape) <= 1 or math.prod(shape) == 0:
-        return []
+        return None
     if shape[-1] == 1 and len(shape) > 1:
-        return [] if how == "row" else [Candidate(word, _merged(shape[:-1], given), 1, how)]
+        return None if how == "row" else Candidate(word, _merged(shape[:-1], given), 1, how)
     if len(shape) == 1:
-        return [Candidate(word, shape, 1, how)]
-    return [Candidate(word, _merged(shape[:-1], given), shape[-1], how)]
+        return Candidate(word, shape, 1, how)
+    return Candidate(word, _merged(shape[:-1], given), shape[-1], how)
 
 
 def _merged(lead: tuple[int, ...], given: list[Place]) -> tuple[int, ...]:
@@ -170,11 +170,8 @@ def _merged(lead: tuple[int, ...], given: list[Place]) -> tuple[int, ...]:
     return tuple(sides) or (1,)
 
 
-def joined(loop: Loop, candidates: list[Candidate]) -> bool:
-    return any(_join(loop, candidate) for candidate in candidates)
-
-
-def _join(loop: Loop, new: Candidate) -> bool:
+def _joins(loop: Loop, new: Candidate) -> bool:
+    """Whether it fits into the loop; if so, it is there now."""
     if math.prod(new.lead) != loop.rows or len(new.lead) > 2:
         return False
     if new.columns != loop.columns and 1 not in (new.columns, loop.columns):
