@@ -1,7 +1,7 @@
 """Array programs: what a function does to arrays, recorded once, rearranged, and run again without Python in between.
 
 Read `trace.py` (arrays that remember what is done to them), `words.py` and `lower.py` (the record in a language of four
-words), `group.py` (which words share a loop), `generate.py` (the loop as Numba's source), `program.py` (memory, the run).
+words), `group.py` (which words share a loop), `generate.py` (the loop as Numba's source), `program.py` (memory, run).
 """
 
 # Kernels whose specification is a loop like any other, once its steps share one: those of single numbers, and sums of
