@@ -49,6 +49,26 @@ def test_the_gradient_and_what_is_returned_beside_the_loss():
         assert not same["y"].requires_grad
 
 
+def test_what_is_no_tensor_is_returned_as_it_was():
+    f = tg.compile(lambda x: (x.sum(), 2.5, "twice", [3, 2 * x]))
+    for _ in range(3):
+        x = tg.tensor(numbers(3))
+        total, number, word, (three, twice) = f(x)
+        assert (number, word, three) == (2.5, "twice", 3)
+        np.testing.assert_allclose(total.item(), x.numpy().sum(), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(twice.numpy(), 2 * x.numpy())
+    with pytest.raises(TypeError, match="return tensors"):
+        tg.compile(lambda x: x)(numbers(3))
+
+
+def test_an_argument_that_is_given_twice_gets_both_gradients():
+    f = tg.compile(lambda x, y: (x * tg.exp(y)).sum())
+    for _ in range(3):
+        x = tg.tensor(numbers(3), requires_grad=True)
+        (g,) = tg.autograd.grad(f(x, x), x)
+        np.testing.assert_allclose(g.numpy(), (1 + x.numpy()) * np.exp(x.numpy()), rtol=1e-5)
+
+
 def test_gradients_accumulate_and_are_scaled_by_what_follows():
     w = tg.tensor(numbers(4), requires_grad=True)
     f = tg.compile(lambda x: (x * w).sum())
