@@ -30,6 +30,7 @@ from tinygen.kernels.fusion.words import (
 )
 
 LONG = 4096  # a vector longer than that is not gone through row by row
+MOST = 64  # steps of a loop: five hundred take Numba two minutes
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _merged(lead: tuple[int, ...], given: list[Place]) -> tuple[int, ...]:
 
 def _joins(loop: Loop, new: Candidate) -> bool:
     """Whether it fits into the loop; if so, it is there now."""
-    if math.prod(new.lead) != loop.rows or len(new.lead) > 2:
+    if math.prod(new.lead) != loop.rows or len(new.lead) > 2 or len(loop.steps) == MOST:
         return False
     if new.columns != loop.columns and 1 not in (new.columns, loop.columns):
         return False
