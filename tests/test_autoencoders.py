@@ -93,13 +93,18 @@ def test_weights_and_free_bits_do_what_they_say():
 def test_the_weight_of_the_kl_grows_from_nothing(tmp_path, monkeypatch):
     """With a warm-up of two epochs, the weights in the first two are 0, 1/2n, 2/2n, ...; then 1."""
     seen = []
-    objective = vae.objective
+    compiled_objective = vae.compiled_objective
 
-    def spy(surprise, mean, log_var, weights, free_bits):
-        seen.append(weights)
-        return objective(surprise, mean, log_var, weights, free_bits)
+    def spied(model, free_bits):
+        objective = compiled_objective(model, free_bits)
 
-    monkeypatch.setattr(vae, "objective", spy)
+        def spy(x, eps, weights, share):
+            seen.append(weights)
+            return objective(x, eps, weights, share)
+
+        return spy
+
+    monkeypatch.setattr(vae, "compiled_objective", spied)
     play(vae, ["--epochs", "3", "--beta", "4", "--warm-up", "2"], tmp_path)
     steps = len(seen) // 3
     expected = [4 * min(1, step / (2 * steps)) for step in range(3 * steps)]

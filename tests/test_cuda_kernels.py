@@ -25,8 +25,10 @@ ON_A_GPU = sorted(set(LAYOUTS) - {"unaligned", "read-only"})
 
 pytestmark = pytest.mark.usefixtures("cuda")
 
-# Where a GPU adds up in another order than NumPy, which adds pairs.
-ULPS = {"sum_of_squares": 16}
+
+def ulps(name: str, args: tuple) -> float | None:
+    """What a GPU is allowed where it adds up one number after the other, and NumPy adds pairs; None: as others are."""
+    return 6 + args[0].size / 8 if name == "sum_of_squares" else None
 
 
 def moved(args: tuple, device: str = "cuda") -> tuple:
@@ -65,7 +67,7 @@ def test_agrees_with_the_specification(name, dtype, data):
     }
     args = tuple(read.get(i, a) for i, a in enumerate(args))  # some layouts change the numbers
     got = results_on_gpu(name, args, layout)
-    agree(name, args, got, results(KERNELS[name], name, args), ULPS.get(name))
+    agree(name, args, got, results(KERNELS[name], name, args), ulps(name, args))
 
 
 # Each as many launches as memory must be crossed, by a product or a row's sum counted apart.
@@ -186,7 +188,7 @@ def test_labels_of_any_integer_type(name, dtype):
     logits, labels, *rest = arguments(name, np.float64, (5, 19))
     args = (logits, labels.astype(dtype), *rest)
     got = results_on_gpu(name, args)
-    agree(name, args, got, results(KERNELS[name], name, args), ULPS.get(name))
+    agree(name, args, got, results(KERNELS[name], name, args), ulps(name, args))
 
 
 @pytest.mark.parametrize("name", LABELLED)

@@ -223,5 +223,6 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         _method("__getitem__"),
     )
 
+    flags = property(_refused)
     __array__ = __bool__ = __float__ = __int__ = __index__ = _refused
     item = tolist = __iter__ = __setitem__ = _refused
