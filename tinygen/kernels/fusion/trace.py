@@ -10,6 +10,7 @@ asks for them, to branch on one or to print it, gets an error, for what it decid
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 _current: ContextVar[Trace | None] = ContextVar("tinygen_trace", default=None)
+_counting = threading.Lock()
 running = 0  # traces of any thread: while there is none, nothing else need be asked
 
 
@@ -74,11 +76,13 @@ def tracing() -> Iterator[Trace]:
     """Inside this block, in this thread, there is a trace: `current()`."""
     global running
     token = _current.set(Trace())
-    running += 1
+    with _counting:
+        running += 1
     try:
         yield _current.get()
     finally:
-        running -= 1
+        with _counting:
+            running -= 1
         _current.reset(token)
 
 
