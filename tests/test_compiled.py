@@ -26,7 +26,7 @@ def test_a_training_step_is_the_same(name):
     """Loss, gradients, optimiser and random numbers, over six steps of each model that is timed."""
     eager, compiled = (Tinygen(compiled).make(STEPS[name]) for compiled in (False, True))
     for _ in range(6):
-        np.testing.assert_allclose(compiled(), eager(), rtol=2e-4)
+        np.testing.assert_allclose(compiled(), eager(), rtol=2e-5)
 
 
 def test_the_gradient_and_what_is_returned_beside_the_loss():
@@ -47,6 +47,21 @@ def test_the_gradient_and_what_is_returned_beside_the_loss():
         np.testing.assert_allclose(same["parts"][1].numpy(), more["parts"][1].numpy(), rtol=1e-6)
         assert same["parts"][0].shape == ()
         assert not same["y"].requires_grad
+
+
+def test_truths_and_whole_numbers_keep_numpys_rules():
+    """Two truths add up to one, and a whole number is not rounded to a float that it is compared with."""
+    big = np.array([16777217, 16777216, 3])
+
+    def f(x, n):
+        a, b = x > 0, x > -1
+        both = tg.where(a + b == b, x, -x) + tg.where(a * b, x, 2 * x)
+        return (both + tg.where(tg.tensor(n) == 16777217, 1.0, 0.0)).sum()
+
+    compiled = tg.compile(f)
+    for _ in range(3):
+        x = tg.tensor(numbers(3))
+        np.testing.assert_allclose(compiled(x, big).item(), f(x, big).item(), rtol=1e-6, atol=1e-6)
 
 
 def test_what_is_no_tensor_is_returned_as_it_was():
@@ -176,7 +191,7 @@ def test_random_numbers_are_drawn_anew_and_in_order():
     assert ours.state_dict() == theirs.state_dict()
 
 
-def test_dropout_and_the_statistics_of_batches():
+def test_the_statistics_of_batches():
     """State that a layer keeps is overwritten at each call, and what reads it later in the call sees that."""
     layers = [nn.BatchNorm1d(4) for _ in range(2)]
     f, compiled = (
@@ -202,7 +217,7 @@ def test_dropout_and_the_statistics_of_batches():
     ],
 )
 def test_numbers_cannot_be_looked_at(look):
-    with pytest.raises((TypeError, AttributeError), match=r"compiled|Traced"):
+    with pytest.raises(TypeError, match="inside a compiled function"):
         tg.compile(lambda x: look(x).sum())(tg.tensor(numbers(3)))
 
 

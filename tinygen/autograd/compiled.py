@@ -23,7 +23,7 @@ from tinygen.autograd import graph
 from tinygen.autograd.graph import RECORDED, Node, anomaly
 from tinygen.autograd.tensor import Tensor
 from tinygen.kernels.device import get_default_device, on_gpu
-from tinygen.kernels.fusion.trace import Traced, current, tracing
+from tinygen.kernels.fusion.trace import Traced, current, leaves, mapped, tracing
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Source
@@ -75,7 +75,8 @@ class Recording:
     def __init__(self, f: Callable, args: tuple, kwargs: dict, given: Sequence[object]):
         with tracing() as trace:
             stand_ins = [_stand_in(trace.lift(i, _array(x)), x) for i, x in enumerate(given)]
-            args, kwargs = _replaced((args, kwargs), iter(stand_ins), GIVEN)
+            new = iter(stand_ins)
+            args, kwargs = mapped((args, kwargs), GIVEN, lambda _: next(new))
             self.result = f(*args, **kwargs)
             outputs = _tensors(self.result)
             self.count = len(outputs)
@@ -130,7 +131,8 @@ class Recording:
             node.enter_graph(sources, outputs[0].shape, outputs[0].dtype)
             node.gradients = arrays[self.count :]
             outputs[0].node = node
-        return _replaced(self.result, iter(outputs), (Tensor,))
+        new = iter(outputs)
+        return mapped(self.result, (Tensor,), lambda _: next(new))
 
 
 class Gradients(Node):
@@ -201,20 +203,7 @@ def _stand_in(array: Traced, x: object) -> Any:
     return Tensor(array, requires_grad=type(x) is Tensor and x.requires_grad)
 
 
-def _replaced(tree: Any, new: Any, kinds: tuple[type, ...]) -> Any:
-    """The tree with `new` ones, one after the other, for what is of these kinds in it."""
-    kind = type(tree)
-    if kind in kinds:
-        return next(new)
-    if kind is tuple or kind is list:
-        return kind([_replaced(x, new, kinds) for x in tree])
-    return {key: _replaced(x, new, kinds) for key, x in tree.items()} if kind is dict else tree
-
-
 def _tensors(tree: Any) -> list[Tensor]:
-    if type(tree) is Tensor:
-        return [tree]
-    if type(tree) is Traced:
+    if leaves(tree, (Traced,)):
         raise TypeError("compile: the function returned an array: return tensors, tg.tensor(array)")
-    branches = tree.values() if type(tree) is dict else tree if type(tree) in (tuple, list) else ()
-    return [t for branch in branches for t in _tensors(branch)]
+    return leaves(tree, (Tensor,))

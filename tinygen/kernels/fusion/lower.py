@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen.kernels.fusion.trace import Call, Trace, Traced, is_basic, traced
+from tinygen.kernels.fusion.trace import Call, Trace, Traced, is_basic, mapped, traced
 from tinygen.kernels.fusion.words import (
     BOOL,
     FLOATS,
@@ -42,6 +42,7 @@ UFUNCS = {
     np.less_equal: "less_equal", np.greater: "greater", np.greater_equal: "greater_equal",
     np.bitwise_and: "and", np.bitwise_or: "or", np.invert: "not", np.where: "where",
 }  # fmt: skip
+OF_TRUTHS = ("and", "or", "not", "equal", "not_equal", "where")
 REDUCTIONS = {
     np.add.reduce: "add", np.sum: "add", np.ndarray.sum: "add",
     np.maximum.reduce: "maximum", np.max: "maximum", np.ndarray.max: "maximum",
@@ -124,11 +125,7 @@ class Lowered:
 
     def tree(self, tree: Any) -> Any:
         """With places for traced arrays."""
-        if type(tree) is Traced:
-            return self.place(tree)
-        if type(tree) in (tuple, list):
-            return type(tree)(self.tree(x) for x in tree)
-        return {key: self.tree(x) for key, x in tree.items()} if type(tree) is dict else tree
+        return mapped(tree, (Traced,), self.place)
 
     def add_other(self, call: Call) -> None:
         outs = [self.place(result) for result in call.results]
@@ -187,14 +184,16 @@ class Lowered:
         floats -= whole_numbers
         if name in ("", "power") or call.kwargs or len(floats) > 1 or not floats <= set(FLOATS):
             return False
+        if not floats and not whole_numbers and name not in OF_TRUTHS:
+            return False  # NumPy adds truths by rules of its own
         operands: list[Operand] = []
         for x in call.args:
             if type(x) is Traced:
                 operands.append(self.place(x))
             elif isinstance(x, np.ndarray) and x.dtype in (*floats, *whole_numbers, BOOL):
                 operands.append(self.constant(x))
-            elif type(x) in (int, float, bool) or (
-                isinstance(x, np.floating) and x.dtype in floats
+            elif not whole_numbers and (
+                type(x) in (int, float, bool) or (isinstance(x, np.floating) and x.dtype in floats)
             ):
                 operands.append(float(x))
             else:

@@ -18,7 +18,7 @@ from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
 from tinygen.kernels.fusion.generate import COMPARISONS, Writer, compiled_loop
 from tinygen.kernels.fusion.group import Loop, grouped
 from tinygen.kernels.fusion.lower import UFUNCS, Lowered, lowered, wanted
-from tinygen.kernels.fusion.trace import Trace, Traced
+from tinygen.kernels.fusion.trace import Trace, Traced, mapped
 from tinygen.kernels.fusion.words import (
     Other,
     Place,
@@ -115,12 +115,6 @@ class Program:
 
     def forget(self) -> None:
         """Let go of what the trace held, for the memory of it: no run can be a recorded one from then on."""
-        self._fresh_uses = [self._uses.get(storage, []) for storage in self.fresh]
-        numbers = {storage: i for i, storage in enumerate(self.fresh)}
-        self._found = [
-            (place, numbers.get(place.storage), place.storage in numbers and place == whole(place.storage))
-            for place in self.outputs
-        ]  # fmt: skip
         self._recorded = []
         for storage in self._stores:
             storage.array = None
@@ -267,7 +261,8 @@ def _put(uses: Sequence[tuple], array: np.ndarray) -> None:
 
 def of_tree(function: Callable, tree: Any, *arrays: np.ndarray) -> Any:
     """function(*args, **kwargs) with arrays for the places in tree = (args, kwargs)."""
-    args, kwargs = replaced(tree, iter(arrays))
+    given = iter(arrays)
+    args, kwargs = mapped(tree, (Place,), lambda _: next(given))
     return function(*args, **kwargs)
 
 
@@ -280,14 +275,6 @@ def into(function: Callable, count: int, *arguments: Any) -> None:
     for out, array in zip(arguments[:count], found, strict=True):
         # Reductions may keep axes of length 1, or not; a number fills.
         out[...] = np.reshape(array, out.shape) if np.size(array) == out.size else array
-
-
-def replaced(tree: Any, arrays: Any) -> Any:
-    if isinstance(tree, Place):
-        return next(arrays)
-    if type(tree) in (tuple, list):
-        return type(tree)([replaced(x, arrays) for x in tree])
-    return {k: replaced(x, arrays) for k, x in tree.items()} if type(tree) is dict else tree
 
 
 NUMPY = {name: function for function, name in UFUNCS.items()}
@@ -321,27 +308,16 @@ def arguments_of(word: Pointwise | Reduce | Product) -> tuple[tuple, dict]:
     if isinstance(word, Reduce):
         last = len(word.x.shape) - 1
         axis = {"row": last, "column": tuple(range(last)), "all": None}[word.how]
-        return (word.x,), {
-            "axis": axis,
-            **({} if word.initial is None else {"initial": word.initial}),
-        }
+        initial = {} if word.initial is None else {"initial": word.initial}
+        return (word.x,), {"axis": axis, **initial}
     return tuple(word.operands), {}
 
 
 CHEAP = {
-    "copy",
-    "add",
-    "subtract",
-    "multiply",
-    "multiply_add",
-    "negative",
-    "square",
-    "absolute",
-    "where",
+    *"copy add subtract multiply multiply_add negative square absolute where".split(),
     *COMPARISONS,
 }
 NANOSECONDS = 0.06, 0.4  # for an element: of a cheap step, and of another
-CORE_FOR = 1 << 16  # what `Loop` takes for work that is worth several cores
 
 
 def cost(loop: Loop) -> int:

@@ -91,26 +91,36 @@ def current() -> Trace | None:
     return _current.get() if running else None
 
 
+# Arguments and results are trees: tuples, lists and dicts of what they are about.
+
+
+def mapped(tree: Any, kinds: tuple[type, ...], change: Callable[[Any], Any]) -> Any:
+    """The tree with `change(x)` for each x of these kinds, from left to right."""
+    kind = type(tree)
+    if kind in kinds:
+        return change(tree)
+    if kind is tuple or kind is list:
+        return kind([mapped(x, kinds, change) for x in tree])
+    return {key: mapped(x, kinds, change) for key, x in tree.items()} if kind is dict else tree
+
+
+def leaves(tree: Any, kinds: tuple[type, ...]) -> list[Any]:
+    """What is of these kinds in the tree, from left to right."""
+    kind = type(tree)
+    if kind in kinds:
+        return [tree]
+    branches = tree.values() if kind is dict else tree if kind is tuple or kind is list else ()
+    return [x for branch in branches for x in leaves(branch, kinds)]
+
+
 def untraced(tree: Any) -> Any:
-    """The same with real arrays for traced ones, in tuples, lists and dicts."""
-    if type(tree) is Traced:
-        return tree._value
-    if type(tree) in (tuple, list):
-        return type(tree)(untraced(x) for x in tree)
-    if type(tree) is dict:
-        return {key: untraced(x) for key, x in tree.items()}
-    return tree
+    """The same with real arrays for traced ones."""
+    return mapped(tree, (Traced,), lambda x: x._value)
 
 
 def traced(tree: Any) -> list[Traced]:
-    """The traced arrays in tuples, lists and dicts, from left to right."""
-    if type(tree) is Traced:
-        return [tree]
-    if type(tree) is dict:
-        tree = tuple(tree.values())
-    if type(tree) in (tuple, list):
-        return [x for branch in tree for x in traced(branch)]
-    return []
+    """The traced arrays in it."""
+    return leaves(tree, (Traced,))
 
 
 def recorded(function: Callable, *args: Any, **kwargs: Any) -> Any:

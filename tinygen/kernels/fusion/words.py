@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tinygen.kernels.fusion.trace import leaves
+
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 BOOL, INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 
@@ -159,9 +161,4 @@ def writes(word: Word) -> list[Place]:
 
 def places(tree: Any) -> list[Place]:
     """The places in tuples, lists and dicts."""
-    if isinstance(tree, Place):
-        return [tree]
-    branches = (
-        tree.values() if isinstance(tree, dict) else tree if type(tree) in (tuple, list) else ()
-    )
-    return [place for branch in branches for place in places(branch)]
+    return leaves(tree, (Place,))
