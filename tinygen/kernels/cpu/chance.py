@@ -26,9 +26,11 @@ MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
 WORD, STATE = (1 << 64) - 1, (1 << 128) - 1
 LANES = 4
 DEALT = 2 * LANES  # floats for one step of each lane
+BATCH = 512  # steps of each lane, after which the coins are tossed with the bits at hand, many at once
 SHARES = 16  # of a large array, each of which any core may take
 
-U32, U58, U63, U64, LOW = (np.uint64(n) for n in (32, 58, 63, 64, 0xFFFFFFFF))
+U8 = np.uint32(8)
+U1, U2, U3, U58, U63, U64 = (np.uint64(n) for n in (1, 2, 3, 58, 63, 64))
 
 
 @intrinsic
@@ -61,14 +63,14 @@ def _bits(high, low):
 
 
 @melting
-def _toss(out, p, j, bits):
-    """Two coins, with 24 of the lower 32 bits, and of the upper; whether both can be tossed."""
-    scale, one, zero = np.float32(2.0**-24), np.float32(1), np.float32(0)
-    first, second = np.int32((bits & LOW) >> np.uint64(8)), np.int32(bits >> np.uint64(40))
-    x, y = p[j], p[j + np.uint64(1)]
-    out[j] = one if np.float32(first) * scale < x else zero
-    out[j + np.uint64(1)] = one if np.float32(second) * scale < y else zero
-    return (x >= zero) & (x <= one) & (y >= zero) & (y <= one)
+def _toss(out, p, bits):
+    """out[i] = 1 if the upper 24 of bits[i] are less than p[i], else 0; whether all p are probabilities."""
+    wrong = np.int32(0)  # a number, because LLVM makes vector code of adding these
+    for i in range(out.size):
+        uniform = np.float32(np.int32(bits[i] >> U8)) * np.float32(2.0**-24)
+        out[i] = np.float32(uniform < p[i])
+        wrong |= np.int32(not ((p[i] >= np.float32(0)) & (p[i] <= np.float32(1))))
+    return wrong == 0
 
 
 @melting
@@ -89,18 +91,22 @@ def _bernoulli(out, p, right, jumps, high, low, c_high, c_low):
         h1, l1 = _entered(jumps[share, 1], high, low, c_high, c_low)
         h2, l2 = _entered(jumps[share, 2], high, low, c_high, c_low)
         h3, l3 = _entered(jumps[share, 3], high, low, c_high, c_low)
-        good = True
-        for i in range(rounds * share // shares, rounds * (share + 1) // shares):
-            j = np.uint64(i * DEALT)
-            good &= _toss(out, p, j, _bits(h0, l0))
-            good &= _toss(out, p, j + np.uint64(2), _bits(h1, l1))
-            good &= _toss(out, p, j + np.uint64(4), _bits(h2, l2))
-            good &= _toss(out, p, j + np.uint64(6), _bits(h3, l3))
-            h0, l0 = _step(h0, l0, m_high, m_low, step_high, step_low)
-            h1, l1 = _step(h1, l1, m_high, m_low, step_high, step_low)
-            h2, l2 = _step(h2, l2, m_high, m_low, step_high, step_low)
-            h3, l3 = _step(h3, l3, m_high, m_low, step_high, step_low)
-        right[share] = good
+        bits = np.empty(LANES * BATCH, np.uint64)
+        halves = bits.view(np.uint32)  # in memory, the lower half of each comes first
+        right[share] = True
+        last = rounds * (share + 1) // shares
+        for first in range(rounds * share // shares, last, BATCH):
+            count = min(BATCH, last - first)
+            for i in range(count):
+                j = np.uint64(LANES * i)  # unsigned: never from the end
+                bits[j], bits[j + U1] = _bits(h0, l0), _bits(h1, l1)
+                bits[j + U2], bits[j + U3] = _bits(h2, l2), _bits(h3, l3)
+                h0, l0 = _step(h0, l0, m_high, m_low, step_high, step_low)
+                h1, l1 = _step(h1, l1, m_high, m_low, step_high, step_low)
+                h2, l2 = _step(h2, l2, m_high, m_low, step_high, step_low)
+                h3, l3 = _step(h3, l3, m_high, m_low, step_high, step_low)
+            begin, end = first * DEALT, (first + count) * DEALT
+            right[share] &= _toss(out[begin:end], p[begin:end], halves)
 
 
 def _jump(steps: int) -> tuple[int, int]:

@@ -47,9 +47,9 @@ from tinygen.kernels.cpu.scalar import sigmoid, tanh
 
 Array = np.ndarray
 
-# A block of b is DEPTH rows of up to WIDTH panels: 384 KiB, with vectors of 64 bytes.
-DEPTH = 256
-WIDTH = 8
+# A block of b is DEPTH rows of up to WIDTH panels: 300 KiB, with vectors of 64 bytes.
+DEPTH = 400
+WIDTH = 4
 
 # Starting the threads takes 2 microseconds, a tenth of what one core needs for this.
 MULTIPLY_ADDS_PER_THREAD = 1 << 18
