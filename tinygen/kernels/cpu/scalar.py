@@ -82,7 +82,8 @@ def _constants(real: type, integer: type, **given: float | tuple[float, ...]) ->
     }
     numbers = {"zero": 0, "one": 1, "two": 2, "infinity": np.inf, "nan": np.nan}
     numbers |= {"log2_e": 1.4426950408889634, "round": rounding}
-    numbers |= {"ln2": 0.6931471805599453, "smallest": info.smallest_normal, "grow": 2.0**info.nmant, "log2_grow": info.nmant}
+    numbers |= {"ln2": 0.6931471805599453, "smallest": info.smallest_normal}
+    numbers |= {"grow": 2.0**info.nmant, "log2_grow": info.nmant}
     typed = {name: integer(value) for name, value in integers.items()}
     for name, value in (numbers | given).items():
         typed[name] = tuple(map(real, value)) if isinstance(value, tuple) else real(value)
