@@ -133,10 +133,14 @@ class Team:
             self._communicator.Allreduce(MPI.IN_PLACE, array)
 
     def _sum_of_share(self, array: np.ndarray) -> np.ndarray:
-        """This rank's rows of the sum over all ranks, flat."""
-        share = np.empty(array.size // self.size, array.dtype)
-        self._communicator.Reduce_scatter_block(np.asarray(array, order="C"), share)
-        return share
+        """This rank's rows of the sum over all ranks, flat. MPI's own reduce-scatter copies more."""
+        parts = np.asarray(array, order="C").reshape(self.size, -1)
+        total, received = parts[self.rank], np.empty_like(parts[0])
+        for shift in range(1, self.size):
+            to, source = (self.rank + shift) % self.size, (self.rank - shift) % self.size
+            self._communicator.Sendrecv(parts[to], to, recvbuf=received, source=source)
+            total = total + received
+        return total
 
     def _gather(self, array: np.ndarray) -> None:
         """Overwrite the others' rows of a flat array with what they hold there."""
