@@ -65,9 +65,11 @@ class TwoAlike:
         self.sent.append(array.copy())
         array *= 2
 
-    def Reduce_scatter_block(self, array: np.ndarray, share: np.ndarray) -> None:
-        self.sent.append(array.copy())
-        share[:] = 2 * array.reshape(2, -1)[self.rank]
+    def Sendrecv(self, sent: np.ndarray, to: int, recvbuf: np.ndarray, source: int) -> None:
+        """The other sends what it gets, but mirrored."""
+        assert to == source == 1 - self.rank
+        self.sent.append(sent.copy())
+        recvbuf[:] = sent[::-1]
 
     def Allgather(self, _, array: np.ndarray) -> None:
         """The other's half looks like ours, but mirrored, to be told apart."""
@@ -138,18 +140,19 @@ def test_a_large_parameter_is_stepped_in_shares(rank, mpi):
     p.grad = tg.tensor(g)
     optimiser = optim.SGD([p], 0.5, momentum=0.9)
     team.step_(optimiser)
-    gradient, share = team._communicator.sent
-    np.testing.assert_array_equal(gradient, g)
-    np.testing.assert_array_equal(share, -g[rank])
-    np.testing.assert_array_equal(p.numpy()[rank], -g[rank])
-    np.testing.assert_array_equal(p.numpy()[1 - rank], -g[rank][::-1])
+    for_the_other, share = team._communicator.sent
+    total = g[rank] + g[1 - rank][::-1]
+    np.testing.assert_array_equal(for_the_other, g[1 - rank])
+    np.testing.assert_array_equal(share, -0.5 * total)
+    np.testing.assert_array_equal(p.numpy()[rank], -0.5 * total)
+    np.testing.assert_array_equal(p.numpy()[1 - rank], -0.5 * total[::-1])
     with pytest.raises(RuntimeError, match="gather_state_ it first"):
         optimiser.state_dict()
     team.gather_state_(optimiser)
     (entry,) = optimiser.state_dict()["params"]
     assert entry["steps"] == 1
-    np.testing.assert_array_equal(entry["velocity"][rank], 2 * g[rank])
-    np.testing.assert_array_equal(entry["velocity"][1 - rank], 2 * g[rank][::-1])
+    np.testing.assert_array_equal(entry["velocity"][rank], total)
+    np.testing.assert_array_equal(entry["velocity"][1 - rank], total[::-1])
 
 
 def test_parameters_of_two_dtypes_are_refused(pair):
