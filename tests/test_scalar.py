@@ -197,3 +197,16 @@ def test_python_cannot_call_what_has_no_way_in_from_python():
     for name in TRUE:
         with pytest.raises(TypeError, match=f"kernels.{name} takes arrays"):
             getattr(scalar, name)(np.float32(1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("special", [0.0, -0.0, INF, -INF, NAN, -1.0, 1e-310, 1e-45])
+def test_one_unusual_number_among_many_has_its_logarithm(dtype, special):
+    for place in (0, 1023, 1024, 2500):
+        x = np.random.default_rng(0).uniform(0.1, 10, 2501).astype(dtype)
+        x[place] = special
+        got = cpu.log(x)
+        alone = np.array([cpu.log(x[i : i + 1])[0] for i in range(x.size)])
+        np.testing.assert_array_equal(got, alone)
+        with np.errstate(all="ignore"):
+            np.testing.assert_allclose(got[place], np.log(x[place]), rtol=1e-6)

@@ -61,7 +61,9 @@ class Constants(NamedTuple):
     bias: np.signedinteger  # what the exponent field of 1 holds
     sign: np.signedinteger  # the sign bit
     round_bits: np.signedinteger  # the bits of `round`
-    sqrt_half_bits: np.signedinteger  # the bits of 1 / sqrt 2
+    sqrt_half_bits: np.signedinteger  # the bits of 1 / sqrt 2 ...
+    smallest_bits: np.signedinteger  # ... of the smallest normal number ...
+    largest_bits: np.signedinteger  # ... and of the largest
 
     exp: tuple[np.floating, ...]  # (e^r - 1 - r) / r^2
     log: tuple[np.floating, ...]  # (2 atanh(s) / s - 2) / s^2 in powers of s^2, |s| <= 3 - 2 sqrt 2
@@ -79,6 +81,8 @@ def _constants(real: type, integer: type, **given: float | tuple[float, ...]) ->
         "sign": np.iinfo(integer).min,
         "round_bits": rounding.view(integer),
         "sqrt_half_bits": real(0.5**0.5).view(integer),
+        "smallest_bits": info.smallest_normal.view(integer),
+        "largest_bits": info.max.view(integer),
     }
     numbers = {"zero": 0, "one": 1, "two": 2, "infinity": np.inf, "nan": np.nan}
     numbers |= {"log2_e": 1.4426950408889634, "round": rounding}
@@ -258,6 +262,19 @@ def _log_rebuilt(n, f, k):
 
 
 @melting
+def _log_of_normal(x, k):
+    n, m = _split(x, k)
+    return _log_rebuilt(n, m - k.one, k)
+
+
+@melting
+def _unusual(x, k):
+    """Among the bits of positive normal numbers, no difference is negative: for all others, one of these two is."""
+    bits = _bits(x)
+    return _narrow((bits - k.smallest_bits) | (k.largest_bits - bits), x)
+
+
+@melting
 def _log_defined(x, y, k):
     """y where log x is a finite number, else what it is."""
     y = y if x < k.infinity else x
@@ -365,6 +382,12 @@ def _either(function: Callable, name: str, doc: str) -> Callable:
 
 exp = _either(_exp, "exp", "e^x.")
 log = _either(_log, "log", "The natural logarithm.")
+log_of_normal = _either(
+    _log_of_normal, "log_of_normal", "The logarithm of a positive normal number."
+)
+unusual = _either(
+    _unusual, "unusual", "An integer, negative unless x is positive, normal and finite."
+)
 log1p = _either(_log1p, "log1p", "log(1 + x).")
 tanh = _either(_tanh, "tanh", "The hyperbolic tangent.")
 sigmoid = _either(_sigmoid, "sigmoid", "1 / (1 + e^-x).")
