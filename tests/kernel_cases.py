@@ -136,7 +136,7 @@ def _labelled(vectors: int, **rest: object) -> Case:
 def _coins(of: Numbers, shape: tuple[int, ...]) -> tuple:
     state = np.random.PCG64(shape[-1] if shape else 0).state["state"]
     left = of.pick(None, 0, 0xFFFFFFFF, 12345 << 9)
-    p = reference.sigmoid(np.nan_to_num(of.any(shape)))
+    p = np.asarray(reference.sigmoid(np.nan_to_num(of.any(shape))))
     return p, state["state"], state["inc"], left
 
 

@@ -61,6 +61,14 @@ def test_one_label_is_a_tensor_like_any_other():
     assert (label.shape, label.dtype) == ((), np.int64)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_one_coin_is_a_tensor_like_any_other(backend):
+    with tg.backend(backend):
+        coin = rng().bernoulli(np.array(1, np.float32))
+    assert type(coin.numpy()) is np.ndarray
+    assert (coin.tolist(), coin.dtype) == (1, np.float32)
+
+
 def test_bernoulli_draws_a_number_for_each_result():
     with pytest.raises(ValueError, match="bernoulli"):
         rng().bernoulli(np.full((2, 3), 0.5), 1)  # one number served all six
@@ -178,6 +186,7 @@ UNNAMED = {
     "einsum": lambda: tg.einsum((0, 1), X),
     "mean": lambda: tg.mean(X, 2**40),
     "softmax": lambda: tg.softmax(X, 10**400),
+    "power": lambda: tg.power(10**400, 2),
     "std": lambda: tg.std(X, 5),
     "stack": lambda: tg.stack([X], "text"),
     "concat": lambda: tg.concat(["a"]),

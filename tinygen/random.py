@@ -108,7 +108,7 @@ class Generator:
             left = state["uinteger"] if state["has_uint32"] else None
             tossed = kernels.bernoulli(p, state["state"]["state"], state["state"]["inc"], left)
             self.skip(p.size)
-            return Tensor(tossed)
+            return Tensor(as_array(tossed))
         if p.size and not (on_gpu(p) or (p.min() >= 0 and p.max() <= 1)):
             raise ValueError(NO_PROBABILITY)
         dtype = p.dtype if p.dtype != np.float16 else np.dtype(np.float32)

@@ -128,6 +128,7 @@ def _power_case(d: Draw) -> Call:
 
 
 @specified(lambda a, b: np.power(a, b), _power_case)
+@named
 def power(a: ArrayLike, b: ArrayLike) -> Tensor:
     """a^b, with broadcasting; NaN where a < 0 and b is not an integer. 0^0 = 1."""
     return square(a) if type(b) is int and b == 2 else Power.apply(a, b)
