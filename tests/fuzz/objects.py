@@ -142,11 +142,11 @@ def _draw_tensor(d: FastDraw) -> list:
     leaf = d.chance(0.5) and (
         np.dtype(dtype).kind == "f" if dtype is not None else x.dtype.kind == "f"
     )
-    return [data if x.size else x, dtype, leaf, "cpu"]
+    return [data if x.size else x, dtype, leaf, d.choice([None, "cpu"])]
 
 
 def expected_tensor(data: Any, dtype: Any, leaf: Any, device: Any) -> np.ndarray:
-    among(device, ["cpu"])
+    among(device, [None, "cpu"])
     a = data.numpy() if isinstance(data, Tensor) else np.array(data)
     keeps = isinstance(data, Tensor | np.ndarray | np.generic)
     wanted = (

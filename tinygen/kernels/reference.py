@@ -121,9 +121,7 @@ def logsumexp(x: Array) -> Array:
 @quiet
 def logsumexp_grad(x: Array, y: Array, g: Array) -> Array:
     """g_i e^(x_ij - y_i), where y = logsumexp x; 0 where x_ij = -inf, so that a row of -inf has gradient zero."""
-    return np.where(x == -np.inf, 0, g[:, None] * np.exp(x - y[:, None])).astype(
-        x.dtype, copy=False
-    )
+    return np.where(x == -np.inf, 0, g[:, None] * np.exp(x - y[:, None]))
 
 
 def logsumexp_columns(x: Array) -> Array:

@@ -11,6 +11,7 @@ do not wait for each other.
 """
 
 import functools
+import operator
 
 import numpy as np
 from llvmlite import ir
@@ -147,8 +148,10 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     out, p = result.ravel(), flat(p)
     few: list[tuple[int, int]] = []  # coins tossed one by one: which, and its bits
     first = 0
-    if left is not None and p.size:
-        few, first = [(0, left >> 8)], 1
+    if left is not None:
+        bits = int(np.uint32(operator.index(left))) >> 8
+        few = [(0, bits)][: p.size]
+        first = len(few)
     rounds = (p.size - first) // DEALT
     right = np.ones(SHARES if p.size >= PARALLEL_FROM else 1, np.bool_)
     words = state >> 64, state & WORD, increment >> 64, increment & WORD
