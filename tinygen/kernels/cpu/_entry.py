@@ -11,6 +11,7 @@ from inspect import signature
 import numpy as np
 
 from tinygen.kernels.checks import FLOATS, SIDES, check_rows, shapes, specified
+from tinygen.kernels.cpu import _compile
 
 Array = np.ndarray
 
@@ -35,20 +36,24 @@ def flat(x: Array) -> Array:
     return x.ravel() if x.flags.carray else x.copy().ravel()
 
 
-def elementwise(loop: Callable, specification: Callable) -> Callable:
+def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
     """The entry of `loop(work, out, *inputs)`, for inputs of one shape."""
     name, count = specification.__name__, len(signature(specification).parameters)
+    serial, empty = loop.serial, np.empty
 
     def of_one(x):
         """The same of one array: most calls are on few numbers, and then every look at something counts."""
         if type(x) is not Array or x.dtype not in FLOATS:
             return specified(specification, (x,))
-        out = np.empty(x.shape, x.dtype)
-        x = x if x.flags.carray else x.copy()
-        if x.ndim == 1:
-            loop(x.size, out, x)
+        if not x.flags.carray:
+            x = x.copy()
+        out = flattened = empty(x.shape, x.dtype)
+        if x.ndim != 1:
+            flattened, x = out.ravel(), x.ravel()
+        if x.size < _compile.PARALLEL_FROM:
+            serial(flattened, x)  # `loop` would choose the same, a tenth of a microsecond later
         else:
-            loop(x.size, out.ravel(), x.ravel())
+            loop(x.size, flattened, x)
         return out
 
     if count == 1:
