@@ -123,7 +123,8 @@ def _check_alike(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
     for y, r in zip(found, expected, strict=True):
         close = (y == r) | ((y != y) & (r != r))
         if r.dtype.kind in "fc":
-            close |= np.isclose(y, r, rtol=1e-5, equal_nan=True)
+            rtol = max(1e-5, 4 * float(np.finfo(r.dtype).eps))
+            close |= np.isclose(y, r, rtol=rtol, equal_nan=True)
         demand(np.all(close), "{} is not {}", y, r)
 
 
