@@ -27,9 +27,7 @@ MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
 WORD, STATE = (1 << 64) - 1, (1 << 128) - 1
 LANES = 4
 DEALT = 2 * LANES  # floats for one step of each lane
-BATCH = (
-    512  # steps of each lane, after which the coins are tossed with the bits at hand, many at once
-)
+BATCH = 512  # steps of each lane, after which coins are tossed with their bits, many at once
 SHARES = 16  # of a large array, each of which any core may take
 
 U8 = np.uint32(8)

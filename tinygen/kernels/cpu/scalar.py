@@ -305,7 +305,7 @@ def _log1p(x, k):
 def _tanh(x, k):
     """-t / (2 + t), t = e^(-2|x|) - 1, which for small x comes out of the reduction with nothing cancelled.
 
-    Here n <= 0, and what n ln 2 is off by weighs but 2^n as much in t: it may be.
+    Here n <= 0, and an error of n ln 2 counts but 2^n times in t: one constant for ln 2 is enough.
     """
     size = k.tanh_high if abs(x) > k.tanh_high else abs(x)
     twice = -(size + size)  # an addition: multiplications are what this waits for
