@@ -188,7 +188,7 @@ def spoiled_shape(d: FastDraw, x: np.ndarray) -> np.ndarray:
 
 def asks_for_much(*values: Any) -> bool:
     """Whether a number among the arguments may stand for an array that no memory holds, or arrays spread to one."""
-    if math.prod(value.size for value in values if isinstance(value, np.ndarray)) > HUGE:
+    if math.prod(value.size for value in values if isinstance(value, np.ndarray | Tensor)) > HUGE:
         return True
     for value in values:
         if isinstance(value, bytes):  # a sequence of integers
