@@ -55,6 +55,13 @@ def test_small_integers_are_summed_without_wrapping():
     assert tg.sum_to(np.full(300, 100, np.uint8), ()).item() == 30_000
 
 
+@pytest.mark.parametrize(
+    "a", [np.array([True, False]), np.array([3, 4], np.int8), np.array([2.0], np.float16)]
+)
+def test_a_square_as_a_power_has_a_powers_dtype(a):
+    assert tg.power(a, 2).dtype == np.power(a, 2).dtype
+
+
 def test_one_label_is_a_tensor_like_any_other():
     label = Categorical([0.5, 0.5]).sample(rng())
     assert type(label.numpy()) is np.ndarray

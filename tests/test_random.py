@@ -88,3 +88,11 @@ def test_coins_are_tossed_with_the_numbers_that_numpy_gives():
     large = np.full((300, 784), 0.3, np.float32)
     tossed = ours.bernoulli(large).numpy()
     np.testing.assert_array_equal(tossed, theirs.random(large.shape, np.float32) < large)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_coin_is_1_where_the_number_is_below_p_and_not_where_it_is_p(backend):
+    u = tg.random.default_rng(7).uniform(1001).numpy()
+    with tg.backend(backend):
+        assert not tg.random.default_rng(7).bernoulli(u).numpy().any()
+        assert tg.random.default_rng(7).bernoulli(np.nextafter(u, np.float32(2))).numpy().all()

@@ -49,6 +49,7 @@ EQUIVALENT: dict[str, str] = {
     ),
     "ops.fused._per_row: shape = tensors[1].shape": "they have one shape",
     "ops.fused.cross_entropy_with_logits: flat = labels.astype(np.int64).reshape(-2)": _UNKNOWN,
+    "kernels.reference.bernoulli: bits = np.random.PCG64(1)": "its state is set to another",
     "ops.shapes.concat: xs, axis = ([reshape(x, (-2,)) for x in xs], 0)": _UNKNOWN,
     f"{_PUT} = list(np.indices(full, sparse=False))": "sparse indices broadcast to the dense ones, in less memory",
     f"{_PUT}[axis] = indices": "`np.add.at` broadcasts them",
@@ -90,8 +91,6 @@ EQUIVALENT: dict[str, str] = {
     "kernels.reference.logsumexp: top = np.where(np.isfinite(top), top, 1)": (
         "an infinite row, or one with NaN, stays so whatever finite number is taken off it"
     ),
-    "kernels.reference.logsumexp_grad: return np.where(x == -np.inf, 0, g[:, None] * np.exp(x - y[:, None]))"
-    ".astype(x.dtype, copy=True)": "it copies what nobody else holds",
     "ops.linalg.matmul: if a.ndim == b.ndim == 3:": (
         "two matrices then take the way of a batch, two batches the last line: the same products"
     ),

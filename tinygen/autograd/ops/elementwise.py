@@ -128,10 +128,11 @@ def _power_case(d: Draw) -> Call:
 
 
 @specified(lambda a, b: np.power(a, b), _power_case)
-@named
 def power(a: ArrayLike, b: ArrayLike) -> Tensor:
     """a^b, with broadcasting; NaN where a < 0 and b is not an integer. 0^0 = 1."""
-    return square(a) if type(b) is int and b == 2 else Power.apply(a, b)
+    if type(b) is int and b == 2 and getattr(a, "dtype", None) in FLOATS:
+        return square(a)
+    return Power.apply(a, b)
 
 
 class Negative(Op):
