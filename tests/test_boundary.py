@@ -62,6 +62,14 @@ def test_a_square_as_a_power_has_a_powers_dtype(a):
     assert tg.power(a, 2).dtype == np.power(a, 2).dtype
 
 
+@pytest.mark.parametrize("name", ["logsumexp_grad", "logsumexp_columns_grad"])
+def test_a_gradient_of_whole_numbers_is_not_cut_to_them(name):
+    x, y, g = np.array([[0, 1], [2, 3]]), np.array([3, 4]), np.array([1, 2])
+    floats = [a.astype(np.float64) for a in (x, y, g)]
+    got = getattr(kernels, name)(x, y, g)
+    np.testing.assert_allclose(got, getattr(kernels, name)(*floats), rtol=1e-12)
+
+
 def test_one_label_is_a_tensor_like_any_other():
     label = Categorical([0.5, 0.5]).sample(rng())
     assert type(label.numpy()) is np.ndarray
