@@ -98,7 +98,8 @@ class _Kernel:
     def _types(self, arguments: list, results: list) -> dict[str, np.dtype]:
         """The dtype of each letter: that of the arrays, which must agree."""
         types: dict[str, np.dtype] = {}
-        for p, a in [*zip(self.outputs, results), *zip(self.inputs, arguments, strict=True)]:  # noqa: B905 (there may be no results yet)
+        made = zip(self.outputs, results, strict=False)  # there may be no results yet
+        for p, a in [*made, *zip(self.inputs, arguments, strict=True)]:
             if isinstance(a, np.ndarray):
                 wanted = (
                     np.dtype(p.letter) if len(p.letter) > 1 else types.setdefault(p.letter, a.dtype)
@@ -143,7 +144,8 @@ class ElementwiseKernel(_Kernel):
 
     def __call__(self, *args):
         arguments, results = self._split(args)
-        shape = _shape(list(zip((*self.inputs, *self.outputs), (*arguments, *results))))  # noqa: B905 (as above)
+        parameters = (*self.inputs, *self.outputs)
+        shape = _shape(list(zip(parameters, (*arguments, *results), strict=False)))  # as above
         types = self._types(arguments, results)
         if any(y.shape != shape for y in results):
             raise ValueError("Out shape is mismatched")
@@ -170,7 +172,7 @@ class ElementwiseKernel(_Kernel):
         self._run(
             f"for (long long i = 0; i < _n0; i++) {{\n{body}\n}}", types, [math.prod(shape)], arrays
         )
-        for before, y in zip(given, results):  # noqa: B905 (or none was given)
+        for before, y in zip(given, results, strict=False):  # or none was given
             if before is not y:
                 before[...] = y
         if self.no_return:
