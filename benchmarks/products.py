@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from benchmarks.timing import interleaved
 from tinygen import kernels
 from tinygen.kernels.cpu.matmul import linear, matmul
-from tinygen.kernels.cpu.microkernel import REGISTERS, VECTOR_BYTES, _Vectors
+from tinygen.kernels.cpu.vectors import REGISTERS, VECTOR_BYTES, Vectors
 
 try:
     import torch
@@ -62,7 +62,7 @@ def peak(dtype: np.dtype, threads: int, repeats: int = 30) -> float:
     @intrinsic
     def multiply_add(_, steps):
         def codegen(context, builder, signature, arguments):
-            wide = _Vectors(context, builder, scalar)
+            wide = Vectors(context, builder, scalar)
             x, y = (ir.Constant(wide.type, [value] * wide.lanes) for value in (0.5, 1.0))
             before = builder.basic_block
             loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")

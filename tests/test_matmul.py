@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu.matmul import DEPTH, PRODUCTS, WIDTH, _block, _blocks, linear, matmul
-from tinygen.kernels.cpu.microkernel import ROWS, VECTOR_BYTES, VECTORS
+from tinygen.kernels.cpu.microkernel import ROWS, VECTORS
+from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
 DTYPES = [np.float32, np.float64]
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}
@@ -258,7 +259,7 @@ SMALL = """
 import itertools
 import numpy as np
 from tinygen.kernels.cpu.matmul import PRODUCTS, CODES, linear, matmul
-from tinygen.kernels.cpu.microkernel import VECTOR_BYTES
+from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 from tinygen.kernels import reference
 
 for dtype, (m, k, n) in itertools.product(

@@ -107,7 +107,7 @@ class Generator:
             state = self.numpy.bit_generator.state
             left = state["uinteger"] if state["has_uint32"] else None
             tossed = kernels.bernoulli(p, state["state"]["state"], state["state"]["inc"], left)
-            self.skip(p.size)
+            self._pass(p.size, left is not None)
             return Tensor(as_array(tossed))
         if p.size and not (on_gpu(p) or (p.min() >= 0 and p.max() <= 1)):
             raise ValueError(NO_PROBABILITY)
@@ -148,13 +148,18 @@ class Generator:
             raise ValueError("skip: the generator of a GPU cannot be moved on")
         if count < 0:
             raise ValueError(f"skip: cannot go back by {-count} numbers")
-        # A step gives 64 bits, two numbers. One may be left of the last step, one of the last to come.
-        if count and self.numpy.bit_generator.state["has_uint32"]:
+        if count:
+            self._pass(count, self.numpy.bit_generator.state["has_uint32"])
+
+    def _pass(self, count: int, one_is_left: bool) -> None:
+        """By `count` numbers: a step gives 64 bits, two of them, so one may be left of the last step."""
+        if count and one_is_left:
             self.numpy.random(1, np.float32)
             count -= 1
         if count > 1:
             self.numpy.bit_generator.advance(count // 2)
-        self.numpy.random(count % 2, np.float32)
+        if count % 2:
+            self.numpy.random(1, np.float32)
 
     def state_dict(self) -> dict:
         """What `load_state_dict` needs to go on from here: nested dicts of integers and strings.

@@ -56,6 +56,13 @@ def melting(function: Callable) -> Callable:
     return inner(function, forceinline=True)
 
 
+def only(kernel: Callable, *signature: numba.types.Type) -> None:
+    """Compile `kernel` for this signature and no other: arrays of other layouts are taken for those it names."""
+    kernel.disable_compile(False)
+    kernel.compile(signature)
+    kernel.disable_compile()
+
+
 class Loop:
     """A loop over `prange`, compiled twice: for one core and for all of them.
 

@@ -83,8 +83,10 @@ def _entered(jump, high, low, c_high, c_low):
 
 
 @Loop
-def _bernoulli(out, p, right, jumps, high, low, c_high, c_low):
-    rounds, shares, zero = out.size // DEALT, right.size, np.uint64(0)
+def _bernoulli(out, p, shares, jumps, high, low, c_high, c_low):
+    """All coins that whole steps of all lanes give; whether all p are probabilities."""
+    rounds, zero = out.size // DEALT, np.uint64(0)
+    right = np.ones(shares, np.bool_)
     m_high, m_low = jumps[shares, 0, 0], jumps[shares, 0, 1]
     step_high, step_low = _entered(jumps[shares, 0], zero, zero, c_high, c_low)
     for share in prange(shares):
@@ -94,7 +96,6 @@ def _bernoulli(out, p, right, jumps, high, low, c_high, c_low):
         h3, l3 = _entered(jumps[share, 3], high, low, c_high, c_low)
         bits = np.empty(LANES * BATCH, np.uint64)
         halves = bits.view(np.uint32)  # in memory, the lower half of each comes first
-        right[share] = True
         last = rounds * (share + 1) // shares
         for first in range(rounds * share // shares, last, BATCH):
             count = min(BATCH, last - first)
@@ -108,6 +109,7 @@ def _bernoulli(out, p, right, jumps, high, low, c_high, c_low):
                 h3, l3 = _step(h3, l3, m_high, m_low, step_high, step_low)
             begin, end = first * DEALT, (first + count) * DEALT
             right[share] &= _toss(out[begin:end], p[begin:end], halves)
+    return right.all()
 
 
 def _jump(steps: int) -> tuple[int, int]:
@@ -151,17 +153,19 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
         few = [(0, bits)][: p.size]
         first = len(few)
     rounds = (p.size - first) // DEALT
-    right = np.ones(SHARES if p.size >= PARALLEL_FROM else 1, np.bool_)
+    shares = SHARES if p.size >= PARALLEL_FROM else 1
     words = state >> 64, state & WORD, increment >> 64, increment & WORD
-    jumps = _jumps(rounds, right.size)
-    _bernoulli(p.size, out[first:], p[first:], right, jumps, *map(np.uint64, words))
+    right = _bernoulli(
+        p.size, out[first:], p[first:], shares, _jumps(rounds, shares), *map(np.uint64, words)
+    )
     for i in range(first + rounds * DEALT, p.size, 2):
         a, b = _jump((i - first) // 2 + 1)
         bits = _bits_of((a * state + b * increment) & STATE)
         few += zip(range(i, p.size), bits, strict=False)
     for i, bits in few:
         out[i] = bits * 2.0**-24 < p[i]
-    if not (right.all() and all(0 <= p[i] <= 1 for i, _ in few)):
+        right &= 0 <= p[i] <= 1
+    if not right:
         raise ValueError(reference.NO_PROBABILITY)
     return result
 

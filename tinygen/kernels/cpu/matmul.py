@@ -32,18 +32,12 @@ from numba import types
 from numba.core import config
 
 from tinygen.kernels import reference
-from tinygen.kernels.cpu._compile import Loop, compiled
-from tinygen.kernels.cpu.microkernel import (
-    ROWS,
-    VECTOR_BYTES,
-    VECTORS,
-    pack_row,
-    pack_square,
-    tile1,
-    tile2,
-    tile3,
-)
-from tinygen.kernels.cpu.scalar import sigmoid, tanh
+from tinygen.kernels.cpu import sparse
+from tinygen.kernels.cpu._compile import Loop, compiled, only
+from tinygen.kernels.cpu.epilogue import CODES, activate
+from tinygen.kernels.cpu.microkernel import ROWS, VECTORS, tile1, tile2, tile3
+from tinygen.kernels.cpu.packing import pack
+from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
 Array = np.ndarray
 
@@ -58,46 +52,6 @@ MULTIPLY_ADDS_PER_THREAD = 1 << 18
 # itself). It would be faster at a matrix times a vector, too, where tiles are mostly padding; but it has threads of its
 # own, and when it wakes them among ours, both wait for a core: 20 ms in a step of 6.
 BLAS_ALWAYS = VECTOR_BYTES < 32
-
-CODES = {None: 0, "relu": 1, "tanh": 2, "sigmoid": 3}
-
-
-def _pack(panel, row, b, k, depth, j, columns):
-    """panel[row : row + depth, :columns] = b[k : k + depth, j : j + columns], rounded up to whole vectors."""
-    lanes = VECTOR_BYTES // panel.itemsize
-    for q in range(0, columns, lanes):
-        count = min(lanes, columns - q)
-        packed = 0
-        if b.strides[1] == b.itemsize:
-            for p in range(depth):
-                pack_row(panel, row + p, q, b, k + p, j + q, count)
-            packed = depth
-        elif b.strides[0] == b.itemsize:
-            packed = depth - depth % lanes
-            for p in range(0, packed, lanes):
-                pack_square(panel, row + p, q, b, k + p, j + q, count)
-        for p in range(packed, depth):
-            for lane in range(lanes):
-                panel[row + p, q + lane] = b[k + p, j + q + min(lane, count - 1)]
-
-
-def _activate(out, i, rows, j, columns, code):
-    """Apply the activation of that code, in place, to out[i : i + rows, j : j + columns]."""
-    zero = out.dtype.type(0)
-    for r in range(i, i + rows):
-        row = out[r, j : j + columns]
-        if code == 1:
-            for c in range(columns):
-                row[c] = zero if row[c] < zero else row[c]  # NaN is not below zero, and stays
-        elif code == 2:
-            for c in range(columns):
-                row[c] = tanh(row[c])
-        else:
-            for c in range(columns):
-                row[c] = sigmoid(row[c])
-
-
-_pack, _activate = compiled(_pack), compiled(_activate)
 
 
 def _block(out, a, b, bias, code, down, across, thread):
@@ -123,7 +77,7 @@ def _block(out, a, b, bias, code, down, across, thread):
             for panel in range(panels):
                 j = jc + vectors * panel // panels * lanes
                 columns = min(jc + vectors * (panel + 1) // panels * lanes, jd) - j
-                _pack(packed, panel * depth, b, k0, depth, j, columns)
+                pack(packed, panel * depth, b, k0, depth, j, columns)
             for i in range(i0, i1, ROWS):
                 rows = min(ROWS, i1 - i)
                 for panel in range(panels):
@@ -137,7 +91,7 @@ def _block(out, a, b, bias, code, down, across, thread):
                     else:
                         tile1(out, i, j, rows, columns, a, k0, packed, p, depth, start, s, first)
                 if code and k0 + depth == k:
-                    _activate(out, i, rows, jc, jd - jc, code)
+                    activate(out, i, rows, jc, jd - jc, code)
 
 
 _block = compiled(_block)
@@ -186,10 +140,8 @@ class _Product:
         bias = types.Array(scalar, 1, "A", readonly=True)
         signature = (out, matrix, matrix, bias, *[types.intp] * 3)
         with self._compiling:
-            for kernel, more in ((_block, (types.intp,)), (_blocks, ())):
-                kernel.disable_compile(False)
-                kernel.compile(signature + more)
-                kernel.disable_compile()  # other layouts are converted to these
+            only(_block, *signature, types.intp)
+            only(_blocks, *signature)
         self.compiled = True
 
     def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:
@@ -212,13 +164,18 @@ class _Product:
         """out, C-contiguous, becomes f(a b + bias), cut so; an empty bias is none."""
         if not self.compiled:
             self.compile()
-        if down * across > 1 and Loop._taken.acquire(blocking=False):
-            try:
+        threads = down * across
+        parallel = threads > 1 and Loop._taken.acquire(blocking=False)
+        try:
+            if sparse.product(out, a, b, bias, code, threads if parallel else 1):
+                return
+            if parallel:
                 _blocks(out, a, b, bias, code, down, across)
-            finally:
+            else:
+                _block(out, a, b, bias, code, 1, 1, 0)
+        finally:
+            if parallel:
                 Loop._taken.release()
-        else:
-            _block(out, a, b, bias, code, 1, 1, 0)
 
 
 PRODUCTS = {np.dtype(dtype): _Product(dtype) for dtype in (np.float32, np.float64)}

@@ -1,0 +1,211 @@
+"""The product that skips zeros: the dense one's bits, at every size around its blocks' edges, on any threads and with
+any width of vector; nothing read or written outside the arrays; what it does not suit is left to the dense one.
+"""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinygen.kernels import reference
+from tinygen.kernels.cpu import sparse
+from tinygen.kernels.cpu.matmul import PRODUCTS, linear, matmul
+from tinygen.kernels.cpu.matmul import _block as dense
+from tinygen.kernels.cpu.sparse import ACROSS, DEPTH, WIDEST, _block, _blocks
+from tinygen.kernels.cpu.vectors import VECTOR_BYTES
+
+DTYPES = [np.float32, np.float64]
+LANES = VECTOR_BYTES // 4
+A, B = 1, 2  # the side that is mostly zeros
+
+
+def near(*edges):
+    around = [size + step for size in edges for step in (-1, 0, 1)]
+    return st.one_of(st.integers(1, 20), st.sampled_from(around))
+
+
+shapes = st.tuples(
+    near(2 * LANES, 5 * LANES),
+    near(LANES, DEPTH, 2 * DEPTH),
+    near(4 * LANES, 8 * LANES, WIDEST * LANES, 2 * WIDEST * LANES, ACROSS, 2 * ACROSS),
+)
+
+
+def normal(seed, shape, dtype):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def rare(seed, shape, dtype, share):
+    """Mostly zeros, of both signs."""
+    x = normal(seed, shape, dtype)
+    return np.where(np.random.default_rng(seed + 9).random(shape) < share, x, x * dtype(0))
+
+
+def prepared(dtype):
+    product = PRODUCTS[np.dtype(dtype)]
+    if not product.compiled:
+        product.compile()
+    sparse._compile(np.dtype(dtype))
+    return product
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("side", [A, B])
+@given(
+    shape=shapes,
+    share=st.sampled_from([0, 0.02, 0.13, 0.5, 1]),
+    order=st.sampled_from("CF"),
+    code=st.integers(0, 3),
+)
+def test_the_same_bits_as_the_dense_product(dtype, side, shape, share, order, code):
+    m, k, n = shape
+    no_bias = prepared(dtype).no_bias
+    if side == A:
+        a, b = rare(0, (m, k), dtype, share), np.array(normal(1, (k, n), dtype), order=order)
+        bias = normal(2, n, dtype)
+    else:
+        a, b = np.array(normal(1, (m, k), dtype), order=order), rare(0, (k, n), dtype, share)
+        bias, code = no_bias, 0
+    expected, out = np.empty((m, n), dtype), np.full((m, n), np.nan, dtype)
+    dense(expected, a, b, bias, code, 1, 1, 0)
+    assert _block(out, a, b, bias, code, side, 1, 1, 0)
+    np.testing.assert_array_equal(out, expected, strict=True)
+    for down, across in [(2, 1), (1, 2), (3, 2)]:
+        if across == 1 or side == A:
+            out.fill(np.nan)
+            assert _blocks(out, a, b, bias, code, side, down, across)
+            np.testing.assert_array_equal(out, expected)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Products of any size are looked at."""
+    monkeypatch.setattr(sparse, "MULTIPLY_ADDS", 0)
+
+
+def attempt(a, b, bias=None, code=0, threads=1):
+    """What the product that skips zeros gives, or None if it leaves it to the dense one."""
+    bias = np.zeros(0, a.dtype) if bias is None else bias
+    out = np.full((len(a), b.shape[1]), np.nan, a.dtype)
+    return out if sparse.product(out, a, b, bias, code, threads) else None
+
+
+def pictures(rows, dtype=np.float32):
+    return rare(3, (rows, 784), dtype, 0.13)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("threads", [1, 2, 6])
+def test_a_layer_on_pictures_and_its_gradient(dtype, threads):
+    x, w, bias = pictures(64, dtype), normal(1, (400, 784), dtype), normal(2, 400, dtype)
+    g = normal(4, (64, 400), dtype)
+    tolerance = 1000 * np.finfo(dtype).eps
+    for result, expected in [
+        (attempt(x, w.T, bias, 1, threads), reference.linear(x, w, bias, "relu")),
+        (attempt(g.T, x, threads=threads), reference.matmul(g.T, x)),
+    ]:
+        np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_it_is_what_large_products_use(monkeypatch):
+    done = []
+    product = sparse.product
+    monkeypatch.setattr(sparse, "product", lambda *x: done.append(product(*x)) or done[-1])
+    x, w, g = pictures(64), normal(1, (400, 784), np.float32), normal(4, (64, 400), np.float32)
+    linear(x, w, None, "relu"), matmul(g.T, x), matmul(g, w), matmul(g[:16].T, x[:16])
+    assert done == [True, True, False, False]
+
+
+def test_what_it_does_not_suit(small):
+    x, w = pictures(64), normal(1, (784, 400), np.float32)
+    assert attempt(x, w) is not None
+    assert attempt(normal(0, x.shape, np.float32), w) is None  # no zeros
+    assert attempt(np.asfortranarray(x), w) is None  # rows that are not contiguous
+    assert attempt(x, w[:, : 3 * LANES]) is None  # too few columns
+    assert attempt(w.T, x.T.copy(), w[0, :400], 1) is None  # the gradient has no bias or activation
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("place", [(0, 0), (DEPTH - 1, 399), (783, 200)])
+def test_zero_times_infinity_is_nan(small, bad, place):
+    x, w = pictures(64), normal(1, (784, 400), np.float32)
+    w[place] = bad
+    g = np.ascontiguousarray(w[:64])
+    g[place[0] % 64, place[1]] = bad
+    for a, b in [(x, w), (g.T, x)]:
+        for threads in (1, 2):
+            assert attempt(a, b, threads=threads) is None
+        with np.errstate(all="ignore"):
+            expected = np.isnan(reference.matmul(a, b))
+        np.testing.assert_array_equal(np.isnan(matmul(a, b)), expected)
+    x[3, 5] = bad  # where it is among the few, it is multiplied
+    w, g = normal(1, (784, 400), np.float32), normal(1, (64, 400), np.float32)
+    assert np.all(~np.isfinite(attempt(x, w)[3]))
+    assert np.all(~np.isfinite(attempt(g.T, x)[:, 5]))
+
+
+FENCED = """
+import ctypes, itertools, mmap
+import numpy as np
+from tinygen.kernels.cpu import sparse
+
+mprotect = ctypes.CDLL(None, use_errno=True).mprotect
+mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+PAGE, PAGES, kept = mmap.PAGESIZE, 700, []
+
+def fenced(shape, order, dtype, at_end):
+    "An array of ones between two pages that may not be touched, flush with one of them."
+    memory = mmap.mmap(-1, (PAGES + 2) * PAGE)
+    kept.append(memory)
+    start = np.frombuffer(memory, np.uint8).ctypes.data
+    for page in (start, start + (PAGES + 1) * PAGE):
+        assert mprotect(page, PAGE, 0) == 0
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    offset = PAGE + (PAGES * PAGE - size if at_end else 0)
+    x = np.ndarray(shape, dtype, memory, offset, order=order)
+    x[...] = 1
+    return x
+
+sparse.MULTIPLY_ADDS = 0
+for dtype in map(np.dtype, ("f4", "f8")):
+    sparse._compile(dtype)
+SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (17, 33, 50), (5, 401, 35), (13, 2, 209), (20, 9, 401)]
+for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
+    for order, side in itertools.product("CF", (1, 2)):
+        out = fenced((m, n), "C", dtype, at_end)
+        a = fenced((m, k), "C" if side == 1 else order, dtype, at_end)
+        b = fenced((k, n), "C" if side == 2 else order, dtype, at_end)
+        bias = fenced((n,) if side == 1 else (0,), "C", dtype, at_end)
+        split = (1, 2) if side == 1 else (2, 1)
+        for thread in (0, 1):
+            assert sparse._block(out, a, b, bias, side == 1, side, *split, thread)
+        assert np.all(out == k + (side == 1))
+        for x in (a, b, bias):
+            assert np.all(x == 1)
+        x = a if side == 1 else b
+        x[...] = 0
+        x[-1, -1] = 1
+        assert sparse._side(a, b) in (0, side)
+print("unharmed at", sparse.VECTOR_BYTES)
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpu", "width"),
+    [({}, VECTOR_BYTES), ({"NUMBA_CPU_NAME": "generic"}, 16)],
+    ids=["this CPU", "no wide vectors"],
+)
+def test_nothing_is_touched_around_any_array(cpu, width):
+    finished = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FENCED],
+        env=os.environ | cpu,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.strip() == f"unharmed at {width}"

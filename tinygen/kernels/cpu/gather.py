@@ -1,0 +1,155 @@
+"""The innermost loops of products that skip zeros: places listed without a branch, rows added up in registers.
+
+LLVM finds none of these in plain loops: it would gather and scatter single numbers, or keep sums in memory.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from tinygen.kernels.cpu.vectors import INT32, INT64, Matrix, Vectors
+
+# For each set of eight bits: the places of those that are set.
+PLACES = np.zeros((256, 8), np.int32)
+for byte in range(256):
+    places = [i for i in range(8) if byte >> i & 1]
+    PLACES[byte, : len(places)] = places
+
+
+@intrinsic
+def nonzero(_, a, i, j, columns):
+    """Bit l is set where a[i, j + l] is not zero, for l below `columns` <= lanes; a is contiguous along its rows."""
+
+    def codegen(context, builder, signature, arguments):
+        a_, i, j, columns = arguments
+        wide = Vectors(context, builder, a.dtype)
+        row = Matrix(context, builder, a, a_)[i, j]
+        values = wide.masked_load(row, 0, wide.first_lanes(columns, 0))
+        bits = builder.fcmp_unordered("!=", values, wide.zero)
+        return builder.zext(builder.bitcast(bits, ir.IntType(wide.lanes)), INT64)
+
+    n = types.intp
+    return n(a, n, n, n), codegen
+
+
+@intrinsic
+def append(_, places, count, p, table, byte):
+    """places[count : count + 8] = p + table[byte], contiguous both. Returns count plus how many bits are set."""
+
+    def codegen(context, builder, signature, arguments):
+        places_, count, p, table_, byte = arguments
+        eight = ir.VectorType(INT32, 8)
+        aligned = {"align": 4}
+
+        def at(array_type, array, *index):
+            address = Matrix(context, builder, array_type, array)[index]
+            return builder.bitcast(address, eight.as_pointer())
+
+        undefined, zeros = ir.Constant(eight, ir.Undefined), ir.Constant(eight, [0] * 8)
+        first = builder.insert_element(undefined, builder.trunc(p, INT32), ir.Constant(INT32, 0))
+        first = builder.shuffle_vector(first, first, zeros)
+        step = builder.load(at(table, table_, byte, ir.Constant(INT64, 0)), **aligned)
+        builder.store(builder.add(first, step), at(places, places_, count), **aligned)
+        return builder.add(count, builder.ctpop(byte))
+
+    n = types.intp
+    return n(places, n, n, table, n), codegen
+
+
+def _gather(vectors):
+    """The innermost loop, for `vectors` vectors of columns."""
+
+    @intrinsic
+    def gather(_, out, i, j, columns, a, k, places, count, b):
+        """out[i, j : j + columns] += a[i, k + p] b[p] for each p of the `count` in `places`.
+
+        All are contiguous along their rows, and those of b are whole vectors.
+        """
+
+        def codegen(context, builder, signature, arguments):
+            out_, i, j, columns, a_, k, places_, count, b_ = arguments
+            wide = Vectors(context, builder, out.dtype)
+            a_ = Matrix(context, builder, a, a_)
+            b_ = Matrix(context, builder, b, b_)
+            zero, one = ir.Constant(INT64, 0), ir.Constant(INT64, 1)
+            row = Matrix(context, builder, out, out_)[i, j]
+            masks = [wide.first_lanes(columns, v) for v in range(vectors)]
+            place = Matrix(context, builder, places, places_)[zero,]
+            place = builder.bitcast(place, INT32.as_pointer())
+            begin = [wide.masked_load(row, v, mask) for v, mask in enumerate(masks)]
+
+            before = builder.basic_block
+            loop = builder.append_basic_block("places")
+            after = builder.append_basic_block("done")
+            builder.cbranch(builder.icmp_signed(">", count, zero), loop, after)
+
+            builder.position_at_end(loop)
+            t = builder.phi(INT64)
+            running = [builder.phi(wide.type) for _ in begin]
+            p = builder.zext(builder.load(builder.gep(place, [t])), INT64)
+            x, b_row = wide.broadcast(a_[i, builder.add(k, p)]), b_[p, zero]
+            stepped = [
+                wide.multiply_add(x, wide.load(b_row, v), running[v]) for v in range(vectors)
+            ]
+            next_t = wide.opaque(builder.add(t, one))
+            t.add_incoming(zero, before)
+            t.add_incoming(next_t, loop)
+            for phi, first, then in zip(running, begin, stepped, strict=True):
+                phi.add_incoming(first, before)
+                phi.add_incoming(then, loop)
+            builder.cbranch(builder.icmp_signed("<", next_t, count), loop, after)
+
+            builder.position_at_end(after)
+            for v, (first, then) in enumerate(zip(begin, stepped, strict=True)):
+                total = builder.phi(wide.type)
+                total.add_incoming(first, before)
+                total.add_incoming(then, loop)
+                begin[v] = total
+            for v, total in enumerate(begin):
+                wide.masked_store(total, row, v, masks[v])
+            return context.get_dummy_value()
+
+        n = types.intp
+        return types.void(out, n, n, n, a, n, places, n, b), codegen
+
+    return gather
+
+
+@intrinsic
+def scatter(_, sums, values, begin, places, end, panel, i):
+    """sums[places[t]] += values[t] panel[i] for begin <= t < end; rows of sums and panel are one vector."""
+
+    def codegen(context, builder, signature, arguments):
+        sums_, values_, begin, places_, end, panel_, i = arguments
+        wide = Vectors(context, builder, sums.dtype)
+        sums_ = Matrix(context, builder, sums, sums_)
+        values_ = Matrix(context, builder, values, values_)
+        places_ = Matrix(context, builder, places, places_)
+        zero, one = ir.Constant(INT64, 0), ir.Constant(INT64, 1)
+        row = wide.load(Matrix(context, builder, panel, panel_)[i, zero], 0)
+
+        before = builder.basic_block
+        loop = builder.append_basic_block("places")
+        after = builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed("<", begin, end), loop, after)
+
+        builder.position_at_end(loop)
+        t = builder.phi(INT64)
+        place = builder.bitcast(places_[t,], INT32.as_pointer())
+        target = sums_[builder.zext(builder.load(place), INT64), zero]
+        x = wide.broadcast(values_[t,])
+        wide.store(wide.multiply_add(x, row, wide.load(target, 0)), target, 0)
+        next_t = builder.add(t, one)
+        t.add_incoming(begin, before)
+        t.add_incoming(next_t, loop)
+        builder.cbranch(builder.icmp_signed("<", next_t, end), loop, after)
+
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    n = types.intp
+    return types.void(sums, values, n, places, n, panel, n), codegen
+
+
+gather4, gather8, gather13 = _gather(4), _gather(8), _gather(13)

@@ -1,0 +1,250 @@
+"""The matrix product where one side is mostly zeros, as pictures of digits are.
+
+A product spends one multiply-add on each element of a row of a, times a whole row of b, also where that element is
+zero: of the binary digits of MNIST seven in eight are. To skip them costs more than a test for each, which would stop
+the pipeline at every change. So the places of the others are listed first, a vector at a time and without a branch:
+
+    for each row i of a:                                      # a is mostly zeros: x W^T
+        places = [p where a[i, p] != 0]
+        for p in places:  out[i] += a[i, p] b[p]              -> 13 vectors of out[i] in registers: `gather`
+
+    for each row p of b:                                      # b is mostly zeros: the gradient of W
+        places[p] = [j where b[p, j] != 0]
+    for each vector of rows i of out, for each p:
+        for j in places[p]:  out[i, j] += a[i, p] b[p, j]     -> their sums in the L1 cache: `scatter`
+
+Each vector that is loaded is used for one multiply-add, where the dense product uses it many times over. So a
+multiply-add costs two or three times as much, and all this pays off where at most a quarter of them is left.
+
+What is skipped would have added zero, and the others are added in the same order: the result is that of the dense
+product, bit for bit, but where the other side is infinite or NaN. There zero times it is NaN, so such products are
+left to the dense one; and so are all if nothing is compiled.
+"""
+
+import functools
+import threading
+
+import numba
+import numpy as np
+from numba import types
+from numba.core import config
+
+from tinygen.kernels.cpu._compile import compiled, only
+from tinygen.kernels.cpu.epilogue import activate
+from tinygen.kernels.cpu.gather import (
+    PLACES,
+    append,
+    gather4,
+    gather8,
+    gather13,
+    nonzero,
+    scatter,
+)
+from tinygen.kernels.cpu.packing import pack, pack_square
+from tinygen.kernels.cpu.vectors import VECTOR_BYTES
+
+Array = np.ndarray
+
+MULTIPLY_ADDS = 1 << 23  # a product of fewer is not worth the look at its zeros
+MOST = 4  # one in so many elements, at most, may be other than zero
+NARROWEST = 4  # vectors of the other side
+WIDEST = 13  # vectors of a row that are summed in registers, of at least 16
+DEPTH = 400  # rows of a block of b, which stays in the L2 cache
+ACROSS = 400  # columns of the result whose sums stay in the L1 cache
+
+
+def _others(x):
+    """How much of x is other than zero, judged by a thousand elements; 1 if its rows are not contiguous."""
+    if x.strides[1] != x.itemsize:
+        return 1.0
+    rows, columns = min(x.shape[0], 8), min(x.shape[1], 128)
+    count = 0
+    for r in range(rows):
+        for c in range(columns):
+            count += x[x.shape[0] * r // rows, x.shape[1] * c // columns] != 0
+    return count / (rows * columns)
+
+
+_others = compiled(_others)
+
+
+def _side(a, b):
+    """Which of two matrices is mostly zeros, the more if both are: 1, 2 or, neither, 0."""
+    left, right = _others(a), _others(b)
+    if MOST * min(left, right) > 1:
+        return 0
+    return 1 if left < right else 2
+
+
+def _find(places, count, a, i, k, depth):
+    """places[count:]: where a[i, k : k + depth] is not zero, counted from k. Returns the new count."""
+    lanes = VECTOR_BYTES // a.itemsize
+    for q in range(0, depth, lanes):
+        bits = nonzero(a, i, k + q, min(lanes, depth - q))
+        for part in range(0, lanes, 8):
+            byte = bits >> part & 255
+            count = append(places, count, q + part, PLACES, byte)
+    return count
+
+
+def _finite(x):
+    """Whether all of x is: zero times each number is zero then, and their sum."""
+    zero = x.dtype.type(0)
+    sums = np.zeros(x.shape[1], x.dtype)
+    for p in range(len(x)):
+        for c in range(x.shape[1]):
+            sums[c] += zero * x[p, c]
+    return not np.any(sums)
+
+
+def _of_sparse_a(out, a, b, bias, code, i0, i1, j0, j1):
+    """out[i0:i1, j0:j1] = f(a b + bias) there, at most WIDEST vectors in a row. Whether b is finite there."""
+    lanes = VECTOR_BYTES // out.itemsize
+    columns, k = j1 - j0, a.shape[1]
+    vectors = -(-columns // lanes)
+    width = (4 if vectors <= 4 else 8 if vectors <= 8 else WIDEST) * lanes
+    packed = np.zeros((min(DEPTH, k), width), out.dtype)
+    places = np.empty(DEPTH + 8, np.int32)
+    start = np.zeros(width, out.dtype)
+    for c in range(min(columns, len(bias) - j0)):
+        start[c] = bias[j0 + c]
+    for k0 in range(0, k, DEPTH):
+        depth = min(DEPTH, k - k0)
+        pack(packed, 0, b, k0, depth, j0, columns)
+        if not _finite(packed[:depth]):
+            return False
+        for i in range(i0, i1):
+            if k0 == 0:
+                for c in range(columns):
+                    out[i, j0 + c] = start[c]
+            count = _find(places, 0, a, i, k0, depth)
+            if vectors <= 4:
+                gather4(out, i, j0, columns, a, k0, places, count, packed)
+            elif vectors <= 8:
+                gather8(out, i, j0, columns, a, k0, places, count, packed)
+            else:
+                gather13(out, i, j0, columns, a, k0, places, count, packed)
+            if code and k0 + depth == k:
+                activate(out, i, 1, j0, columns, code)
+    return True
+
+
+def _of_sparse_b(out, a, b, i0, i1):
+    """out[i0:i1] = a[i0:i1] b, one vector of these rows at a time. Whether a is finite there."""
+    lanes = VECTOR_BYTES // out.itemsize
+    k, n = b.shape
+    # As long as can be, though pages of it that are not needed are never touched.
+    places = np.empty(k * min(n, ACROSS) + 8, np.int32)
+    values = np.empty(len(places), out.dtype)
+    ends = np.empty(k, np.int64)
+    panel = np.empty((k, lanes), out.dtype)
+    sums = np.empty((ACROSS, lanes), out.dtype)
+    for j in range(0, n, ACROSS):
+        columns, count = min(ACROSS, n - j), 0
+        for p in range(k):
+            begin = count
+            count = _find(places, count, b, p, j, columns)
+            for t in range(begin, count):
+                values[t] = b[p, j + places[t]]
+            ends[p] = count
+        for i in range(i0, i1, lanes):
+            rows = min(lanes, i1 - i)
+            pack(panel, 0, a.T, 0, k, i, rows)
+            if not _finite(panel):
+                return False
+            sums[:] = 0
+            begin = 0
+            for p in range(k):
+                scatter(sums, values, begin, places, ends[p], panel, p)
+                begin = ends[p]
+            for q in range(0, columns, lanes):
+                if rows == lanes and q + lanes <= columns:
+                    pack_square(out, i, j + q, sums.T, 0, q, lanes)
+                else:
+                    for r in range(rows):
+                        for c in range(q, min(q + lanes, columns)):
+                            out[i + r, j + c] = sums[c, r]
+    return True
+
+
+def _block(out, a, b, bias, code, side, down, across, thread):
+    """Block number `thread` of out = f(a b + bias), cut into down x across blocks. Whether it was done."""
+    lanes = VECTOR_BYTES // out.itemsize
+    m, n = out.shape
+    tall, wide = -(-m // lanes), -(-n // lanes)
+    r, c = thread // across, thread % across
+    i0, i1 = tall * r // down * lanes, min(tall * (r + 1) // down * lanes, m)
+    first, last = wide * c // across, wide * (c + 1) // across
+    if side == 2:
+        return _of_sparse_b(out, a, b, i0, i1)
+    strips = -(-(last - first) // WIDEST)
+    for s in range(strips):
+        j0 = (first + (last - first) * s // strips) * lanes
+        j1 = min((first + (last - first) * (s + 1) // strips) * lanes, n)
+        if not _of_sparse_a(out, a, b, bias, code, i0, i1, j0, j1):
+            return False
+    return True
+
+
+_side, _find, _finite = compiled(_side), compiled(_find), compiled(_finite)
+_of_sparse_a, _of_sparse_b = compiled(_of_sparse_a), compiled(_of_sparse_b)
+_block = compiled(_block)
+
+
+def _blocks(out, a, b, bias, code, side, down, across):
+    """All of out = f(a b + bias), each block on a thread of its own. Whether it was done."""
+    done = np.empty(down * across, np.bool_)
+    for thread in numba.prange(down * across):
+        done[thread] = _block(out, a, b, bias, code, side, down, across, np.int64(thread))
+    return done.all()
+
+
+_blocks = compiled(_blocks, parallel=True)
+
+
+@functools.cache
+def _cut(wide: int, threads: int) -> tuple[int, int]:
+    """Into how many blocks down and across to cut a result of `wide` vectors in a row.
+
+    Across where they are wide enough: then each core copies its own columns of b, and no other's.
+    """
+    splits = [c for c in range(1, threads + 1) if threads % c == 0 and c <= max(wide // 8, 1)]
+    across = max(splits)
+    return threads // across, across
+
+
+_compiling = threading.Lock()
+
+
+@functools.cache
+def _compile(dtype: np.dtype) -> None:
+    scalar = numba.from_dtype(dtype)
+    out = types.Array(scalar, 2, "C")
+    matrix = types.Array(scalar, 2, "A", readonly=True)
+    bias = types.Array(scalar, 1, "A", readonly=True)
+    with _compiling:
+        only(_side, matrix, matrix)
+        signature = (out, matrix, matrix, bias, *[types.intp] * 4)
+        only(_block, *signature, types.intp)
+        only(_blocks, *signature)
+
+
+def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int) -> bool:
+    """out = f(a b + bias), if a or b has so many zeros that it is worth while; whether it was.
+
+    An empty bias is none. `out` is C-contiguous, and all are of one dtype.
+    """
+    if out.size * a.shape[1] < MULTIPLY_ADDS or config.DISABLE_JIT:
+        return False
+    _compile(out.dtype)
+    side = _side(a, b)
+    if side == 0 or (side == 2 and (code or len(bias))):
+        return False
+    n = out.shape[1] if side == 1 else out.shape[0]
+    wide = -(-n * out.itemsize // VECTOR_BYTES)  # vectors that each element is multiplied with
+    if wide < NARROWEST:
+        return False
+    down, across = _cut(wide, threads) if side == 1 else (threads, 1)
+    if threads > 1:
+        return _blocks(out, a, b, bias, code, side, down, across)
+    return _block(out, a, b, bias, code, side, 1, 1, 0)

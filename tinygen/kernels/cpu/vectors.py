@@ -1,0 +1,126 @@
+"""LLVM's vector instructions, for kernels that Numba compiles.
+
+Most loops are left to LLVM, which finds vectors in them by itself. Where it does not find the right ones, an
+`@intrinsic` writes them down, in these words: the address of an element of an array, and loads, stores and arithmetic
+on vectors as wide as the CPU's.
+"""
+
+import platform
+
+from llvmlite import ir
+from numba.core import cgutils, config
+from numba.core.codegen import get_host_cpu_features
+
+
+def _registers() -> tuple[int, int]:
+    """How many vector registers the code will have, and of how many bytes: of the CPU that Numba generates code for."""
+    features = config.CPU_FEATURES
+    if features is None:
+        features = get_host_cpu_features()
+    features = features.split(",")
+    if "+avx512f" in features:
+        return 32, 64
+    if "+avx" in features:
+        return 16, 32
+    return (32 if platform.machine().lower() in ("arm64", "aarch64") else 16), 16
+
+
+REGISTERS, VECTOR_BYTES = _registers()
+
+INT32, INT64 = ir.IntType(32), ir.IntType(64)
+
+
+class Matrix:
+    """The address arithmetic of one two-dimensional (or, with `[j]`, one-dimensional) array argument."""
+
+    def __init__(self, context, builder, array_type, value):
+        array = context.make_array(array_type)(context, builder, value)
+        self.builder = builder
+        self.strides = cgutils.unpack_tuple(builder, array.strides)
+        self.base = builder.bitcast(array.data, ir.IntType(8).as_pointer())
+
+    def __getitem__(self, index):
+        builder, address = self.builder, self.base
+        for position, stride in zip(index, self.strides, strict=True):
+            address = builder.gep(address, [builder.mul(position, stride)])
+        return address
+
+
+class Vectors:
+    """Instructions on vectors of `lanes` numbers, of the dtype of one array."""
+
+    def __init__(self, context, builder, dtype):
+        self.builder = builder
+        self.scalar = context.get_value_type(dtype)
+        self.bytes = dtype.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self.bytes
+        self.type = ir.VectorType(self.scalar, self.lanes)
+        self.mask_type = ir.VectorType(ir.IntType(1), self.lanes)
+        self.suffix = f"v{self.lanes}f{dtype.bitwidth}"
+        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
+        self.alignment = ir.Constant(INT32, self.bytes)
+
+    def _call(self, name, result, *arguments):
+        function_type = ir.FunctionType(result, [argument.type for argument in arguments])
+        function = cgutils.get_or_insert_function(self.builder.module, function_type, name)
+        return self.builder.call(function, arguments)
+
+    def at(self, address, offset):
+        return self.builder.gep(address, [offset])
+
+    def vector_at(self, address, v):
+        address = self.at(address, ir.Constant(INT64, v * self.lanes * self.bytes))
+        return self.builder.bitcast(address, self.type.as_pointer())
+
+    def load(self, address, v):
+        return self.builder.load(self.vector_at(address, v), align=self.bytes)
+
+    def store(self, value, address, v):
+        self.builder.store(value, self.vector_at(address, v), align=self.bytes)
+
+    def first_lanes(self, count, v):
+        """The mask of those lanes of vector v that lie below `count` columns."""
+        lanes = range(v * self.lanes, (v + 1) * self.lanes)
+        places = ir.Constant(ir.VectorType(INT32, self.lanes), list(lanes))
+        count = self.fill(self.builder.trunc(count, INT32))
+        return self.builder.icmp_signed("<", places, count)
+
+    def masked_load(self, address, v, mask):
+        pointer = self.vector_at(address, v)
+        name = f"llvm.masked.load.{self.suffix}.p0"
+        return self._call(name, self.type, pointer, self.alignment, mask, self.zero)
+
+    def masked_store(self, value, address, v, mask):
+        pointer = self.vector_at(address, v)
+        name = f"llvm.masked.store.{self.suffix}.p0"
+        self._call(name, ir.VoidType(), value, pointer, self.alignment, mask)
+
+    def fill(self, scalar):
+        """A vector with `scalar` in every lane."""
+        vector_type = ir.VectorType(scalar.type, self.lanes)
+        one = self.builder.insert_element(
+            ir.Constant(vector_type, ir.Undefined), scalar, ir.Constant(INT32, 0)
+        )
+        return self.shuffle(one, one, [0] * self.lanes)
+
+    def shuffle(self, x, y, lanes):
+        mask = ir.Constant(ir.VectorType(INT32, len(lanes)), lanes)
+        return self.builder.shuffle_vector(x, y, mask)
+
+    def broadcast(self, address):
+        pointer = self.builder.bitcast(address, self.scalar.as_pointer())
+        return self.fill(self.builder.load(pointer, align=self.bytes))
+
+    def opaque(self, count):
+        """`count`, by no instruction at all, but hidden from LLVM: a loop whose steps it could count it would unroll,
+        and then run out of registers."""
+        nothing = ir.FunctionType(count.type, [count.type])
+        return self.builder.asm(nothing, "", "=r,0", [count], side_effect=False)
+
+    def multiply_add(self, x, y, z):
+        """x y + z, in one rounding where the CPU has the instruction."""
+        return self._call(f"llvm.fmuladd.{self.suffix}", self.type, x, y, z)
+
+
+def minimum(builder, x, y):
+    return builder.select(builder.icmp_signed("<", x, y), x, y)
