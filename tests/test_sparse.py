@@ -49,7 +49,8 @@ def prepared(dtype):
     product = PRODUCTS[np.dtype(dtype)]
     if not product.compiled:
         product.compile()
-    sparse._compile(np.dtype(dtype))
+    for parallel in (False, True):
+        sparse._compile(np.dtype(dtype), parallel)
     return product
 
 
@@ -77,7 +78,9 @@ def test_the_same_bits_as_the_dense_product(dtype, side, shape, share, order, co
     for down, across in [(2, 1), (1, 2), (3, 2)]:
         if across == 1 or side == A:
             out.fill(np.nan)
-            assert _blocks(out, a, b, bias, code, side, down, across)
+            done = np.zeros(down * across, np.bool_)
+            _blocks(done, out, a, b, bias, code, side, down, across)
+            assert done.all()
             np.testing.assert_array_equal(out, expected)
 
 
@@ -172,7 +175,7 @@ def fenced(shape, order, dtype, at_end):
 
 sparse.MULTIPLY_ADDS = 0
 for dtype in map(np.dtype, ("f4", "f8")):
-    sparse._compile(dtype)
+    sparse._compile(dtype, False)
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (17, 33, 50), (5, 401, 35), (13, 2, 209), (20, 9, 401)]
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
     for order, side in itertools.product("CF", (1, 2)):

@@ -191,12 +191,10 @@ _of_sparse_a, _of_sparse_b = compiled(_of_sparse_a), compiled(_of_sparse_b)
 _block = compiled(_block)
 
 
-def _blocks(out, a, b, bias, code, side, down, across):
-    """All of out = f(a b + bias), each block on a thread of its own. Whether it was done."""
-    done = np.empty(down * across, np.bool_)
+def _blocks(done, out, a, b, bias, code, side, down, across):
+    """All of out = f(a b + bias), each block on a thread of its own. Which of them were done."""
     for thread in numba.prange(down * across):
         done[thread] = _block(out, a, b, bias, code, side, down, across, np.int64(thread))
-    return done.all()
 
 
 _blocks = compiled(_blocks, parallel=True)
@@ -217,16 +215,17 @@ _compiling = threading.Lock()
 
 
 @functools.cache
-def _compile(dtype: np.dtype) -> None:
+def _compile(dtype: np.dtype, parallel: bool) -> None:
     scalar = numba.from_dtype(dtype)
-    out = types.Array(scalar, 2, "C")
     matrix = types.Array(scalar, 2, "A", readonly=True)
     bias = types.Array(scalar, 1, "A", readonly=True)
+    signature = (types.Array(scalar, 2, "C"), matrix, matrix, bias, *[types.intp] * 4)
     with _compiling:
         only(_side, matrix, matrix)
-        signature = (out, matrix, matrix, bias, *[types.intp] * 4)
-        only(_block, *signature, types.intp)
-        only(_blocks, *signature)
+        if parallel:
+            only(_blocks, types.Array(types.boolean, 1, "C"), *signature)
+        else:
+            only(_block, *signature, types.intp)
 
 
 def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int) -> bool:
@@ -236,7 +235,7 @@ def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int
     """
     if out.size * a.shape[1] < MULTIPLY_ADDS or config.DISABLE_JIT:
         return False
-    _compile(out.dtype)
+    _compile(out.dtype, threads > 1)
     side = _side(a, b)
     if side == 0 or (side == 2 and (code or len(bias))):
         return False
@@ -246,5 +245,7 @@ def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int
         return False
     down, across = _cut(wide, threads) if side == 1 else (threads, 1)
     if threads > 1:
-        return _blocks(out, a, b, bias, code, side, down, across)
+        done = np.empty(threads, np.bool_)
+        _blocks(done, out, a, b, bias, code, side, down, across)
+        return done.all()
     return _block(out, a, b, bias, code, side, 1, 1, 0)
