@@ -16,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.steps import pixels
+
 IMAGES, WARM, COUNTED = 8192, 10, 60  # steps
 
 
 def pictures() -> np.ndarray:
-    return np.random.default_rng(0).random((IMAGES, 784), np.float32)
+    return pixels(IMAGES)()[0]
 
 
 def tinygen_step(batch: int) -> tuple[Callable[[], None], int]:

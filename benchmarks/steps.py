@@ -173,18 +173,30 @@ def _grown(what: str, size: int) -> Step:
     return Step({"mlp": sizes}, (("mlp", growing),), lambda: [data])
 
 
+def on_noise(batch: int) -> Step:
+    """The VAE's step where no pixel is black."""
+    return Step({"vae": VAE}, (("vae", vae),), pixels(batch, ink=1.0))
+
+
 def _small() -> list[np.ndarray]:
     return [np.random.default_rng(1).random((1, 8), np.float32)]
 
 
-OTHER_STEPS = {
-    step: functools.partial(_grown, what, size)
-    for what, sizes in GROWING.items()
-    for size, step in sizes.items()
-} | {
-    step: functools.partial(Step, {"chain": [(8, 8)]}, (("chain", chain(ops)),), _small)
-    for ops, step in CHAINS.items()
-}
+OTHER_STEPS = (
+    {
+        step: functools.partial(_grown, what, size)
+        for what, sizes in GROWING.items()
+        for size, step in sizes.items()
+    }
+    | {
+        step: functools.partial(Step, {"chain": [(8, 8)]}, (("chain", chain(ops)),), _small)
+        for ops, step in CHAINS.items()
+    }
+    | {
+        f"VAE 784-400-20, batch {batch}, on noise": functools.partial(on_noise, batch)
+        for batch in (128, 512)
+    }
+)
 
 
 def step_of(name: str) -> Step:
