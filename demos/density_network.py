@@ -203,13 +203,14 @@ def main(argv: list[str] | None = None) -> None:
     model = DensityNetwork(args.latent, data.test.shape[1], args.components, rng)
     optimiser = optim.Adam(model.parameters(), lr=LEARNING_RATE)
 
+    loss_of = tg.compile(lambda x, z: -model.log_likelihood(x, z).mean())
     seconds: list[float] = []  # for each round of this process
     for i in run.rounds(rounds, "round", model=model, optimiser=optimiser, rng=rng):
         began = time.perf_counter()
         for step in range(i * ROUND, (i + 1) * ROUND):
             optimiser.lr = LEARNING_RATE * (1 - step / (rounds * ROUND))
             x = tg.tensor(data.batch(rng.numpy))
-            loss = -model.log_likelihood(x, rng.normal((CODES, args.latent))).mean()
+            loss = loss_of(x, rng.normal((CODES, args.latent)))
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
