@@ -174,7 +174,7 @@ def _grown(what: str, size: int) -> Step:
 
 
 def on_noise(batch: int) -> Step:
-    """The VAE's step where no pixel is black."""
+    """The VAE's step where any pixel may be white: two thirds of the coins are ones."""
     return Step({"vae": VAE}, (("vae", vae),), pixels(batch, ink=1.0))
 
 

@@ -1,5 +1,6 @@
-"""The product that skips zeros: the dense one's bits, at every size around its blocks' edges, on any threads and with
-any width of vector; nothing read or written outside the arrays; what it does not suit is left to the dense one.
+"""The product that skips zeros: the dense one's numbers, exactly, at every size around its blocks' edges, on any
+threads and with any width of vector; nothing read or written outside the arrays; what it does not suit is left to the
+dense one.
 """
 
 import os
@@ -15,11 +16,11 @@ from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
 from tinygen.kernels.cpu.matmul import PRODUCTS, linear, matmul
 from tinygen.kernels.cpu.matmul import _block as dense
-from tinygen.kernels.cpu.sparse import ACROSS, DEPTH, WIDEST, _block, _blocks
+from tinygen.kernels.cpu.sparse import ACROSS, DEPTH, _block, _blocks
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
 DTYPES = [np.float32, np.float64]
-LANES = VECTOR_BYTES // 4
+LANES = VECTOR_BYTES // 4  # of float32; of float64 half as many
 A, B = 1, 2  # the side that is mostly zeros
 
 
@@ -31,7 +32,7 @@ def near(*edges):
 shapes = st.tuples(
     near(2 * LANES, 5 * LANES),
     near(LANES, DEPTH, 2 * DEPTH),
-    near(4 * LANES, 8 * LANES, WIDEST * LANES, 2 * WIDEST * LANES, ACROSS, 2 * ACROSS),
+    near(*(n * LANES // 2 for n in (4, 8, 13, 16, 26, 52)), ACROSS, 2 * ACROSS),
 )
 
 
@@ -45,12 +46,21 @@ def rare(seed, shape, dtype, share):
     return np.where(np.random.default_rng(seed + 9).random(shape) < share, x, x * dtype(0))
 
 
+def inside(x):
+    larger = np.full((x.shape[0] + 2, x.shape[1] + 5), np.nan, x.dtype)
+    larger[1:-1, 2:-3] = x
+    return larger[1:-1, 2:-3]
+
+
+SPARSE = [np.ascontiguousarray, inside, lambda x: x[::-1].copy()[::-1]]
+OTHER = [*SPARSE, np.asfortranarray, lambda x: np.repeat(np.repeat(x, 2, 0), 3, 1)[::2, ::3]]
+
+
 def prepared(dtype):
     product = PRODUCTS[np.dtype(dtype)]
     if not product.compiled:
         product.compile()
-    for parallel in (False, True):
-        sparse._compile(np.dtype(dtype), parallel)
+    sparse._loops(product.dtype, True)
     return product
 
 
@@ -59,17 +69,18 @@ def prepared(dtype):
 @given(
     shape=shapes,
     share=st.sampled_from([0, 0.02, 0.13, 0.5, 1]),
-    order=st.sampled_from("CF"),
+    layouts=st.tuples(st.sampled_from(SPARSE), st.sampled_from(OTHER)),
     code=st.integers(0, 3),
 )
-def test_the_same_bits_as_the_dense_product(dtype, side, shape, share, order, code):
+def test_the_same_numbers_as_the_dense_product(dtype, side, shape, share, layouts, code):
     m, k, n = shape
     no_bias = prepared(dtype).no_bias
+    of_sparse, of_other = layouts
     if side == A:
-        a, b = rare(0, (m, k), dtype, share), np.array(normal(1, (k, n), dtype), order=order)
+        a, b = of_sparse(rare(0, (m, k), dtype, share)), of_other(normal(1, (k, n), dtype))
         bias = normal(2, n, dtype)
     else:
-        a, b = np.array(normal(1, (m, k), dtype), order=order), rare(0, (k, n), dtype, share)
+        a, b = of_other(normal(1, (m, k), dtype)), of_sparse(rare(0, (k, n), dtype, share))
         bias, code = no_bias, 0
     expected, out = np.empty((m, n), dtype), np.full((m, n), np.nan, dtype)
     dense(expected, a, b, bias, code, 1, 1, 0)
@@ -118,6 +129,7 @@ def test_it_is_what_large_products_use(monkeypatch):
     done = []
     product = sparse.product
     monkeypatch.setattr(sparse, "product", lambda *x: done.append(product(*x)) or done[-1])
+    monkeypatch.setattr(sys.modules["tinygen.kernels.cpu.matmul"], "BLAS_ALWAYS", False)
     x, w, g = pictures(64), normal(1, (400, 784), np.float32), normal(4, (64, 400), np.float32)
     linear(x, w, None, "relu"), matmul(g.T, x), matmul(g, w), matmul(g[:16].T, x[:16])
     assert done == [True, True, False, False]
@@ -129,7 +141,10 @@ def test_what_it_does_not_suit(small):
     assert attempt(normal(0, x.shape, np.float32), w) is None  # no zeros
     assert attempt(np.asfortranarray(x), w) is None  # rows that are not contiguous
     assert attempt(x, w[:, : 3 * LANES]) is None  # too few columns
-    assert attempt(w.T, x.T.copy(), w[0, :400], 1) is None  # the gradient has no bias or activation
+    g = normal(4, (64, 400), np.float32)
+    assert attempt(g.T, x) is not None
+    assert attempt(g.T, x, x[0], 0) is None  # the gradient has no bias ...
+    assert attempt(g.T, x, code=1) is None  # ... or activation
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
@@ -173,9 +188,9 @@ def fenced(shape, order, dtype, at_end):
     x[...] = 1
     return x
 
-sparse.MULTIPLY_ADDS = 0
 for dtype in map(np.dtype, ("f4", "f8")):
-    sparse._compile(dtype, False)
+    sparse._look(dtype), sparse._loops(dtype, False)
+rng = np.random.default_rng(0)
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (17, 33, 50), (5, 401, 35), (13, 2, 209), (20, 9, 401)]
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
     for order, side in itertools.product("CF", (1, 2)):
@@ -183,32 +198,64 @@ for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, 
         a = fenced((m, k), "C" if side == 1 else order, dtype, at_end)
         b = fenced((k, n), "C" if side == 2 else order, dtype, at_end)
         bias = fenced((n,) if side == 1 else (0,), "C", dtype, at_end)
+        a[...] = rng.integers(-3, 4, a.shape)
+        b[...] = rng.integers(-3, 4, b.shape)
+        few = a if side == 1 else b
+        few *= rng.random(few.shape) < 0.3
         split = (1, 2) if side == 1 else (2, 1)
         for thread in (0, 1):
-            assert sparse._block(out, a, b, bias, side == 1, side, *split, thread)
-        assert np.all(out == k + (side == 1))
-        for x in (a, b, bias):
-            assert np.all(x == 1)
-        x = a if side == 1 else b
-        x[...] = 0
-        x[-1, -1] = 1
-        assert sparse._side(a, b) in (0, side)
+            assert sparse._block(out, a, b, bias, 0, side, *split, thread)
+        assert np.all(out == a @ b + (side == 1))
+        assert np.all(bias == 1)
+        few[...] = 0
+        (b if side == 1 else a)[...] = 1
+        assert sparse._side(a, b) == side
 print("unharmed at", sparse.VECTOR_BYTES)
 """
 
 
-@pytest.mark.parametrize(
-    ("cpu", "width"),
-    [({}, VECTOR_BYTES), ({"NUMBA_CPU_NAME": "generic"}, 16)],
-    ids=["this CPU", "no wide vectors"],
-)
-def test_nothing_is_touched_around_any_array(cpu, width):
+IN_TURN = """
+import numpy as np
+from tinygen.kernels.cpu import sparse
+
+rng = np.random.default_rng(0)
+for dtype, threads in [("f4", 1), ("f8", 2)]:
+    a = (rng.random((64, 784)) < 0.1).astype(dtype)
+    b = rng.integers(0, 9, (784, 400)).astype(dtype)
+    out = np.empty((64, 400), dtype)
+    assert sparse.product(out, a, b, np.zeros(0, dtype), 0, threads)
+    assert np.all(out == a @ b)
+print("right")
+"""
+
+
+def run(code, **environment):
     finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FENCED],
-        env=os.environ | cpu,
+        [sys.executable, "-W", "error", "-c", code],
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert finished.returncode == 0, finished.stderr
-    assert finished.stdout.strip() == f"unharmed at {width}"
+    return finished.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("cpu", "width"),
+    [
+        ({}, VECTOR_BYTES),
+        ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+avx,+fma"}, 32),
+        ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, 16),
+    ],
+    ids=["this CPU", "vectors of 32 bytes", "of 16"],
+)
+def test_nothing_is_touched_around_any_array(cpu, width):
+    if width == 32 and VECTOR_BYTES < 32:
+        return  # this CPU could not run it
+    assert run(FENCED, **cpu) == f"unharmed at {width}"
+
+
+def test_dtypes_and_threads_in_any_order(tmp_path):
+    """Nothing is compiled yet: what one needs must not keep another from being compiled."""
+    assert run(IN_TURN, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_NUM_THREADS="2") == "right"

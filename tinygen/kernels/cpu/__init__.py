@@ -1,7 +1,8 @@
 """The Numba backend: the kernels of `reference.py` that are worth compiling.
 
 Read `_compile.py` (how), `scalar.py` (the mathematics of one number), then the loops: `elementwise.py`,
-`rows.py`, `columns.py`, `losses.py`, `steps.py`, `chance.py`, and the matrix product in `matmul.py`.
+`rows.py`, `columns.py`, `losses.py`, `steps.py`, `chance.py`, and the matrix product: `matmul.py`, and
+`sparse.py` where one side is mostly zeros.
 """
 
 from tinygen.kernels.cpu.chance import bernoulli

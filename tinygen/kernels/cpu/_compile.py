@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numba
+import numpy as np
 from numba.core import config
 
 from tinygen.kernels.reference import quiet
@@ -56,11 +57,27 @@ def melting(function: Callable) -> Callable:
     return inner(function, forceinline=True)
 
 
+_compiling = threading.Lock()
+
+
 def only(kernel: Callable, *signature: numba.types.Type) -> None:
-    """Compile `kernel` for this signature and no other: arrays of other layouts are taken for those it names."""
-    kernel.disable_compile(False)
-    kernel.compile(signature)
-    kernel.disable_compile()
+    """Compile `kernel` for this signature, beside others asked for in this way, and never again by itself: what it is
+    called with is taken for one of these. So kernels that it calls and that are compiled like this must be before it.
+    """
+    with _compiling:
+        kernel.disable_compile(False)
+        kernel.compile(signature)
+        kernel.disable_compile()
+
+
+def layouts(dtype: np.dtype) -> tuple[numba.types.Type, ...]:
+    """Types of a contiguous matrix to write to, and of a matrix and a vector of any strides that are only read."""
+    scalar = numba.from_dtype(dtype)
+    return (
+        numba.types.Array(scalar, 2, "C"),
+        numba.types.Array(scalar, 2, "A", readonly=True),
+        numba.types.Array(scalar, 1, "A", readonly=True),
+    )
 
 
 class Loop:

@@ -1,4 +1,4 @@
-"""The innermost loops of products that skip zeros: places listed without a branch, rows added up in registers.
+"""The innermost loops of products that skip zeros: places listed without a branch, and rows added up.
 
 LLVM finds none of these in plain loops: it would gather and scatter single numbers, or keep sums in memory.
 """
@@ -11,10 +11,9 @@ from numba.extending import intrinsic
 from tinygen.kernels.cpu.vectors import INT32, INT64, Matrix, Vectors
 
 # For each set of eight bits: the places of those that are set.
-PLACES = np.zeros((256, 8), np.int32)
-for byte in range(256):
-    places = [i for i in range(8) if byte >> i & 1]
-    PLACES[byte, : len(places)] = places
+PLACES = np.array(
+    [([i for i in range(8) if byte >> i & 1] + [0] * 8)[:8] for byte in range(256)], np.int32
+)
 
 
 @intrinsic

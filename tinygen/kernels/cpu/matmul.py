@@ -16,6 +16,8 @@ contiguous whatever b's strides, keeps them from competing for the same few cach
 columns that are computed and not stored, so that nothing outside an array is ever touched. It costs one copy of b for
 m / ROWS uses of it. Elements of a are broadcast one by one, which works as well from where they are: a is not packed.
 
+A large product is first offered to `sparse.py`, which skips zeros where one side is mostly that.
+
 A bias costs nothing: the sums start from it instead of from zero. An activation is applied to a few rows of the result
 while they are in the L1 cache.
 
@@ -24,7 +26,6 @@ threads. Each element is summed in order of k, in steps of one multiply-add, in 
 """
 
 import functools
-import threading
 
 import numba
 import numpy as np
@@ -33,7 +34,7 @@ from numba.core import config
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
-from tinygen.kernels.cpu._compile import Loop, compiled, only
+from tinygen.kernels.cpu._compile import Loop, compiled, layouts, only
 from tinygen.kernels.cpu.epilogue import CODES, activate
 from tinygen.kernels.cpu.microkernel import ROWS, VECTORS, tile1, tile2, tile3
 from tinygen.kernels.cpu.packing import pack
@@ -125,8 +126,6 @@ def _split(m: int, n: int, lanes: int, threads: int) -> tuple[int, int]:
 class _Product:
     """f(a b + bias) for one dtype, compiled once for arrays of every layout, writable or not."""
 
-    _compiling = threading.Lock()
-
     def __init__(self, dtype: type):
         self.dtype = np.dtype(dtype)
         self.lanes = VECTOR_BYTES // self.dtype.itemsize
@@ -134,14 +133,10 @@ class _Product:
         self.compiled = config.DISABLE_JIT
 
     def compile(self) -> None:
-        scalar = numba.from_dtype(self.dtype)
-        out = types.Array(scalar, 2, "C")
-        matrix = types.Array(scalar, 2, "A", readonly=True)
-        bias = types.Array(scalar, 1, "A", readonly=True)
+        out, matrix, bias = layouts(self.dtype)
         signature = (out, matrix, matrix, bias, *[types.intp] * 3)
-        with self._compiling:
-            only(_block, *signature, types.intp)
-            only(_blocks, *signature)
+        only(_block, *signature, types.intp)
+        only(_blocks, *signature)
         self.compiled = True
 
     def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:

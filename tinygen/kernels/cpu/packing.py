@@ -3,7 +3,7 @@
 Whole vectors at a time, whichever way the matrix lies: rows as they are, columns turned into rows by transposing
 squares of them in registers. What is copied is rounded up to whole vectors, so that a product needs no special case
 for the last columns, and nothing outside an array is ever read. With NUMBA_DISABLE_JIT=1, `pack_row` and `pack_square`
-are the few lines of NumPy at the end of this file, which say what they do.
+are a few lines of NumPy, which say what they do.
 """
 
 import numpy as np

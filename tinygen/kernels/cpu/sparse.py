@@ -17,19 +17,19 @@ Each vector that is loaded is used for one multiply-add, where the dense product
 multiply-add costs two or three times as much, and all this pays off where at most a quarter of them is left.
 
 What is skipped would have added zero, and the others are added in the same order: the result is that of the dense
-product, bit for bit, but where the other side is infinite or NaN. There zero times it is NaN, so such products are
-left to the dense one; and so are all if nothing is compiled.
+product, bit for bit but for the sign of a zero, except where the other side is infinite or NaN. There zero times it is
+NaN, so such products are left to the dense one; and so are all if nothing is compiled.
 """
 
 import functools
-import threading
+from collections.abc import Callable
 
 import numba
 import numpy as np
 from numba import types
 from numba.core import config
 
-from tinygen.kernels.cpu._compile import compiled, only
+from tinygen.kernels.cpu._compile import compiled, layouts, only
 from tinygen.kernels.cpu.epilogue import activate
 from tinygen.kernels.cpu.gather import (
     PLACES,
@@ -51,12 +51,11 @@ NARROWEST = 4  # vectors of the other side
 WIDEST = 13  # vectors of a row that are summed in registers, of at least 16
 DEPTH = 400  # rows of a block of b, which stays in the L2 cache
 ACROSS = 400  # columns of the result whose sums stay in the L1 cache
+LONGEST = 1 << 14  # rows of b whose places are listed at once, in memory of each thread
 
 
-def _others(x):
-    """How much of x is other than zero, judged by a thousand elements; 1 if its rows are not contiguous."""
-    if x.strides[1] != x.itemsize:
-        return 1.0
+def _share(x):
+    """Of how many of its elements x is other than zero, judged by a thousand: a number from 0 to 1."""
     rows, columns = min(x.shape[0], 8), min(x.shape[1], 128)
     count = 0
     for r in range(rows):
@@ -65,19 +64,24 @@ def _others(x):
     return count / (rows * columns)
 
 
-_others = compiled(_others)
+_share = compiled(_share)
 
 
 def _side(a, b):
-    """Which of two matrices is mostly zeros, the more if both are: 1, 2 or, neither, 0."""
-    left, right = _others(a), _others(b)
+    """Which of two matrices is mostly zeros, the more if both are: 1, 2 or, neither, 0. One whose rows are not
+    contiguous is none that the loops below could read."""
+    left = _share(a) if a.strides[1] == a.itemsize else np.inf
+    right = _share(b) if b.strides[1] == b.itemsize else np.inf
     if MOST * min(left, right) > 1:
         return 0
     return 1 if left < right else 2
 
 
 def _find(places, count, a, i, k, depth):
-    """places[count:]: where a[i, k : k + depth] is not zero, counted from k. Returns the new count."""
+    """places[count:]: where a[i, k : k + depth] is not zero, counted from k. Returns the new count.
+
+    Rows of a are contiguous. What is written may end eight places after the last.
+    """
     lanes = VECTOR_BYTES // a.itemsize
     for q in range(0, depth, lanes):
         bits = nonzero(a, i, k + q, min(lanes, depth - q))
@@ -98,7 +102,8 @@ def _finite(x):
 
 
 def _of_sparse_a(out, a, b, bias, code, i0, i1, j0, j1):
-    """out[i0:i1, j0:j1] = f(a b + bias) there, at most WIDEST vectors in a row. Whether b is finite there."""
+    """out[i0:i1, j0:j1] = f(a b + bias) there, at most WIDEST vectors in a row, for an a with contiguous rows.
+    Whether b is finite there."""
     lanes = VECTOR_BYTES // out.itemsize
     columns, k = j1 - j0, a.shape[1]
     vectors = -(-columns // lanes)
@@ -130,7 +135,8 @@ def _of_sparse_a(out, a, b, bias, code, i0, i1, j0, j1):
 
 
 def _of_sparse_b(out, a, b, i0, i1):
-    """out[i0:i1] = a[i0:i1] b, one vector of these rows at a time. Whether a is finite there."""
+    """out[i0:i1] = a[i0:i1] b, one vector of these rows at a time, for a b with contiguous rows. Whether a is finite
+    there."""
     lanes = VECTOR_BYTES // out.itemsize
     k, n = b.shape
     # As long as can be, though pages of it that are not needed are never touched.
@@ -192,7 +198,7 @@ _block = compiled(_block)
 
 
 def _blocks(done, out, a, b, bias, code, side, down, across):
-    """All of out = f(a b + bias), each block on a thread of its own. Which of them were done."""
+    """All of out = f(a b + bias), each block on a thread of its own; done[t] becomes whether block t was."""
     for thread in numba.prange(down * across):
         done[thread] = _block(out, a, b, bias, code, side, down, across, np.int64(thread))
 
@@ -200,7 +206,7 @@ def _blocks(done, out, a, b, bias, code, side, down, across):
 _blocks = compiled(_blocks, parallel=True)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def _cut(wide: int, threads: int) -> tuple[int, int]:
     """Into how many blocks down and across to cut a result of `wide` vectors in a row.
 
@@ -211,41 +217,44 @@ def _cut(wide: int, threads: int) -> tuple[int, int]:
     return threads // across, across
 
 
-_compiling = threading.Lock()
+@functools.cache
+def _look(dtype: np.dtype) -> Callable:
+    """`_side`, compiled for one dtype."""
+    _, matrix, _ = layouts(dtype)
+    only(_side, matrix, matrix)
+    return _side
 
 
 @functools.cache
-def _compile(dtype: np.dtype, parallel: bool) -> None:
-    scalar = numba.from_dtype(dtype)
-    matrix = types.Array(scalar, 2, "A", readonly=True)
-    bias = types.Array(scalar, 1, "A", readonly=True)
-    signature = (types.Array(scalar, 2, "C"), matrix, matrix, bias, *[types.intp] * 4)
-    with _compiling:
-        only(_side, matrix, matrix)
-        if parallel:
-            only(_blocks, types.Array(types.boolean, 1, "C"), *signature)
-        else:
-            only(_block, *signature, types.intp)
+def _loops(dtype: np.dtype, parallel: bool) -> Callable:
+    """`_blocks` or `_block`, compiled for one dtype."""
+    out, matrix, bias = layouts(dtype)
+    signature = (out, matrix, matrix, bias, *[types.intp] * 4)
+    only(_block, *signature, types.intp)
+    if parallel:
+        only(_blocks, types.Array(types.boolean, 1, "C"), *signature)
+    return _blocks if parallel else _block
 
 
 def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int) -> bool:
-    """out = f(a b + bias), if a or b has so many zeros that it is worth while; whether it was.
+    """out = f(a b + bias), if a or b has so many zeros that it is worth while. Whether it was; if not, out may hold
+    anything.
 
     An empty bias is none. `out` is C-contiguous, and all are of one dtype.
     """
     if out.size * a.shape[1] < MULTIPLY_ADDS or config.DISABLE_JIT:
         return False
-    _compile(out.dtype, threads > 1)
-    side = _side(a, b)
-    if side == 0 or (side == 2 and (code or len(bias))):
+    side = _look(out.dtype)(a, b)
+    if side == 0 or (side == 2 and (code or len(bias) or b.shape[0] > LONGEST)):
         return False
     n = out.shape[1] if side == 1 else out.shape[0]
     wide = -(-n * out.itemsize // VECTOR_BYTES)  # vectors that each element is multiplied with
     if wide < NARROWEST:
         return False
     down, across = _cut(wide, threads) if side == 1 else (threads, 1)
-    if threads > 1:
-        done = np.empty(threads, np.bool_)
-        _blocks(done, out, a, b, bias, code, side, down, across)
-        return done.all()
-    return _block(out, a, b, bias, code, side, 1, 1, 0)
+    loop = _loops(out.dtype, threads > 1)
+    if threads == 1:
+        return loop(out, a, b, bias, code, side, 1, 1, 0)
+    done = np.zeros(threads, np.bool_)
+    loop(done, out, a, b, bias, code, side, down, across)
+    return bool(done.all())

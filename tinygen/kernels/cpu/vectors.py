@@ -55,7 +55,6 @@ class Vectors:
         self.bytes = dtype.bitwidth // 8
         self.lanes = VECTOR_BYTES // self.bytes
         self.type = ir.VectorType(self.scalar, self.lanes)
-        self.mask_type = ir.VectorType(ir.IntType(1), self.lanes)
         self.suffix = f"v{self.lanes}f{dtype.bitwidth}"
         self.zero = ir.Constant(self.type, [0.0] * self.lanes)
         self.alignment = ir.Constant(INT32, self.bytes)
