@@ -2,11 +2,13 @@
 
     python -m benchmarks.products [--dtype float32] [--threads 1 2] [--rounds 10]
 
-The last table is what sharing the cores costs: there each product is followed at once by a kernel on Numba's threads,
-as in a training step.
+Where most elements of one side are zeros, they are skipped; "dense" is tinygen's product without that. The last table
+is what sharing the cores costs: there each product is followed at once by a kernel on Numba's threads, as in a training
+step.
 """
 
 import argparse
+import itertools
 import statistics
 import time
 
@@ -19,6 +21,7 @@ from numba.extending import intrinsic
 
 from benchmarks.timing import interleaved
 from tinygen import kernels
+from tinygen.kernels.cpu import sparse
 from tinygen.kernels.cpu.matmul import linear, matmul
 from tinygen.kernels.cpu.vectors import REGISTERS, VECTOR_BYTES, Vectors
 
@@ -51,6 +54,7 @@ PRODUCTS = [
     ("IWAE heads h Wᵀ", 500, 200, 50, False, True),
     ("IWAE dW = gᵀ h", 200, 500, 200, True, False),
 ]
+SHARES = (1 / 16, 1 / 8, 3 / 16, 2 / 9)  # of x that is other than zero
 LINEARS = [product for product in PRODUCTS if product[0].endswith("Wᵀ")]
 
 
@@ -108,6 +112,15 @@ def operands(m, k, n, left_transposed, right_transposed, dtype):
     return a.T if left_transposed else a, b.T if right_transposed else b
 
 
+def dense(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """tinygen's product, which does not look for zeros."""
+    limit, sparse.MULTIPLY_ADDS = sparse.MULTIPLY_ADDS, 1 << 62
+    try:
+        return matmul(a, b)
+    finally:
+        sparse.MULTIPLY_ADDS = limit
+
+
 def row(what: str, shape: str, times: dict[str, list[float]], flops: float, unit: float) -> str:
     medians = {name: statistics.median(t) for name, t in times.items()}
     low, _, high = statistics.quantiles(times["tinygen"], n=4)
@@ -153,6 +166,20 @@ def measure(dtype: np.dtype, threads: int, rounds: int) -> None:
             sides["PyTorch"] = lambda s=s, t=t: s @ t
         rows[what, f"({m}, {k}) ({k}, {n})"] = interleaved(sides, rounds), 2.0 * m * k * n
     table("Products", rows, unit)
+
+    rows = {}
+    for share, batch in itertools.product(SHARES, (128, 512)):
+        g, x = operands(400, batch, 784, True, False, dtype)
+        _, w = operands(batch, 784, 400, False, True, dtype)
+        x = np.where(np.random.default_rng(1).random(x.shape) < share, x, dtype.type(0))
+        for what, a, b in [("x Wᵀ", x, w), ("dW = gᵀ x", g, x)]:
+            sides = {
+                "tinygen": lambda a=a, b=b: matmul(a, b),
+                "dense": lambda a=a, b=b: dense(a, b),
+            }
+            shapes, work = f"{a.shape} {b.shape}", 2.0 * a.size * b.shape[1]
+            rows[f"{what}, {share:.0%} of x", shapes] = interleaved(sides, rounds), work
+    table("Where most of x is zero (GFLOP/s as if nothing were skipped)", rows, unit)
 
     rows, after = {}, {}
     hidden = np.random.default_rng(1).standard_normal((128, 400)).astype(dtype)

@@ -14,7 +14,7 @@ the pipeline at every change. So the places of the others are listed first, a ve
         for j in places[p]:  out[i, j] += a[i, p] b[p, j]     -> their sums in the L1 cache: `scatter`
 
 Each vector that is loaded is used for one multiply-add, where the dense product uses it many times over. So a
-multiply-add costs two or three times as much, and all this pays off where at most a quarter of them is left.
+multiply-add costs three to five times as much, and all this pays off where few of them are left.
 
 What is skipped would have added zero, and the others are added in the same order: the result is that of the dense
 product, bit for bit but for the sign of a zero, except where the other side is infinite or NaN. There zero times it is
@@ -46,7 +46,10 @@ from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 Array = np.ndarray
 
 MULTIPLY_ADDS = 1 << 23  # a product of fewer is not worth the look at its zeros
-MOST = 4  # one in so many elements, at most, may be other than zero
+MOST = (
+    1 / 4,
+    1 / 5,
+)  # of a's and of b's elements that may be other than zero: `benchmarks/products.py`
 NARROWEST = 4  # vectors of the other side
 WIDEST = 13  # vectors of a row that are summed in registers, of at least 16
 DEPTH = 400  # rows of a block of b, which stays in the L2 cache
@@ -70,9 +73,9 @@ _share = compiled(_share)
 def _side(a, b):
     """Which of two matrices is mostly zeros, the more if both are: 1, 2 or, neither, 0. One whose rows are not
     contiguous is none that the loops below could read."""
-    left = _share(a) if a.strides[1] == a.itemsize else np.inf
-    right = _share(b) if b.strides[1] == b.itemsize else np.inf
-    if MOST * min(left, right) > 1:
+    left = _share(a) / MOST[0] if a.strides[1] == a.itemsize else np.inf
+    right = _share(b) / MOST[1] if b.strides[1] == b.itemsize else np.inf
+    if min(left, right) > 1:
         return 0
     return 1 if left < right else 2
 
