@@ -7,7 +7,7 @@ DEMOS = {
     ),
     "density_network": (
         "a model with a hidden code, trained on its likelihood itself",
-        "1 min",
+        "30 s",
     ),
     "autoencoder": (
         "a code that is small: compression, denoising, anomalies",
