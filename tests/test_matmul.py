@@ -2,9 +2,6 @@
 vector, against sums in twice the precision; nothing read or written outside the arrays; the same bits on any threads.
 """
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.machine_code import half_the_width, run
 from tinygen.kernels import reference
 from tinygen.kernels.cpu.matmul import DEPTH, PRODUCTS, WIDTH, _block, _blocks, linear, matmul
 from tinygen.kernels.cpu.microkernel import ROWS, VECTORS
@@ -216,26 +214,10 @@ def test_nothing_is_written_around_the_result(dtype, shape, split, layout):
 
 
 FENCED = """
-import ctypes, itertools, mmap
+import itertools
 import numpy as np
+from tests.machine_code import fenced
 from tinygen.kernels.cpu.matmul import PRODUCTS, _block
-
-mprotect = ctypes.CDLL(None, use_errno=True).mprotect
-mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-PAGE, PAGES, kept = mmap.PAGESIZE, 64, []
-
-def fenced(shape, order, dtype, at_end):
-    "An array of ones between two pages that may not be touched, flush with one of them."
-    memory = mmap.mmap(-1, (PAGES + 2) * PAGE)
-    kept.append(memory)
-    start = np.frombuffer(memory, np.uint8).ctypes.data
-    for page in (start, start + (PAGES + 1) * PAGE):
-        assert mprotect(page, PAGE, 0) == 0
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    offset = PAGE + (PAGES * PAGE - size if at_end else 0)
-    x = np.ndarray(shape, dtype, memory, offset, order=order)
-    x[...] = 1
-    return x
 
 for product in PRODUCTS.values():
     if not product.compiled:
@@ -284,18 +266,6 @@ print("right at", VECTOR_BYTES)
 """
 
 
-def run(code, **environment):
-    finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout.strip()
-
-
 @pytest.mark.parametrize("uncompiled", ["0", "1"])
 def test_nothing_is_touched_around_any_array(uncompiled):
     assert run(FENCED, NUMBA_DISABLE_JIT=uncompiled) == "unharmed"
@@ -311,12 +281,8 @@ def test_on_a_cpu_without_wide_vectors():
 
 def test_on_a_cpu_with_half_the_vectors_width():
     """32 bytes where this CPU has 64, else what it has."""
-    from numba.core.codegen import get_host_cpu_features
-
-    features = get_host_cpu_features().split(",")
-    narrower = [f"-{f[1:]}" if f[1:].startswith(("avx512", "avx10")) else f for f in features]
     width = min(VECTOR_BYTES, 32)
-    assert run(SMALL, NUMBA_CPU_FEATURES=",".join(narrower)) == f"right at {width}"
+    assert run(SMALL, **half_the_width()) == f"right at {width}"
 
 
 def test_shapes_that_do_not_match_are_errors_that_name_them():

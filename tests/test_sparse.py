@@ -3,8 +3,6 @@ threads and with any width of vector; nothing read or written outside the arrays
 dense one.
 """
 
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.machine_code import half_the_width, run
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
 from tinygen.kernels.cpu.matmul import PRODUCTS, linear, matmul
@@ -135,7 +134,7 @@ def test_it_is_what_large_products_use(monkeypatch):
     assert done == [True, True, False, False]
 
 
-def test_what_it_does_not_suit(small):
+def test_what_it_does_not_suit(small, monkeypatch):
     x, w = pictures(64), normal(1, (784, 400), np.float32)
     assert attempt(x, w) is not None
     assert attempt(normal(0, x.shape, np.float32), w) is None  # no zeros
@@ -145,6 +144,8 @@ def test_what_it_does_not_suit(small):
     assert attempt(g.T, x) is not None
     assert attempt(g.T, x, x[0], 0) is None  # the gradient has no bias ...
     assert attempt(g.T, x, code=1) is None  # ... or activation
+    monkeypatch.setattr(sparse, "LONGEST", 63)
+    assert attempt(g.T, x) is None  # too many rows to list
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
@@ -167,26 +168,10 @@ def test_zero_times_infinity_is_nan(small, bad, place):
 
 
 FENCED = """
-import ctypes, itertools, mmap
+import itertools
 import numpy as np
+from tests.machine_code import fenced
 from tinygen.kernels.cpu import sparse
-
-mprotect = ctypes.CDLL(None, use_errno=True).mprotect
-mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-PAGE, PAGES, kept = mmap.PAGESIZE, 700, []
-
-def fenced(shape, order, dtype, at_end):
-    "An array of ones between two pages that may not be touched, flush with one of them."
-    memory = mmap.mmap(-1, (PAGES + 2) * PAGE)
-    kept.append(memory)
-    start = np.frombuffer(memory, np.uint8).ctypes.data
-    for page in (start, start + (PAGES + 1) * PAGE):
-        assert mprotect(page, PAGE, 0) == 0
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    offset = PAGE + (PAGES * PAGE - size if at_end else 0)
-    x = np.ndarray(shape, dtype, memory, offset, order=order)
-    x[...] = 1
-    return x
 
 for dtype in map(np.dtype, ("f4", "f8")):
     sparse._look(dtype), sparse._loops(dtype, False)
@@ -229,30 +214,16 @@ print("right")
 """
 
 
-def run(code, **environment):
-    finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout.strip()
-
-
 @pytest.mark.parametrize(
     ("cpu", "width"),
     [
         ({}, VECTOR_BYTES),
-        ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+avx,+fma"}, 32),
-        ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, 16),
+        (half_the_width(), min(VECTOR_BYTES, 32)),
+        ({"NUMBA_CPU_NAME": "generic"}, 16),
     ],
     ids=["this CPU", "vectors of 32 bytes", "of 16"],
 )
 def test_nothing_is_touched_around_any_array(cpu, width):
-    if width == 32 and VECTOR_BYTES < 32:
-        return  # this CPU could not run it
     assert run(FENCED, **cpu) == f"unharmed at {width}"
 
 

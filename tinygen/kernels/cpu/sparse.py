@@ -14,7 +14,8 @@ the pipeline at every change. So the places of the others are listed first, a ve
         for j in places[p]:  out[i, j] += a[i, p] b[p, j]     -> their sums in the L1 cache: `scatter`
 
 Each vector that is loaded is used for one multiply-add, where the dense product uses it many times over. So a
-multiply-add costs three to five times as much, and all this pays off where few of them are left.
+multiply-add costs two or three times as much, and with the lists and the packing all this pays off where a quarter of
+them is left (of a's; of b's a fifth) or less.
 
 What is skipped would have added zero, and the others are added in the same order: the result is that of the dense
 product, bit for bit but for the sign of a zero, except where the other side is infinite or NaN. There zero times it is
@@ -46,10 +47,8 @@ from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 Array = np.ndarray
 
 MULTIPLY_ADDS = 1 << 23  # a product of fewer is not worth the look at its zeros
-MOST = (
-    1 / 4,
-    1 / 5,
-)  # of a's and of b's elements that may be other than zero: `benchmarks/products.py`
+# Of a's and of b's elements, at most this share may be other than zero: see `benchmarks/products.py`.
+MOST = 1 / 4, 1 / 5
 NARROWEST = 4  # vectors of the other side
 WIDEST = 13  # vectors of a row that are summed in registers, of at least 16
 DEPTH = 400  # rows of a block of b, which stays in the L2 cache
