@@ -15,7 +15,7 @@ from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
 from tinygen.kernels.cpu.matmul import PRODUCTS, linear, matmul
 from tinygen.kernels.cpu.matmul import _block as dense
-from tinygen.kernels.cpu.sparse import ACROSS, DEPTH, _block, _blocks
+from tinygen.kernels.cpu.sparse import DEPTH, NARROW, SHALLOW, _block, _blocks
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
 DTYPES = [np.float32, np.float64]
@@ -29,9 +29,9 @@ def near(*edges):
 
 
 shapes = st.tuples(
-    near(2 * LANES, 5 * LANES),
-    near(LANES, DEPTH, 2 * DEPTH),
-    near(*(n * LANES // 2 for n in (4, 8, 13, 16, 26, 52)), ACROSS, 2 * ACROSS),
+    near(2 * LANES, NARROW * LANES, 2 * NARROW * LANES),
+    near(LANES, SHALLOW, DEPTH, 2 * DEPTH),
+    near(*(n * LANES // 2 for n in (4, 8, 13, 16, 26, 52))),
 )
 
 
@@ -86,7 +86,7 @@ def test_the_same_numbers_as_the_dense_product(dtype, side, shape, share, layout
     assert _block(out, a, b, bias, code, side, 1, 1, 0)
     np.testing.assert_array_equal(out, expected, strict=True)
     for down, across in [(2, 1), (1, 2), (3, 2)]:
-        if across == 1 or side == A:
+        if down == 1 or side == A:
             out.fill(np.nan)
             done = np.zeros(down * across, np.bool_)
             _blocks(done, out, a, b, bias, code, side, down, across)
@@ -176,7 +176,7 @@ from tinygen.kernels.cpu import sparse
 for dtype in map(np.dtype, ("f4", "f8")):
     sparse._look(dtype), sparse._loops(dtype, False)
 rng = np.random.default_rng(0)
-SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (17, 33, 50), (5, 401, 35), (13, 2, 209), (20, 9, 401)]
+SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (17, 33, 50), (5, 401, 35), (13, 2, 209), (98, 257, 9)]
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
     for order, side in itertools.product("CF", (1, 2)):
         out = fenced((m, n), "C", dtype, at_end)
@@ -187,9 +187,8 @@ for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, 
         b[...] = rng.integers(-3, 4, b.shape)
         few = a if side == 1 else b
         few *= rng.random(few.shape) < 0.3
-        split = (1, 2) if side == 1 else (2, 1)
         for thread in (0, 1):
-            assert sparse._block(out, a, b, bias, 0, side, *split, thread)
+            assert sparse._block(out, a, b, bias, 0, side, 1, 2, thread)
         assert np.all(out == a @ b + (side == 1))
         assert np.all(bias == 1)
         few[...] = 0

@@ -56,27 +56,29 @@ def append(_, places, count, p, table, byte):
     return n(places, n, n, table, n), codegen
 
 
-def _gather(vectors):
-    """The innermost loop, for `vectors` vectors of columns."""
+def _gather(vectors, listed):
+    """The innermost loop, for `vectors` vectors of columns; `listed`: weights are in the order of places."""
 
     @intrinsic
-    def gather(_, out, i, j, columns, a, k, places, count, b):
-        """out[i, j : j + columns] += a[i, k + p] b[p] for each p of the `count` in `places`.
+    def gather(_, out, i, j, columns, weights, places, count, b, start, first):
+        """out[i, j : j + columns] += weight b[p] for each p of the first `count` places; `first`: start + these.
 
-        All are contiguous along their rows, and those of b are whole vectors.
+        The weight is weights[p], or weights[t] for the t-th place if `listed`. All are contiguous along their rows, and
+        start and those of b are whole vectors.
         """
 
         def codegen(context, builder, signature, arguments):
-            out_, i, j, columns, a_, k, places_, count, b_ = arguments
+            out_, i, j, columns, weights_, places_, count, b_, start_, first = arguments
             wide = Vectors(context, builder, out.dtype)
-            a_ = Matrix(context, builder, a, a_)
+            weights_ = Matrix(context, builder, weights, weights_)
             b_ = Matrix(context, builder, b, b_)
             zero, one = ir.Constant(INT64, 0), ir.Constant(INT64, 1)
             row = Matrix(context, builder, out, out_)[i, j]
             masks = [wide.first_lanes(columns, v) for v in range(vectors)]
             place = Matrix(context, builder, places, places_)[zero,]
             place = builder.bitcast(place, INT32.as_pointer())
-            begin = [wide.masked_load(row, v, mask) for v, mask in enumerate(masks)]
+            source = builder.select(first, Matrix(context, builder, start, start_)[zero,], row)
+            begin = [wide.masked_load(source, v, mask) for v, mask in enumerate(masks)]
 
             before = builder.basic_block
             loop = builder.append_basic_block("places")
@@ -87,68 +89,33 @@ def _gather(vectors):
             t = builder.phi(INT64)
             running = [builder.phi(wide.type) for _ in begin]
             p = builder.zext(builder.load(builder.gep(place, [t])), INT64)
-            x, b_row = wide.broadcast(a_[i, builder.add(k, p)]), b_[p, zero]
+            x, b_row = wide.broadcast(weights_[t if listed else p,]), b_[p, zero]
             stepped = [
                 wide.multiply_add(x, wide.load(b_row, v), running[v]) for v in range(vectors)
             ]
             next_t = wide.opaque(builder.add(t, one))
             t.add_incoming(zero, before)
             t.add_incoming(next_t, loop)
-            for phi, first, then in zip(running, begin, stepped, strict=True):
-                phi.add_incoming(first, before)
+            for phi, total, then in zip(running, begin, stepped, strict=True):
+                phi.add_incoming(total, before)
                 phi.add_incoming(then, loop)
             builder.cbranch(builder.icmp_signed("<", next_t, count), loop, after)
 
             builder.position_at_end(after)
-            for v, (first, then) in enumerate(zip(begin, stepped, strict=True)):
-                total = builder.phi(wide.type)
-                total.add_incoming(first, before)
-                total.add_incoming(then, loop)
-                begin[v] = total
-            for v, total in enumerate(begin):
+            totals = [builder.phi(wide.type) for _ in begin]
+            for phi, total, then in zip(totals, begin, stepped, strict=True):
+                phi.add_incoming(total, before)
+                phi.add_incoming(then, loop)
+            for v, total in enumerate(totals):
                 wide.masked_store(total, row, v, masks[v])
             return context.get_dummy_value()
 
         n = types.intp
-        return types.void(out, n, n, n, a, n, places, n, b), codegen
+        arrays = out, n, n, n, weights, places, n, b, start
+        return types.void(*arrays, types.boolean), codegen
 
     return gather
 
 
-@intrinsic
-def scatter(_, sums, values, begin, places, end, panel, i):
-    """sums[places[t]] += values[t] panel[i] for begin <= t < end; rows of sums and panel are one vector."""
-
-    def codegen(context, builder, signature, arguments):
-        sums_, values_, begin, places_, end, panel_, i = arguments
-        wide = Vectors(context, builder, sums.dtype)
-        sums_ = Matrix(context, builder, sums, sums_)
-        values_ = Matrix(context, builder, values, values_)
-        places_ = Matrix(context, builder, places, places_)
-        zero, one = ir.Constant(INT64, 0), ir.Constant(INT64, 1)
-        row = wide.load(Matrix(context, builder, panel, panel_)[i, zero], 0)
-
-        before = builder.basic_block
-        loop = builder.append_basic_block("places")
-        after = builder.append_basic_block("done")
-        builder.cbranch(builder.icmp_signed("<", begin, end), loop, after)
-
-        builder.position_at_end(loop)
-        t = builder.phi(INT64)
-        place = builder.bitcast(places_[t,], INT32.as_pointer())
-        target = sums_[builder.zext(builder.load(place), INT64), zero]
-        x = wide.broadcast(values_[t,])
-        wide.store(wide.multiply_add(x, row, wide.load(target, 0)), target, 0)
-        next_t = builder.add(t, one)
-        t.add_incoming(begin, before)
-        t.add_incoming(next_t, loop)
-        builder.cbranch(builder.icmp_signed("<", next_t, end), loop, after)
-
-        builder.position_at_end(after)
-        return context.get_dummy_value()
-
-    n = types.intp
-    return types.void(sums, values, n, places, n, panel, n), codegen
-
-
-gather4, gather8, gather13 = _gather(4), _gather(8), _gather(13)
+gather4, gather8, gather13 = (_gather(vectors, listed=False) for vectors in (4, 8, 13))
+gather3 = _gather(3, listed=True)

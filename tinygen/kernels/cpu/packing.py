@@ -12,7 +12,7 @@ from numba import types
 from numba.core import config
 from numba.extending import intrinsic
 
-from tinygen.kernels.cpu._compile import compiled
+from tinygen.kernels.cpu._compile import compiled, inner
 from tinygen.kernels.cpu.vectors import INT64, VECTOR_BYTES, Matrix, Vectors, minimum
 
 
@@ -81,6 +81,16 @@ if config.DISABLE_JIT:
         lanes = VECTOR_BYTES // panel.itemsize
         real = np.minimum(np.arange(lanes), columns - 1)
         panel[p : p + lanes, q : q + lanes] = b[k : k + lanes, j + real]
+
+
+@inner
+def whole_vectors(rows, columns, like):
+    """Memory for a matrix of like's dtype whose rows are whole vectors, each of them in one line of the cache."""
+    lanes = VECTOR_BYTES // like.itemsize
+    width = -(-columns // lanes) * lanes
+    memory = np.empty(rows * width + lanes, like.dtype)
+    first = -memory.ctypes.data % VECTOR_BYTES // like.itemsize
+    return memory[first : first + rows * width].reshape(rows, width)
 
 
 def pack(panel, row, b, k, depth, j, columns):

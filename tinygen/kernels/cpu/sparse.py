@@ -8,10 +8,9 @@ the pipeline at every change. So the places of the others are listed first, a ve
         places = [p where a[i, p] != 0]
         for p in places:  out[i] += a[i, p] b[p]              -> 13 vectors of out[i] in registers: `gather`
 
-    for each row p of b:                                      # b is mostly zeros: the gradient of W
-        places[p] = [j where b[p, j] != 0]
-    for each vector of rows i of out, for each p:
-        for j in places[p]:  out[i, j] += a[i, p] b[p, j]     -> their sums in the L1 cache: `scatter`
+    for each column j of b:                                   # b is mostly zeros: the gradient of W
+        places = [p where b[p, j] != 0]
+        for p in places:  out[:, j] += a[:, p] b[p, j]        -> three vectors at a time, of rows in the L1 cache
 
 Each vector that is loaded is used for one multiply-add, where the dense product uses it many times over. So a
 multiply-add costs two or three times as much, and with the lists and the packing all this pays off where a quarter of
@@ -35,13 +34,13 @@ from tinygen.kernels.cpu.epilogue import activate
 from tinygen.kernels.cpu.gather import (
     PLACES,
     append,
+    gather3,
     gather4,
     gather8,
     gather13,
     nonzero,
-    scatter,
 )
-from tinygen.kernels.cpu.packing import pack, pack_square
+from tinygen.kernels.cpu.packing import pack, pack_square, whole_vectors
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
 Array = np.ndarray
@@ -52,7 +51,10 @@ MOST = 1 / 4, 1 / 5
 NARROWEST = 4  # vectors of the other side
 WIDEST = 13  # vectors of a row that are summed in registers, of at least 16
 DEPTH = 400  # rows of a block of b, which stays in the L2 cache
-ACROSS = 400  # columns of the result whose sums stay in the L1 cache
+NARROW = 3  # vectors of a column that are summed in registers
+SHALLOW = (
+    256  # rows of a block of a's transpose so narrow: 48 KiB, most of which stay in the L1 cache
+)
 LONGEST = 1 << 14  # rows of b whose places are listed at once, in memory of each thread
 
 
@@ -110,7 +112,8 @@ def _of_sparse_a(out, a, b, bias, code, i0, i1, j0, j1):
     columns, k = j1 - j0, a.shape[1]
     vectors = -(-columns // lanes)
     width = (4 if vectors <= 4 else 8 if vectors <= 8 else WIDEST) * lanes
-    packed = np.zeros((min(DEPTH, k), width), out.dtype)
+    packed = whole_vectors(min(DEPTH, k), width, out)
+    packed[:, columns:] = 0
     places = np.empty(DEPTH + 8, np.int32)
     start = np.zeros(width, out.dtype)
     for c in range(min(columns, len(bias) - j0)):
@@ -121,57 +124,68 @@ def _of_sparse_a(out, a, b, bias, code, i0, i1, j0, j1):
         if not _finite(packed[:depth]):
             return False
         for i in range(i0, i1):
-            if k0 == 0:
-                for c in range(columns):
-                    out[i, j0 + c] = start[c]
-            count = _find(places, 0, a, i, k0, depth)
+            count, row, first = _find(places, 0, a, i, k0, depth), a[i, k0:], k0 == 0
             if vectors <= 4:
-                gather4(out, i, j0, columns, a, k0, places, count, packed)
+                gather4(out, i, j0, columns, row, places, count, packed, start, first)
             elif vectors <= 8:
-                gather8(out, i, j0, columns, a, k0, places, count, packed)
+                gather8(out, i, j0, columns, row, places, count, packed, start, first)
             else:
-                gather13(out, i, j0, columns, a, k0, places, count, packed)
+                gather13(out, i, j0, columns, row, places, count, packed, start, first)
             if code and k0 + depth == k:
                 activate(out, i, 1, j0, columns, code)
     return True
 
 
-def _of_sparse_b(out, a, b, i0, i1):
-    """out[i0:i1] = a[i0:i1] b, one vector of these rows at a time, for a b with contiguous rows. Whether a is finite
-    there."""
-    lanes = VECTOR_BYTES // out.itemsize
-    k, n = b.shape
+def _columns(b):
+    """(places, weights, ends): where each column of b is not zero, and what it is there, for one block of SHALLOW rows
+    after the other. Column c of a block takes up what lies between ends[block, c - 1] and ends[block, c]; places are
+    counted from the block's first row."""
+    k, columns = b.shape
     # As long as can be, though pages of it that are not needed are never touched.
-    places = np.empty(k * min(n, ACROSS) + 8, np.int32)
-    values = np.empty(len(places), out.dtype)
-    ends = np.empty(k, np.int64)
-    panel = np.empty((k, lanes), out.dtype)
-    sums = np.empty((ACROSS, lanes), out.dtype)
-    for j in range(0, n, ACROSS):
-        columns, count = min(ACROSS, n - j), 0
-        for p in range(k):
-            begin = count
-            count = _find(places, count, b, p, j, columns)
+    places = np.empty(k * columns + 8, np.int32)
+    weights = np.empty(k * columns, b.dtype)
+    ends = np.empty((-(-k // SHALLOW), columns), np.int64)
+    turned = whole_vectors(columns, min(SHALLOW, k), b)
+    count = 0
+    for block in range(len(ends)):
+        depth = min(SHALLOW, k - block * SHALLOW)
+        pack(turned, 0, b.T, 0, columns, block * SHALLOW, depth)
+        for c in range(columns):
+            begin, count = count, _find(places, count, turned, c, 0, depth)
             for t in range(begin, count):
-                values[t] = b[p, j + places[t]]
-            ends[p] = count
-        for i in range(i0, i1, lanes):
-            rows = min(lanes, i1 - i)
-            pack(panel, 0, a.T, 0, k, i, rows)
-            if not _finite(panel):
+                weights[t] = turned[c, places[t]]
+            ends[block, c] = count
+    return places, weights, ends
+
+
+def _of_sparse_b(out, a, b, i0, i1):
+    """out[i0:i1] = a[i0:i1] b, for a b with contiguous rows. Whether a is finite there."""
+    lanes = VECTOR_BYTES // out.itemsize
+    (k, columns), width = b.shape, NARROW * lanes
+    places, weights, ends = _columns(b)
+    packed = whole_vectors(min(SHALLOW, k), width, out)
+    sums = whole_vectors(columns, width, out)
+    start = np.zeros(width, out.dtype)
+    packed[:] = 0  # what lies beyond the last row is summed, too, and not stored
+    for i in range(i0, i1, width):
+        rows, begin = min(width, i1 - i), 0
+        for block in range(len(ends)):
+            depth = min(SHALLOW, k - block * SHALLOW)
+            pack(packed, 0, a.T, block * SHALLOW, depth, i, rows)
+            if not _finite(packed[:depth]):
                 return False
-            sums[:] = 0
-            begin = 0
-            for p in range(k):
-                scatter(sums, values, begin, places, ends[p], panel, p)
-                begin = ends[p]
-            for q in range(0, columns, lanes):
-                if rows == lanes and q + lanes <= columns:
-                    pack_square(out, i, j + q, sums.T, 0, q, lanes)
+            for c in range(columns):
+                rest = weights[begin:], places[begin:], ends[block, c] - begin
+                gather3(sums, c, 0, width, *rest, packed, start, block == 0)
+                begin = ends[block, c]
+        for r in range(0, rows, lanes):
+            for c in range(0, columns, lanes):
+                if r + lanes <= rows and c + lanes <= columns:
+                    pack_square(out, i + r, c, sums.T, r, c, lanes)
                 else:
-                    for r in range(rows):
-                        for c in range(q, min(q + lanes, columns)):
-                            out[i + r, j + c] = sums[c, r]
+                    for row in range(r, min(r + lanes, rows)):
+                        for column in range(c, min(c + lanes, columns)):
+                            out[i + row, column] = sums[column, row]
     return True
 
 
@@ -194,8 +208,8 @@ def _block(out, a, b, bias, code, side, down, across, thread):
     return True
 
 
-_side, _find, _finite = compiled(_side), compiled(_find), compiled(_finite)
-_of_sparse_a, _of_sparse_b = compiled(_of_sparse_a), compiled(_of_sparse_b)
+_side, _find, _finite = map(compiled, (_side, _find, _finite))
+_columns, _of_sparse_a, _of_sparse_b = map(compiled, (_columns, _of_sparse_a, _of_sparse_b))
 _block = compiled(_block)
 
 
