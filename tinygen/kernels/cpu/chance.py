@@ -84,8 +84,8 @@ def _entered(jump, high, low, c_high, c_low):
 
 @Loop
 def _bernoulli(out, p, shares, jumps, high, low, c_high, c_low):
-    """All coins that whole steps of all lanes give; whether all p are probabilities."""
-    rounds, zero = out.size // DEALT, np.uint64(0)
+    """Toss all coins; whether all p are probabilities. In the last round there may be fewer than its steps give."""
+    rounds, zero = (out.size + DEALT - 1) // DEALT, np.uint64(0)
     right = np.ones(shares, np.bool_)
     m_high, m_low = jumps[shares, 0, 0], jumps[shares, 0, 1]
     step_high, step_low = _entered(jumps[shares, 0], zero, zero, c_high, c_low)
@@ -107,7 +107,7 @@ def _bernoulli(out, p, shares, jumps, high, low, c_high, c_low):
                 h1, l1 = _step(h1, l1, m_high, m_low, step_high, step_low)
                 h2, l2 = _step(h2, l2, m_high, m_low, step_high, step_low)
                 h3, l3 = _step(h3, l3, m_high, m_low, step_high, step_low)
-            begin, end = first * DEALT, (first + count) * DEALT
+            begin, end = first * DEALT, min((first + count) * DEALT, out.size)
             right[share] &= _toss(out[begin:end], p[begin:end], halves)
     return right.all()
 
@@ -134,37 +134,21 @@ def _jumps(rounds: int, shares: int) -> Array:
     return np.array(words, np.uint64)
 
 
-def _bits_of(state: int) -> list[int]:
-    """The 24 bits of each of the two floats that a state gives."""
-    mixed, turn = (state >> 64 ^ state) & WORD, state >> 122
-    bits = (mixed >> turn | mixed << (64 - turn)) & WORD
-    return [(bits & 0xFFFFFFFF) >> 8, bits >> 40]
-
-
 def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     if type(p) is not Array or p.dtype != np.float32 or config.DISABLE_JIT:
         return reference.bernoulli(p, state, increment, left)
     result = np.empty(p.shape, p.dtype)
     out, p = result.ravel(), flat(p)
-    few: list[tuple[int, int]] = []  # coins tossed one by one: which, and its bits
-    first = 0
-    if left is not None:
-        bits = int(np.uint32(operator.index(left))) >> 8
-        few = [(0, bits)][: p.size]
-        first = len(few)
-    rounds = (p.size - first) // DEALT
-    shares = SHARES if p.size >= PARALLEL_FROM else 1
-    words = state >> 64, state & WORD, increment >> 64, increment & WORD
-    right = _bernoulli(
-        p.size, out[first:], p[first:], shares, _jumps(rounds, shares), *map(np.uint64, words)
-    )
-    for i in range(first + rounds * DEALT, p.size, 2):
-        a, b = _jump((i - first) // 2 + 1)
-        bits = _bits_of((a * state + b * increment) & STATE)
-        few += zip(range(i, p.size), bits, strict=False)
-    for i, bits in few:
-        out[i] = bits * 2.0**-24 < p[i]
-        right &= 0 <= p[i] <= 1
+    half = None if left is None else int(np.uint32(operator.index(left)))
+    first = int(half is not None and p.size > 0)  # this coin is tossed with what is left of the last step
+    coins = p.size - first
+    shares = SHARES if coins >= PARALLEL_FROM else 1
+    jumps = _jumps(-(-coins // DEALT), shares)
+    words = map(np.uint64, (state >> 64, state & WORD, increment >> 64, increment & WORD))
+    right = _bernoulli(coins, out[first:], p[first:], shares, jumps, *words)
+    if first:
+        out[0] = (half >> 8) * 2.0**-24 < p[0]
+        right &= 0 <= p[0] <= 1
     if not right:
         raise ValueError(reference.NO_PROBABILITY)
     return result

@@ -58,11 +58,14 @@ SHALLOW = (
 LONGEST = 1 << 14  # rows of b whose places are listed at once, in memory of each thread
 
 
-def _share(x):
-    """Of how many of its elements x is other than zero, judged by a thousand: a number from 0 to 1."""
+def _share(x, most):
+    """Of how many of its elements x is other than zero, judged by a thousand: a number from 0 to 1. Where it is
+    certainly more than `most`, somewhat more than that."""
     rows, columns = min(x.shape[0], 8), min(x.shape[1], 128)
     count = 0
     for r in range(rows):
+        if count > most * rows * columns:
+            break
         for c in range(columns):
             count += x[x.shape[0] * r // rows, x.shape[1] * c // columns] != 0
     return count / (rows * columns)
@@ -74,8 +77,8 @@ _share = compiled(_share)
 def _side(a, b):
     """Which of two matrices is mostly zeros, the more if both are: 1, 2 or, neither, 0. One whose rows are not
     contiguous is none that the loops below could read."""
-    left = _share(a) / MOST[0] if a.strides[1] == a.itemsize else np.inf
-    right = _share(b) / MOST[1] if b.strides[1] == b.itemsize else np.inf
+    left = _share(a, MOST[0]) / MOST[0] if a.strides[1] == a.itemsize else np.inf
+    right = _share(b, MOST[1]) / MOST[1] if b.strides[1] == b.itemsize else np.inf
     if min(left, right) > 1:
         return 0
     return 1 if left < right else 2
