@@ -226,8 +226,6 @@ def grad(
         ValueError: an output or input needs no gradient, a cotangent has the wrong shape, or an input is not used.
         RuntimeError: the graph was freed by an earlier pass, or a saved array was changed in place since.
     """
-    from tinygen.autograd.tensor import Tensor
-
     outputs, inputs = _as_tuple(outputs), _as_tuple(inputs)
     if len(outputs) == 1 and grad_outputs is None and not create_graph:
         found = _ready(outputs[0])
@@ -235,7 +233,7 @@ def grad(
             if not retain_graph:
                 outputs[0].node.free()
             tensors: dict[int, Tensor] = {}
-            return tuple([_as_tensor(found[t], tensors, Tensor) for t in inputs])
+            return tuple([_as_tensor(found[t], tensors, type(t)) for t in inputs])
     given = (None,) * len(outputs) if grad_outputs is None else _as_tuple(grad_outputs)
     if len(given) != len(outputs):
         raise ValueError(f"grad: {len(given)} cotangents for {len(outputs)} outputs")
@@ -252,7 +250,7 @@ def grad(
     )
     # One tensor for each array: what two inputs share is seen to be shared.
     tensors = {id(g._data): g for _, g in seeds}
-    result = tuple([_as_tensor(found.get(t.source), tensors, Tensor) for t in inputs])
+    result = tuple([_as_tensor(found.get(t.source), tensors, type(t)) for t in inputs])
     unused = [position for position, g in enumerate(result) if g is None]
     if unused and not allow_unused:
         raise ValueError(
@@ -279,8 +277,6 @@ def _as_tensor(
 
 def backward(output: Tensor, gradient: object = None, retain_graph: bool = False) -> None:
     """Add d output / d leaf to `.grad` of every leaf that `output` depends on."""
-    from tinygen.autograd.tensor import Tensor
-
     if output.source is None:
         raise ValueError(
             f"backward: this tensor does not depend on any that requires a gradient: {output!r}"
@@ -292,16 +288,16 @@ def backward(output: Tensor, gradient: object = None, retain_graph: bool = False
         output.node.free()
     while found:
         leaf, g = found.popitem()
-        array = g._data if isinstance(g, Tensor) else as_array(g)
+        array = g._data if type(g) is type(leaf) else as_array(g)
         del g
         if leaf.grad is not None:
-            leaf.grad = Tensor(as_array(leaf.grad._data + array))
+            leaf.grad = type(leaf)(as_array(leaf.grad._data + array))
             continue
         # A gradient may be handed over only if nobody else holds it; else it could alias another
         # leaf's gradient, the seed, or a saved array.
         alone = array.base is None and sys.getrefcount(array) == _ALONE
         alone = alone and (on_gpu(array) or array.flags.writeable)
-        leaf.grad = Tensor(array if alone else array.copy())
+        leaf.grad = type(leaf)(array if alone else array.copy())
 
 
 def _references_of_a_name() -> int:

@@ -216,10 +216,12 @@ _columns, _of_sparse_a, _of_sparse_b = map(compiled, (_columns, _of_sparse_a, _o
 _block = compiled(_block)
 
 
-def _blocks(done, out, a, b, bias, code, side, down, across):
-    """All of out = f(a b + bias), each block on a thread of its own; done[t] becomes whether block t was."""
+def _blocks(out, a, b, bias, code, side, down, across):
+    """All of out = f(a b + bias), each block on a thread of its own. Whether it was done."""
+    done = np.zeros(down * across, np.bool_)
     for thread in numba.prange(down * across):
         done[thread] = _block(out, a, b, bias, code, side, down, across, np.int64(thread))
+    return done.all()
 
 
 _blocks = compiled(_blocks, parallel=True)
@@ -251,7 +253,7 @@ def _loops(dtype: np.dtype, parallel: bool) -> Callable:
     signature = (out, matrix, matrix, bias, *[types.intp] * 4)
     only(_block, *signature, types.intp)
     if parallel:
-        only(_blocks, types.Array(types.boolean, 1, "C"), *signature)
+        only(_blocks, *signature)
     return _blocks if parallel else _block
 
 
@@ -274,6 +276,4 @@ def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int
     loop = _loops(out.dtype, threads > 1)
     if threads == 1:
         return loop(out, a, b, bias, code, side, 1, 1, 0)
-    done = np.zeros(threads, np.bool_)
-    loop(done, out, a, b, bias, code, side, down, across)
-    return bool(done.all())
+    return loop(out, a, b, bias, code, side, down, across)

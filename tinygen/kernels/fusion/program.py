@@ -273,8 +273,9 @@ def into(function: Callable, count: int, *arguments: Any) -> None:
         return
     found = found if isinstance(found, tuple) else (found,)
     for out, array in zip(arguments[:count], found, strict=True):
+        array = np.asarray(array)
         # Reductions may keep axes of length 1, or not; a number fills.
-        out[...] = np.reshape(array, out.shape) if np.size(array) == out.size else array
+        out[...] = array.reshape(out.shape) if array.size == out.size else array
 
 
 NUMPY = {name: function for function, name in UFUNCS.items()}
