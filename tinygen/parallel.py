@@ -135,11 +135,12 @@ class Team:
     def _sum_of_share(self, array: np.ndarray) -> np.ndarray:
         """This rank's rows of the sum over all ranks, flat. MPI's own reduce-scatter copies more."""
         parts = np.asarray(array, order="C").reshape(self.size, -1)
-        total, received = parts[self.rank], np.empty_like(parts[0])
+        total = parts[self.rank]
         for shift in range(1, self.size):
             to, source = (self.rank + shift) % self.size, (self.rank - shift) % self.size
+            received = np.empty_like(total)
             self._communicator.Sendrecv(parts[to], to, recvbuf=received, source=source)
-            total = total + received
+            total = np.add(total, received, out=received)  # in memory that is in the caches
         return total
 
     def _gather(self, array: np.ndarray) -> None:
