@@ -74,6 +74,7 @@ class Players(Kept):
             optim.Adam(part.parameters(), lr=rate, betas=self.betas)
             for part, rate in ((self.generator, self.g_rate), (self.discriminator, self.d_rate))
         )
+        self.d_loss, self.g_loss = map(tg.compile, (self.discriminator_loss, self.generator_loss))
 
     def scale(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is taken off, and what is divided by."""
@@ -102,16 +103,24 @@ class Players(Kept):
         factor = min(1.0, 2 * (1 - progress))
         self.g_optimiser.lr, self.d_optimiser.lr = factor * self.g_rate, factor * self.d_rate
 
+    def discriminator_loss(self, x: tg.Tensor, z: tg.Tensor) -> tg.Tensor:
+        with tg.frozen(self.generator.parameters()):
+            fake = self.fake(z)
+        return tg.softplus(-self.d(x)).mean() + tg.softplus(self.d(fake)).mean()
+
+    def generator_loss(self, name: str, z: tg.Tensor) -> tg.Tensor:
+        with tg.frozen(self.discriminator.parameters()):
+            return LOSSES[name](self.d(self.fake(z)))
+
     def train_discriminator(self) -> float:
-        x, fake = self.draw(self.real), self.fake(self.draw(self.noise)).detach()
-        loss = tg.softplus(-self.d(x)).mean() + tg.softplus(self.d(fake)).mean()
+        loss = self.d_loss(self.draw(self.real), self.draw(self.noise))
         self.d_optimiser.zero_grad()
         loss.backward()
         self.d_optimiser.step()
         return loss.item()
 
     def train_generator(self, name: str) -> float:
-        loss = LOSSES[name](self.d(self.fake(self.draw(self.noise))))
+        loss = self.g_loss(name, self.draw(self.noise))
         self.g_optimiser.zero_grad()
         loss.backward()
         self.g_optimiser.step()

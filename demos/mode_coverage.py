@@ -66,21 +66,15 @@ class Discriminating(Players):
     def d(self, samples: tg.Tensor) -> tg.Tensor:
         return self.critic(samples.reshape((-1, 2 * self.pack)))
 
-    def train_critic(self, x: np.ndarray) -> float:
-        with tg.no_grad():
-            fake = self.fake(len(x))
-        loss = tg.softplus(-self.d(tg.tensor(x))).mean()
-        loss = loss + tg.softplus(self.d(fake)).mean()
-        self.c_optimiser.zero_grad()
-        loss.backward()
-        self.c_optimiser.step()
-        return loss.item()
+    def critic_loss(self, real: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+        with tg.frozen(self.generator.parameters()):
+            fake = self.fake(len(real))
+        loss = tg.softplus(-self.d(real)).mean() + tg.softplus(self.d(fake)).mean()
+        return loss, loss
 
-    def train_generator(self) -> None:
-        loss = self.loss(self.d(self.fake(self.recipe.batch)))
-        self.g_optimiser.zero_grad()
-        loss.backward()
-        self.g_optimiser.step()
+    def generator_loss(self) -> tg.Tensor:
+        with tg.frozen(self.critic.parameters()):
+            return self.loss(self.d(self.fake(self.recipe.batch)))
 
 
 METHODS = {

@@ -81,7 +81,8 @@ def gradient_penalty(
 ) -> tg.Tensor:
     """E (||grad D(x_hat)|| - 1)^2, x_hat = eps x + (1 - eps) fake with one eps ~ U[0, 1] for each pair of rows."""
     eps = rng.uniform((len(x), 1))
-    between = tg.tensor(eps * x + (1 - eps) * fake, requires_grad=True)
+    between = (eps * x + (1 - eps) * fake).detach()
+    between.requires_grad = True
     (slope,) = tg.autograd.grad(critic(between).sum(), between, create_graph=True)
     return tg.square(tg.norm(slope, axis=1) - 1).mean()
 
@@ -118,6 +119,7 @@ class Players(Kept):
             self.c_optimiser, self.g_optimiser = (
                 optim.RMSprop(part.parameters()) for part in (self.critic, self.generator)
             )
+        self.c_loss, self.g_loss = map(tg.compile, (self.critic_loss, self.generator_loss))
 
     def fake(self, n: int) -> tg.Tensor:
         return self.generator(self.rng.normal((n, self.recipe.noise)))
@@ -126,15 +128,24 @@ class Players(Kept):
         mean, std = self.scale
         return self.critic((x - mean) / std)
 
-    def train_critic(self, x: np.ndarray) -> float:
-        """One step; the estimate of W before it."""
-        with tg.no_grad():
-            real, fake = tg.tensor(x), self.fake(len(x))
+    def critic_loss(self, real: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+        """And the estimate of W."""
+        with tg.frozen(self.generator.parameters()):
+            fake = self.fake(len(real))
         estimate = self.d(real).mean() - self.d(fake).mean()
         loss = -estimate
         if self.clip is None:
             penalty = gradient_penalty(self.d, real, fake, self.rng)
             loss = loss + self.recipe.penalty * penalty
+        return loss, estimate
+
+    def generator_loss(self) -> tg.Tensor:
+        with tg.frozen(self.critic.parameters()):
+            return -self.d(self.fake(self.recipe.batch)).mean()
+
+    def train_critic(self, x: np.ndarray) -> float:
+        """One step; the estimate of W before it."""
+        loss, estimate = self.c_loss(tg.tensor(x))
         self.c_optimiser.zero_grad()
         loss.backward()
         self.c_optimiser.step()
@@ -143,7 +154,7 @@ class Players(Kept):
         return estimate.item()
 
     def train_generator(self) -> None:
-        loss = -self.d(self.fake(self.recipe.batch)).mean()
+        loss = self.g_loss()
         self.g_optimiser.zero_grad()
         loss.backward()
         self.g_optimiser.step()

@@ -159,6 +159,34 @@ def test_it_is_recorded_anew_for_new_shapes_and_settings_only():
     assert len(recorded) == 5
 
 
+def test_two_players_learn_apart_and_each_game_is_recorded_once():
+    rng, recorded = tg.random.default_rng(0), []
+    g, d = nn.Linear(3, 2, rng=rng), nn.Linear(2, 1, rng=rng)
+
+    def generator_loss(z):
+        recorded.append("g")
+        with tg.frozen(d.parameters()):
+            return tg.softplus(-d(g(z))).mean()
+
+    def discriminator_loss(z):
+        recorded.append("d")
+        with tg.frozen(g.parameters()):
+            return tg.softplus(d(g(z))).mean()
+
+    games = [(g, d, generator_loss), (d, g, discriminator_loss)]
+    games = [(*players, loss, tg.compile(loss)) for *players, loss in games]
+    for _ in range(3):
+        z = numbers(5, 3)
+        for learner, other, loss, compiled in games:
+            expected = tg.autograd.grad(loss(z), list(learner.parameters()))
+            compiled(z).backward()
+            for p, slope in zip(learner.parameters(), expected, strict=True):
+                np.testing.assert_allclose(p.grad.numpy(), slope.numpy(), rtol=1e-5, atol=1e-7)
+                p.grad = None
+            assert all(p.grad is None for p in other.parameters())
+    assert len(recorded) == 6 + 2  # by themselves, and compiled
+
+
 def test_many_recordings_are_warned_of():
     f = tg.compile(lambda x, i: (x * i).sum())
     x = tg.tensor(numbers(2))

@@ -245,6 +245,25 @@ def test_an_unused_input_is_an_error_or_none():
     assert unused is None
 
 
+def test_what_is_frozen_is_constant_and_passes_gradients_on():
+    x, w, b = (tg.tensor([float(i)], requires_grad=True) for i in (2, 3, 5))
+    constant = tg.tensor([7.0])
+    with tg.frozen([w, b, constant]):
+        y = (x * w + b) * constant
+        assert not (w * b).requires_grad
+    y.backward()
+    assert x.grad.tolist() == [21]
+    assert w.grad is None
+    assert (w.requires_grad, b.requires_grad, constant.requires_grad) == (True, True, False)
+    with pytest.raises(ZeroDivisionError), tg.frozen([w]):
+        1 / 0  # noqa: B018
+    assert w.requires_grad
+    with tg.frozen([w]):
+        with tg.frozen([w, b]):
+            pass
+        assert not w.requires_grad  # it was frozen before
+
+
 def test_grad_writes_no_grad_attribute():
     x = leaf(1.0)
     autograd.grad(x * x, x)

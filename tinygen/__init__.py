@@ -7,7 +7,7 @@ x.grad  # Tensor([2., 4.])
 """
 
 from tinygen import autograd, distributions, nn, optim, random
-from tinygen.autograd import Tensor, detect_anomaly, no_grad, tensor
+from tinygen.autograd import Tensor, detect_anomaly, frozen, no_grad, tensor
 from tinygen.autograd.compiled import compile
 from tinygen.autograd.ops import *  # noqa: F403
 from tinygen.autograd.ops import __all__ as _ops
@@ -25,6 +25,7 @@ __all__ = [
     "compile",
     "detect_anomaly",
     "distributions",
+    "frozen",
     "get_backend",
     "get_default_device",
     "grad",

@@ -65,10 +65,17 @@ class Tinygen:
         }
         data = [tensor(a) if a.dtype == np.float32 else a for a in step.data()]
         compiled = self.tg.compile if self.compiled else lambda f: f
-        losses = [
-            (name, compiled(lambda *d, loss=loss: loss(self, layers, *d)))
-            for name, loss in step.phases
-        ]
+
+        def of_one(name: str, loss: Callable) -> Callable:
+            others = [p for other, params in weights.items() if other != name for p in params]
+
+            def of(*d: Any) -> Any:
+                with self.tg.frozen(others):
+                    return loss(self, layers, *d)
+
+            return compiled(of)
+
+        losses = [(name, of_one(name, loss)) for name, loss in step.phases]
 
         def run() -> float:
             for name, loss in losses:

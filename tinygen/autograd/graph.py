@@ -104,6 +104,22 @@ def no_grad() -> contextlib.AbstractContextManager[None]:
     return set_grad_enabled(False)
 
 
+@contextlib.contextmanager
+def frozen(params: Iterable[Tensor]) -> Iterator[None]:
+    """Inside `with tg.frozen(net.parameters()):` these are constants: no gradient is computed for them.
+
+    For a network that another one learns from: gradients flow through it, to what it was given.
+    """
+    learning = [p for p in params if p.requires_grad]
+    for p in learning:
+        p.requires_grad = False
+    try:
+        yield
+    finally:
+        for p in learning:
+            p.requires_grad = True
+
+
 def ancestry(sources: Iterable[Source | None], since: int = 0) -> tuple[list[Node], set[Tensor]]:
     """The nodes that `sources` were computed through, newest first and none older than number `since`, and
     the leaves that they reach.

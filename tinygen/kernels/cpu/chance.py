@@ -140,7 +140,7 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     result = np.empty(p.shape, p.dtype)
     out, p = result.ravel(), flat(p)
     half = None if left is None else int(np.uint32(operator.index(left)))
-    first = int(half is not None and p.size > 0)  # this coin is tossed with what is left of the last step
+    first = int(half is not None and p.size > 0)  # tossed with what is left of the last step
     coins = p.size - first
     shares = SHARES if coins >= PARALLEL_FROM else 1
     jumps = _jumps(-(-coins // DEALT), shares)
