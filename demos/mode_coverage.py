@@ -67,7 +67,8 @@ class Discriminating(Players):
         return self.critic(samples.reshape((-1, 2 * self.pack)))
 
     def critic_loss(self, real: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
-        with tg.frozen(self.generator.parameters()):
+        """What the discriminator minimises; and again, for there is no estimate."""
+        with tg.no_grad():
             fake = self.fake(len(real))
         loss = tg.softplus(-self.d(real)).mean() + tg.softplus(self.d(fake)).mean()
         return loss, loss

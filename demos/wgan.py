@@ -119,6 +119,7 @@ class Players(Kept):
             self.c_optimiser, self.g_optimiser = (
                 optim.RMSprop(part.parameters()) for part in (self.critic, self.generator)
             )
+        # Recorded at the first call, with the networks as they are then.
         self.c_loss, self.g_loss = map(tg.compile, (self.critic_loss, self.generator_loss))
 
     def fake(self, n: int) -> tg.Tensor:
@@ -129,8 +130,8 @@ class Players(Kept):
         return self.critic((x - mean) / std)
 
     def critic_loss(self, real: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
-        """And the estimate of W."""
-        with tg.frozen(self.generator.parameters()):
+        """What the critic minimises, and its estimate of W."""
+        with tg.no_grad():
             fake = self.fake(len(real))
         estimate = self.d(real).mean() - self.d(fake).mean()
         loss = -estimate

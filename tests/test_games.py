@@ -340,6 +340,30 @@ def test_the_methods_play_different_games_from_the_same_start():
     assert len(set(first)) == len(first)
 
 
+@pytest.mark.parametrize("method", ["PacGAN2", "WGAN, clipping", "WGAN-GP"])
+def test_a_compiled_game_is_the_game(method):
+    """The same random numbers in the same order, and the same gradients, of the player alone that learns."""
+    p = mode_coverage.METHODS[method](0)
+    x = tg.tensor(wgan.Plane("gaussians_ring").batch(256, np.random.default_rng(0)))
+    p.c_loss(x), p.g_loss()  # records
+    for plain, compiled, learner, other in [
+        (lambda: p.critic_loss(x)[0], lambda: p.c_loss(x)[0], p.critic, p.generator),
+        (p.generator_loss, p.g_loss, p.generator, p.critic),
+    ]:
+        state, ends, slopes = p.rng.state_dict(), [], []
+        for loss in (plain, compiled):
+            p.rng.load_state_dict(state)
+            loss().backward()
+            ends.append(p.rng.state_dict())
+            slopes.append([q.grad.numpy() for q in learner.parameters()])
+            assert all(q.grad is None for q in other.parameters())
+            learner.zero_grad()
+        assert ends[0] == ends[1]
+        for expected, found in zip(*slopes, strict=True):
+            size = np.abs(expected).max()
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * size)
+
+
 def test_the_table_has_all_rows():
     seeds = {
         "seed_0": {"modes": 8, "high_quality": 0.9},

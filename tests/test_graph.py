@@ -262,6 +262,11 @@ def test_what_is_frozen_is_constant_and_passes_gradients_on():
         with tg.frozen([w, b]):
             pass
         assert not w.requires_grad  # it was frozen before
+    with pytest.raises(ValueError, match="leaf"), tg.frozen([w, w * b]):
+        pass
+    assert w.requires_grad
+    product = tg.frozen(p for p in (w, b))(lambda: w * b)
+    assert [product().requires_grad for _ in range(2)] == [False, False]
 
 
 def test_grad_writes_no_grad_attribute():

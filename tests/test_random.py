@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tinygen.kernels.cpu._compile import PARALLEL_FROM
 
 
 def draws(rng):
@@ -85,9 +86,10 @@ def test_coins_are_tossed_with_the_numbers_that_numpy_gives():
         np.testing.assert_array_equal(tossed, theirs.random((rows, 31), np.float32) < p[:rows])
         assert tossed.dtype == np.float32
         assert ours.uniform((3,)).tolist() == theirs.random(3, np.float32).tolist()
-    large = np.full((300, 784), 0.3, np.float32)
-    tossed = ours.bernoulli(large).numpy()
-    np.testing.assert_array_equal(tossed, theirs.random(large.shape, np.float32) < large)
+    for size in (300 * 784, *range(PARALLEL_FROM - 2, PARALLEL_FROM + 11)):
+        large = np.full(size, 0.3, np.float32)
+        tossed = ours.bernoulli(large).numpy()
+        np.testing.assert_array_equal(tossed, theirs.random(size, np.float32) < large)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

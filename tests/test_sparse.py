@@ -85,8 +85,8 @@ def test_the_same_numbers_as_the_dense_product(dtype, side, shape, share, layout
     dense(expected, a, b, bias, code, 1, 1, 0)
     assert _block(out, a, b, bias, code, side, 1, 1, 0)
     np.testing.assert_array_equal(out, expected, strict=True)
-    for down, across in [(2, 1), (1, 2), (3, 2)]:
-        if down == 1 or side == A:
+    for down, across in [(2, 1), (7, 1), (1, 2), (3, 2)]:
+        if across == 1 or side == A:
             out.fill(np.nan)
             assert _blocks(out, a, b, bias, code, side, down, across)
             np.testing.assert_array_equal(out, expected)
@@ -142,8 +142,8 @@ def test_what_it_does_not_suit(small, monkeypatch):
     assert attempt(g.T, x) is not None
     assert attempt(g.T, x, x[0], 0) is None  # the gradient has no bias ...
     assert attempt(g.T, x, code=1) is None  # ... or activation
-    monkeypatch.setattr(sparse, "LONGEST", 63)
-    assert attempt(g.T, x) is None  # too many rows to list
+    monkeypatch.setattr(sparse, "LARGEST", 64 * 784 - 1)
+    assert attempt(g.T, x) is None  # too many to list
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
@@ -185,8 +185,9 @@ for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, 
         b[...] = rng.integers(-3, 4, b.shape)
         few = a if side == 1 else b
         few *= rng.random(few.shape) < 0.3
+        split = (1, 2) if side == 1 else (2, 1)
         for thread in (0, 1):
-            assert sparse._block(out, a, b, bias, 0, side, 1, 2, thread)
+            assert sparse._block(out, a, b, bias, 0, side, *split, thread)
         assert np.all(out == a @ b + (side == 1))
         assert np.all(bias == 1)
         few[...] = 0

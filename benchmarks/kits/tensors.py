@@ -66,16 +66,16 @@ class Tinygen:
         data = [tensor(a) if a.dtype == np.float32 else a for a in step.data()]
         compiled = self.tg.compile if self.compiled else lambda f: f
 
-        def of_one(name: str, loss: Callable) -> Callable:
+        def learning(name: str, loss: Callable) -> Callable:
             others = [p for other, params in weights.items() if other != name for p in params]
 
-            def of(*d: Any) -> Any:
+            def alone(*d: Any) -> Any:
                 with self.tg.frozen(others):
                     return loss(self, layers, *d)
 
-            return compiled(of)
+            return compiled(alone)
 
-        losses = [(name, of_one(name, loss)) for name, loss in step.phases]
+        losses = [(name, learning(name, loss)) for name, loss in step.phases]
 
         def run() -> float:
             for name, loss in losses:
@@ -160,10 +160,13 @@ class Torch:
         }
         data = [tensor(a) for a in step.data()]
         compiled = self.torch.compile if self.compiled else lambda f: f
-        losses = [
-            (name, compiled(lambda *d, loss=loss: loss(self, layers, *d)))
-            for name, loss in step.phases
-        ]
+
+        def learning(name: str, loss: Callable) -> Callable:
+            # What else was asked for, torch.compile would compute: of every tensor that requires a gradient.
+            others = {n: [(w.detach(), b.detach()) for w, b in net] for n, net in layers.items()}
+            return compiled(lambda *d: loss(self, others | {name: layers[name]}, *d))
+
+        losses = [(name, learning(name, loss)) for name, loss in step.phases]
 
         def run() -> float:
             for name, loss in losses:

@@ -83,6 +83,8 @@ class Recording:
             gradients: dict[Tensor, Any] = {}
             if outputs and outputs[0].source is not None and graph.grad_enabled():
                 gradients = _gradients(outputs[0])
+        place = Tensor(np.empty(0))
+        self.result = mapped(self.result, (Tensor,), lambda _: place)  # not all that was traced
         values = [
             trace.lift(t, t._data) if type(t._data) is not Traced else t._data for t in outputs
         ]

@@ -104,16 +104,24 @@ def no_grad() -> contextlib.AbstractContextManager[None]:
     return set_grad_enabled(False)
 
 
-@contextlib.contextmanager
-def frozen(params: Iterable[Tensor]) -> Iterator[None]:
-    """Inside `with tg.frozen(net.parameters()):` these are constants: no gradient is computed for them.
+def frozen(params: Iterable[Tensor]) -> contextlib.AbstractContextManager[None]:
+    """What is computed inside `with tg.frozen(net.parameters()):` takes these for constants, in all threads.
 
-    For a network that another one learns from: gradients flow through it, to what it was given.
+    For a network that another one learns from: gradients flow through it, to what it was given, and none is computed
+    for itself. In a compiled function it belongs inside; around its call it would be recorded anew each time.
+    Raises ValueError if one is not a leaf.
     """
-    learning = [p for p in params if p.requires_grad]
-    for p in learning:
-        p.requires_grad = False
+    return _frozen(list(params))  # a list, for who decorates a function with it
+
+
+@contextlib.contextmanager
+def _frozen(params: list[Tensor]) -> Iterator[None]:
+    learning: list[Tensor] = []
     try:
+        for p in params:
+            if p.requires_grad:
+                p.requires_grad = False
+                learning.append(p)
         yield
     finally:
         for p in learning:
@@ -283,6 +291,7 @@ def _ready(output: Tensor) -> dict[Source, np.ndarray] | None:
 def _as_tensor(
     g: Cotangent | None, tensors: dict[int, Tensor], wrap: type[Tensor]
 ) -> Tensor | None:
+    # `wrap` is Tensor, which only an import at every call could name here: cold, that takes 25 microseconds.
     if g is None or type(g) is wrap:
         return g
     found = tensors.get(id(g))

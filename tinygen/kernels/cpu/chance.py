@@ -84,7 +84,7 @@ def _entered(jump, high, low, c_high, c_low):
 
 @Loop
 def _bernoulli(out, p, shares, jumps, high, low, c_high, c_low):
-    """Toss all coins; whether all p are probabilities. In the last round there may be fewer than its steps give."""
+    """Toss all coins; whether all p are probabilities. The last round may have fewer coins than its steps give."""
     rounds, zero = (out.size + DEALT - 1) // DEALT, np.uint64(0)
     right = np.ones(shares, np.bool_)
     m_high, m_low = jumps[shares, 0, 0], jumps[shares, 0, 1]

@@ -61,10 +61,11 @@ def _gather(vectors, listed):
 
     @intrinsic
     def gather(_, out, i, j, columns, weights, places, count, b, start, first):
-        """out[i, j : j + columns] += weight b[p] for each p of the first `count` places; `first`: start + these.
+        """out[i, j : j + columns] += weight b[p] for each p of the first `count` places; if `first`, out is not read:
+        `start` takes its place.
 
         The weight is weights[p], or weights[t] for the t-th place if `listed`. All are contiguous along their rows, and
-        start and those of b are whole vectors.
+        `start` and the rows of b are whole vectors.
         """
 
         def codegen(context, builder, signature, arguments):

@@ -85,7 +85,8 @@ if config.DISABLE_JIT:
 
 @inner
 def whole_vectors(rows, columns, like):
-    """Memory for a matrix of like's dtype whose rows are whole vectors, each of them in one line of the cache."""
+    """Memory, not filled, for a matrix of like's dtype: its rows are whole vectors, and no vector lies in two lines of
+    the cache."""
     lanes = VECTOR_BYTES // like.itemsize
     width = -(-columns // lanes) * lanes
     memory = np.empty(rows * width + lanes, like.dtype)

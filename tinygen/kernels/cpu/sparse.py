@@ -10,7 +10,7 @@ the pipeline at every change. So the places of the others are listed first, a ve
 
     for each column j of b:                                   # b is mostly zeros: the gradient of W
         places = [p where b[p, j] != 0]
-        for p in places:  out[:, j] += a[:, p] b[p, j]        -> three vectors at a time, of rows in the L1 cache
+        for p in places:  out[:, j] += a[:, p] b[p, j]        -> 3 vectors of out[:, j] in registers
 
 Each vector that is loaded is used for one multiply-add, where the dense product uses it many times over. So a
 multiply-add costs two or three times as much, and with the lists and the packing all this pays off where a quarter of
@@ -52,15 +52,13 @@ NARROWEST = 4  # vectors of the other side
 WIDEST = 13  # vectors of a row that are summed in registers, of at least 16
 DEPTH = 400  # rows of a block of b, which stays in the L2 cache
 NARROW = 3  # vectors of a column that are summed in registers
-SHALLOW = (
-    256  # rows of a block of a's transpose so narrow: 48 KiB, most of which stay in the L1 cache
-)
-LONGEST = 1 << 14  # rows of b whose places are listed at once, in memory of each thread
+SHALLOW = 256  # rows of a block that is so narrow: 48 KiB, which mostly stays in the L1 cache
+LARGEST = 1 << 24  # elements of b whose places are listed at once, in memory of each thread
 
 
 def _share(x, most):
-    """Of how many of its elements x is other than zero, judged by a thousand: a number from 0 to 1. Where it is
-    certainly more than `most`, somewhat more than that."""
+    """Of how many of its elements x is other than zero, judged by a thousand: a number from 0 to 1. If it is more than
+    `most`, any number above that."""
     rows, columns = min(x.shape[0], 8), min(x.shape[1], 128)
     count = 0
     for r in range(rows):
@@ -201,7 +199,7 @@ def _block(out, a, b, bias, code, side, down, across, thread):
     i0, i1 = tall * r // down * lanes, min(tall * (r + 1) // down * lanes, m)
     first, last = wide * c // across, wide * (c + 1) // across
     if side == 2:
-        return _of_sparse_b(out, a, b, i0, i1)
+        return i0 == i1 or _of_sparse_b(out, a, b, i0, i1)
     strips = -(-(last - first) // WIDEST)
     for s in range(strips):
         j0 = (first + (last - first) * s // strips) * lanes
@@ -266,7 +264,7 @@ def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int
     if out.size * a.shape[1] < MULTIPLY_ADDS or config.DISABLE_JIT:
         return False
     side = _look(out.dtype)(a, b)
-    if side == 0 or (side == 2 and (code or len(bias) or b.shape[0] > LONGEST)):
+    if side == 0 or (side == 2 and (code or len(bias) or b.size > LARGEST)):
         return False
     n = out.shape[1] if side == 1 else out.shape[0]
     wide = -(-n * out.itemsize // VECTOR_BYTES)  # vectors that each element is multiplied with
