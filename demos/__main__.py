@@ -35,23 +35,23 @@ DEMOS = {
     ),
     "gan_1d": (
         "two networks play a game on a line, and why its first loss fails",
-        "2 min for five seeds",
+        "1 min for five seeds",
     ),
     "gan_2d": (
         "the same game in the plane, with all that there is to see",
-        "2 min for five seeds",
+        "1 min for five seeds",
     ),
     "gan_mnist": (
         "digits from the game, any or the one that is asked for",
-        "1 min on the 8x8 digits, 4 min on MNIST",
+        "1 min on the 8x8 digits, 3 min on MNIST",
     ),
     "wgan": (
         "the earth-mover game: clipped weights, or a penalty on the critic's slope",
-        "2 min in the plane, 4 min on MNIST",
+        "1 min in the plane, 4 min on MNIST",
     ),
     "mode_coverage": (
         "which games collapse: five of them, counted",
-        "35 min for five seeds",
+        "25 min for five seeds",
     ),
     "classifier": (
         "a classifier of digits: the eyes of the metrics",
