@@ -74,7 +74,7 @@ class Players(Kept):
             optim.Adam(part.parameters(), lr=rate, betas=self.betas)
             for part, rate in ((self.generator, self.g_rate), (self.discriminator, self.d_rate))
         )
-        # Recorded at the first call, with the networks as they are then: half the time of a step.
+        # Recorded at the first call, with the networks as they are then.
         self.d_loss, self.g_loss = map(tg.compile, (self.discriminator_loss, self.generator_loss))
 
     def scale(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
