@@ -43,8 +43,8 @@ def tinygen_step(batch: int) -> tuple[Callable[[], None], int]:
         rng.skip(mine.start * 784)
         x = rng.bernoulli(images[chosen[mine]])
         rng.skip((batch - mine.stop) * 784)
-        loss, *_ = objective(x, rng.normal((batch, 20))[mine], (1.0, 1.0), len(x) / batch)
         optimiser.zero_grad()
+        loss, *_ = objective(x, rng.normal((batch, 20))[mine], (1.0, 1.0), len(x) / batch)
         loss.backward()
         ranks.step_(optimiser)
 

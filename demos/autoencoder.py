@@ -76,8 +76,8 @@ def rebuild(settings: dict, pixels: int, parts: dict) -> Autoencoder:
 
 def learn(student: Student, x: tg.Tensor, target: tg.Tensor) -> None:
     """One step on |target - x_hat|^2, summed over the pixels, averaged over the batch."""
-    loss = tg.square(target - student.model(x)).sum(1).mean()
     student.optimiser.zero_grad()
+    loss = tg.square(target - student.model(x)).sum(1).mean()
     loss.backward()
     student.optimiser.step()
 

@@ -78,9 +78,9 @@ def main(argv: list[str] | None = None) -> None:
         began, total = time.perf_counter(), 0.0
         for x, labels in batches((images.train, images.train_labels), BATCH, rng):
             moved = shifted(x, images.shape, SHIFT[args.data], rng)
+            optimiser.zero_grad()
             logits = model(tg.tensor(moved))
             loss = tg.cross_entropy_with_logits(logits, labels).mean()
-            optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             total += len(x) * loss.item()

@@ -99,8 +99,8 @@ def main(argv: list[str] | None = None) -> None:
             x, eps = rng.bernoulli(grey), rng.normal((len(grey), LATENT))
             for name, student in students.items():
                 y = tg.tensor(one_hot(labels)) if told[name] else None
-                loss, *_ = vae.objective(*student.model.terms(x, eps, y))
                 student.optimiser.zero_grad()
+                loss, *_ = vae.objective(*student.model.terms(x, eps, y))
                 loss.backward()
                 student.optimiser.step()
         line = {}

@@ -210,8 +210,8 @@ def main(argv: list[str] | None = None) -> None:
         for step in range(i * ROUND, (i + 1) * ROUND):
             optimiser.lr = LEARNING_RATE * (1 - step / (rounds * ROUND))
             x = tg.tensor(data.batch(rng.numpy))
-            loss = loss_of(x, rng.normal((CODES, args.latent)))
             optimiser.zero_grad()
+            loss = loss_of(x, rng.normal((CODES, args.latent)))
             loss.backward()
             optimiser.step()
         seconds.append(time.perf_counter() - began)

@@ -114,15 +114,15 @@ class Players(Kept):
             return LOSSES[name](self.d(self.fake(z)))
 
     def train_discriminator(self) -> float:
-        loss = self.d_loss(self.draw(self.real), self.draw(self.noise))
         self.d_optimiser.zero_grad()
+        loss = self.d_loss(self.draw(self.real), self.draw(self.noise))
         loss.backward()
         self.d_optimiser.step()
         return loss.item()
 
     def train_generator(self, name: str) -> float:
-        loss = self.g_loss(name, self.draw(self.noise))
         self.g_optimiser.zero_grad()
+        loss = self.g_loss(name, self.draw(self.noise))
         loss.backward()
         self.g_optimiser.step()
         optim.average_(self.average.parameters(), self.generator.parameters(), self.decay)

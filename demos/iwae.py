@@ -122,9 +122,9 @@ def fitted(model: vae.VAE, x: np.ndarray, rng: tg.random.Generator) -> tuple[tg.
         mean, log_var = (tg.tensor(t, requires_grad=True) for t in model.encode(images))
     optimiser = optim.Adam([mean, log_var], lr=FIT["lr"])
     for _ in range(FIT["steps"]):
+        optimiser.zero_grad()
         z = tg.reparameterise(mean, log_var, rng.normal((FIT["codes"], len(x), LATENT)))
         loss = -model.log_weights_of(z, images, mean, log_var).mean(0).sum()
-        optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     return mean.detach(), log_var.detach()

@@ -146,8 +146,8 @@ class Players(Kept):
 
     def train_critic(self, x: np.ndarray) -> float:
         """One step; the estimate of W before it."""
-        loss, estimate = self.c_loss(tg.tensor(x))
         self.c_optimiser.zero_grad()
+        loss, estimate = self.c_loss(tg.tensor(x))
         loss.backward()
         self.c_optimiser.step()
         if self.clip is not None:
@@ -155,8 +155,8 @@ class Players(Kept):
         return estimate.item()
 
     def train_generator(self) -> None:
-        loss = self.g_loss()
         self.g_optimiser.zero_grad()
+        loss = self.g_loss()
         loss.backward()
         self.g_optimiser.step()
 

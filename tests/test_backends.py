@@ -9,7 +9,6 @@ import pytest
 
 import tinygen as tg
 from tinygen import kernels
-from tinygen.kernels import memory
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -77,24 +76,3 @@ def test_every_override_has_a_specification():
 
     assert cpu.__all__
     assert set(cpu.__all__) <= set(kernels.KERNELS)
-
-
-def test_freed_memory_is_kept_unless_the_user_has_said_otherwise(monkeypatch):
-    class Library:
-        def __init__(self, _):
-            self.mallopt = lambda *setting: asked.append(setting)
-
-    monkeypatch.setattr(memory.ctypes, "CDLL", Library)
-    for name in memory.VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    asked = []
-    monkeypatch.setattr(memory.sys, "platform", "linux")
-    memory.keep_freed_memory()
-    assert asked == [(memory.M_MMAP_THRESHOLD, 32 << 20), (memory.M_TRIM_THRESHOLD, memory.KEPT)]
-    asked.clear()
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
-    memory.keep_freed_memory()
-    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
-    memory.keep_freed_memory()
-    assert asked == []

@@ -79,6 +79,7 @@ class Tinygen:
 
         def run() -> float:
             for name, loss in losses:
+                optimisers[name].zero_grad()
                 value = loss(*data)
                 for p, g in zip(
                     weights[name], self.tg.autograd.grad(value, weights[name]), strict=True
@@ -170,6 +171,7 @@ class Torch:
 
         def run() -> float:
             for name, loss in losses:
+                optimisers[name].zero_grad()
                 value = loss(*data)
                 for p, g in zip(
                     weights[name], self.torch.autograd.grad(value, weights[name]), strict=True
