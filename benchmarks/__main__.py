@@ -1,7 +1,8 @@
-"""All benchmarks, one after the other: python -m benchmarks, after pip install -e '.[bench]'
+"""All benchmarks of one process, one after the other: python -m benchmarks, after pip install -e '.[bench]'
 
 Each is a module of its own with options of its own: python -m benchmarks.training --help. What they print (tables in
-Markdown) is kept in --out. It takes about half an hour, in which nothing else should run.
+Markdown) is kept in --out. It takes about half an hour, in which nothing else should run. `benchmarks.ranks` and
+`benchmarks.scaling` start several processes, over MPI, and are run by themselves.
 """
 
 import argparse

@@ -30,12 +30,10 @@ def moved(n: int) -> int:
     adam = 7 * weights  # reads p, g, m and v, writes p, m and v
     coins = 2 * n * PIXELS  # reads grey, writes black and white
     loss = 3 * n * PIXELS  # reads logits and pixels, writes the gradient
-    relus = (
-        2 * 3 * n * HIDDEN
-    )  # of each layer: reads value and gradient, writes the gradient before
-    codes = (
-        8 * n * CODE
-    )  # reads mean, log sigma^2 and noise, writes z; reads its gradient, writes theirs
+    # Of each layer: reads value and gradient, writes the gradient before.
+    relus = 2 * 3 * n * HIDDEN
+    # Reads mean, log sigma^2 and noise, writes z; reads its gradient, writes theirs.
+    codes = 8 * n * CODE
     return FLOAT * (adam + coins + loss + relus + codes)
 
 
@@ -64,9 +62,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for n, on in itertools.product((128, 512), ("digits", "noise")):
         worker.make(f"VAE 784-400-20, batch {n}{', on noise' if on == 'noise' else ''}")
-        x = np.ones(
-            moved(n) // FLOAT // 2, np.float32
-        )  # as much as the step moves: half read, half written
+        # As much as the step moves: half read, half written.
+        x = np.ones(moved(n) // FLOAT // 2, np.float32)
         out = np.empty_like(x)
         copy(out, x)
         rates, copies, steps = [], [], []

@@ -8,7 +8,6 @@ before it, and the first calls of a burst, which wake the threads, do not count.
 from __future__ import annotations
 
 import functools
-import statistics
 import time
 from collections.abc import Callable
 
@@ -43,23 +42,3 @@ def interleaved(sides: dict[str, Callable[[], object]], rounds: int) -> Times:
     for call in sides.values():
         call()
     return in_turn({name: functools.partial(burst, call) for name, call in sides.items()}, rounds)
-
-
-def ratio(times: Times, name: str, baseline: str) -> float:
-    """How many times longer `name` takes than `baseline`: of the medians."""
-    return statistics.median(times[name]) / statistics.median(times[baseline])
-
-
-def summary(times: Times, baseline: str, unit: str = "ms") -> str:
-    """A Markdown table: median, the middle half of the times, and the ratio to `baseline`."""
-    scale = {"s": 1, "ms": 1e3, "us": 1e6}[unit]
-    lines = [
-        f"| side | median {unit} | middle half | time / {baseline}'s |",
-        "|---|---|---|---|",
-    ]
-    for name, seconds in times.items():
-        low, middle, high = (scale * q for q in statistics.quantiles(seconds, n=4))
-        lines.append(
-            f"| {name} | {middle:.3g} | {low:.3g} to {high:.3g} | {ratio(times, name, baseline):.2f} |"
-        )
-    return "\n".join(lines)

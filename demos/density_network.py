@@ -44,12 +44,8 @@ STEPS = {"ring": 4000, "two_moons": 4000, "digits": 3000}
 ROUND = 100  # steps
 CODES, BATCH, HIDDEN, LEARNING_RATE = 500, 256, 100, 2e-3
 JUDGED, JUDGED_CODES, PART = 5000, 20_000, 1000  # points held out, codes for each, codes at a time
-NOISE, DIMS, MOST, POINTS = (
-    0.2,
-    6,
-    2**17,
-    50,
-)  # of `samples_needed`: at most so many dimensions, codes
+# Of `samples_needed`: at most so many dimensions, codes.
+NOISE, DIMS, MOST, POINTS = 0.2, 6, 2**17, 50
 
 
 class DensityNetwork(nn.Module):
@@ -121,9 +117,8 @@ def samples_needed(rng: tg.random.Generator) -> list[dict[str, float]]:
         for _ in range(POINTS):
             x, z = broad.sample(rng, (d,)), rng.normal((MOST, d))
             log_weights = narrow.log_prob(x - z).sum(1).to("cpu").numpy()
-            sums = np.logaddexp.accumulate(
-                log_weights.astype(np.float64)
-            )  # over 1, 2, 3, ... codes
+            # Over 1, 2, 3, ... codes.
+            sums = np.logaddexp.accumulate(log_weights.astype(np.float64))
             found = sums[2**doublings - 1] - doublings * math.log(2)
             errors += np.abs(broad.log_prob(x).sum().item() - found) / POINTS
         for line, error in zip(lines, errors, strict=True):

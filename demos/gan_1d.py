@@ -57,9 +57,8 @@ class Players(Kept):
     parts = ("generator", "average", "discriminator", "g_optimiser", "d_optimiser", "rng")
     hidden, g_rate, d_rate = HIDDEN, LEARNING_RATE, LEARNING_RATE
     batch, betas, decay = BATCH, BETAS, AVERAGE
-    critic_steps = (
-        5  # of the discriminator for each of the generator; with 3, one seed in ten fails
-    )
+    # Of the discriminator for each of the generator; with 3, one seed in ten fails.
+    critic_steps = 5
 
     def __init__(self, noise: Toy, real: Toy, seed: int):
         self.rng = tg.random.default_rng(seed)
@@ -215,9 +214,8 @@ def main(argv: list[str] | None = None) -> None:
         **spread(list(results.values())),
         ks_worst=max(result["ks"] for result in results.values()),
         ks_real=fresh,  # what real samples would get
-        gradient_ratio=float(
-            np.min(ratios)
-        ),  # the smallest of the seeds', at the end of `saturation`
+        # The smallest of the seeds', at the end of `saturation`.
+        gradient_ratio=float(np.min(ratios)),
         saturated={
             "steps": SATURATION,
             "d_loss": max(lines[-1]["d_loss"] for lines in slopes.values()),

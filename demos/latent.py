@@ -46,9 +46,8 @@ class Space:
             self.images = only(self.images, label)
         self.unseen = self.codes(self.images.test)
         self.mean, self.root = 0.0, np.eye(self.model.latent)
-        if (
-            self.settings["demo"] == "autoencoder"
-        ):  # knows no prior: that of its codes, as a Gaussian
+        if self.settings["demo"] == "autoencoder":
+            # It knows no prior: that of its codes, as a Gaussian.
             known = self.codes(self.images.train)
             covariance = np.atleast_2d(np.cov(known.T)) + 1e-12 * np.eye(self.model.latent)
             self.mean, self.root = known.mean(0), np.linalg.cholesky(covariance)

@@ -62,7 +62,7 @@ def test_a_cotangent_is_brought_to_the_dtype_of_its_input():
 
 def test_a_gradient_can_be_clipped_in_place_whatever_the_op_gave():
     class ReadOnly(Op):
-        on_arrays = False
+        needs_tensors = True
 
         def forward(self, x):
             return x.copy()
@@ -355,9 +355,9 @@ def test_a_rule_for_tensors_that_gets_arrays_says_what_to_do():
             return g * x.exp()
 
     x = leaf(0.5, 1.0)
-    with pytest.raises(AttributeError, match=r"Methods: .* or say `on_arrays = False`"):
+    with pytest.raises(AttributeError, match=r"Methods: .* or say `needs_tensors = True`"):
         autograd.grad(Methods.apply(x).sum(), x)
-    Methods.on_arrays = False
+    Methods.needs_tensors = True
     (found,) = autograd.grad(Methods.apply(x).sum(), x)
     np.testing.assert_allclose(found.numpy(), np.exp(x.numpy()), rtol=1e-12)
 

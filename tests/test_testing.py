@@ -104,7 +104,7 @@ class Planted(Op):
 class WrongOnlyTwice(Op):
     """sin x with the right gradient, which forgets that it depends on x."""
 
-    on_arrays = False  # detach is for tensors
+    needs_tensors = True  # detach is for tensors
 
     def forward(self, x):
         self.keep(x)

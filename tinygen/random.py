@@ -66,8 +66,8 @@ class Generator:
             self.cupy = random.Generator(random.Philox4x3210(seed))
 
     @property
-    def _tensors(self) -> Any:
-        """What draws them."""
+    def _source(self) -> Any:
+        """NumPy's or CuPy's generator, whichever tensors are drawn with."""
         return self.cupy or self.numpy
 
     @draws
@@ -76,7 +76,7 @@ class Generator:
         """Standard normal numbers."""
         dtype = float_dtype(dtype)
         return Tensor(
-            as_array(self._tensors.standard_normal(shape, dtype)).astype(dtype, copy=False)
+            as_array(self._source.standard_normal(shape, dtype)).astype(dtype, copy=False)
         )
 
     @draws
@@ -84,7 +84,7 @@ class Generator:
     def uniform(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Tensor:
         """Numbers from [0, 1)."""
         dtype = float_dtype(dtype)
-        return Tensor(as_array(self._tensors.random(shape, dtype)).astype(dtype, copy=False))
+        return Tensor(as_array(self._source.random(shape, dtype)).astype(dtype, copy=False))
 
     @draws
     @named
@@ -112,7 +112,7 @@ class Generator:
         if p.size and not (on_gpu(p) or (p.min() >= 0 and p.max() <= 1)):
             raise ValueError(NO_PROBABILITY)
         dtype = p.dtype if p.dtype != np.float16 else np.dtype(np.float32)
-        drawn = as_array(self._tensors.random(p.shape if shape is None else shape, dtype))
+        drawn = as_array(self._source.random(p.shape if shape is None else shape, dtype))
         drawn = drawn < np.broadcast_to(p, drawn.shape)  # each result has a number of its own
         return Tensor(as_array(drawn).astype(p.dtype))
 
@@ -152,7 +152,7 @@ class Generator:
             self._pass(count, self.numpy.bit_generator.state["has_uint32"])
 
     def _pass(self, count: int, one_is_left: bool) -> None:
-        """By `count` numbers: a step gives 64 bits, two of them, so one may be left of the last step."""
+        """Skip `count` float32 numbers. A step of PCG64 gives two, so one may be left of the last step."""
         if count and one_is_left:
             self.numpy.random(1, np.float32)
             count -= 1

@@ -42,7 +42,12 @@ def compile(f: Callable) -> Callable:
     new shape or dtype of one is recorded anew, and so is each new value of another kind of argument. Tensors that `f`
     finds elsewhere, such as parameters, are read at each call. What else it finds, or does beside computing with
     tensors and drawing from a `tg.random.Generator`, belongs to the recording: a number of an enclosing scope keeps the
-    value it had. Branches on the numbers in a tensor raise a TypeError. On a GPU `f` runs as it is.
+    value it had. On a GPU `f` runs as it is.
+
+    Raises, when called: TypeError on a branch on the numbers in a tensor, on an array among the results, and on an
+    argument of another kind that cannot be told from others, for it has no hash; ValueError if the first result is to
+    be differentiated and is not a single number. RuntimeError, when its gradient is to be differentiated once more.
+    Warns at the 32nd recording.
     """
     recordings: dict[object, Recording] = {}
 
@@ -54,12 +59,15 @@ def compile(f: Callable) -> Callable:
         signature = (_signature((args, kwargs), given), graph.mode.get(), kernels.get_backend())
         if get_default_device() != "cpu" or any(on_gpu(_array(x)) for x in given):
             return f(*args, **kwargs)
-        recording = recordings.get(signature)
+        try:
+            recording = recordings.get(signature)
+        except TypeError as error:
+            raise TypeError(f"compile: an argument has no hash: {error}") from error
         if recording is None or not recording.holds():
             if len(recordings) == MANY:
                 warnings.warn(
-                    f"compile: {f.__name__} has been recorded {MANY} times: pass what changes from call to call as "
-                    "floats, arrays or tensors, in few shapes",
+                    f"compile: {getattr(f, '__name__', f)} has been recorded {MANY} times: pass what changes from "
+                    "call to call as floats, arrays or tensors, in few shapes",
                     stacklevel=2,
                 )
             recording = recordings[signature] = Recording(f, args, kwargs, given)

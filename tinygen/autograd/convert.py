@@ -32,7 +32,7 @@ def to_array(
     try:
         array = array.copy() if on_gpu(array) or type(array) is Traced else np.array(array)
     except ValueError as error:
-        raise ValueError(f"tensor: the nested data has no one shape: {error}") from error
+        raise ValueError(f"the nested data has no one shape: {error}") from error
     wanted = np.dtype(dtype) if dtype is not None else array.dtype
     if dtype is None and not keeps and array.dtype.kind == "f":
         wanted = DEFAULT_DTYPE
@@ -40,7 +40,7 @@ def to_array(
     for kind in (array.dtype, wanted):
         if kind.kind not in "biuf" or (kind.kind == "f" and kind.newbyteorder("=") not in FLOATS):
             raise TypeError(
-                f"tensor: dtype {kind} is not supported; use booleans, integers or float16, float32, float64"
+                f"dtype {kind} is not supported; use booleans, integers or float16, float32, float64"
             )
     array = array.astype(wanted, copy=False)
     return to_device(array, device or (device_of(array) if stays else get_default_device()))
@@ -49,7 +49,7 @@ def to_array(
 def beside(data: object, x: object) -> Array:
     """An index, a mask or labels, as an array of their own where x is, or on the default device if that is no array.
 
-    Only a tensor must be there already.
+    Lists and arrays are brought there. Raises ValueError for a tensor that is on another device.
     """
     array = raw(data)
     if type(array) is type(x) is np.ndarray:

@@ -201,13 +201,13 @@ def walk(
     return result
 
 
-def _seed(output: Tensor, g: object) -> Tensor:
+def _seed(name: str, output: Tensor, g: object) -> Tensor:
     from tinygen.autograd.tensor import Tensor, tensor
 
     if g is None:
         if output.size != 1:
             raise ValueError(
-                f"backward from shape {output.shape}: only a single number has an implicit cotangent of 1; "
+                f"{name} from shape {output.shape}: only a single number has an implicit cotangent of 1; "
                 "give one of the output's shape"
             )
         return Tensor(np.ones_like(output._data, order="C"))
@@ -215,11 +215,11 @@ def _seed(output: Tensor, g: object) -> Tensor:
         try:
             g = tensor(g, output.dtype, device=output.device)
         except (TypeError, ValueError) as error:
-            raise in_the_name_of("backward", error) from error
+            raise in_the_name_of(name, error) from error
     if g.shape != output.shape:
-        raise ValueError(f"backward: cotangent of shape {g.shape} for output of {output.shape}")
+        raise ValueError(f"{name}: cotangent of shape {g.shape} for output of {output.shape}")
     if g.device != output.device:
-        raise ValueError(f"backward: cotangent on {g.device} for output on {output.device}")
+        raise ValueError(f"{name}: cotangent on {g.device} for output on {output.device}")
     return g.astype(output.dtype)
 
 
@@ -265,7 +265,9 @@ def grad(
         for position, t in enumerate(tensors):
             if t.source is None:
                 raise ValueError(f"grad: {role} {position} does not require a gradient: {t!r}")
-    seeds = [(output.source, _seed(output, g)) for output, g in zip(outputs, given, strict=True)]
+    seeds = [
+        (output.source, _seed("grad", output, g)) for output, g in zip(outputs, given, strict=True)
+    ]
     found = walk(
         seeds,
         {t.source for t in inputs},
@@ -308,7 +310,9 @@ def backward(output: Tensor, gradient: object = None, retain_graph: bool = False
         )
     found = _ready(output) if gradient is None else None
     if found is None:
-        found = walk([(output.source, _seed(output, gradient))], None, False, retain_graph)
+        found = walk(
+            [(output.source, _seed("backward", output, gradient))], None, False, retain_graph
+        )
     elif not retain_graph:
         output.node.free()
     while found:

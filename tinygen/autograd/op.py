@@ -39,13 +39,13 @@ class Op(Node):
 
     All of these are tensors in a walk that is recorded, and arrays in one that is not: a rule written
     in operators, ops (`tg.exp(x)`), and what arrays and tensors share (`x.shape`, `x.mT`) cannot tell.
-    A rule that needs tensors says `on_arrays = False`.
+    A rule that needs tensors says `needs_tensors = True`.
     """
 
     # integers are converted to floats; ops that also make sense on integers say False
     floating = True
     views = False  # the output may share the input's memory
-    on_arrays = True  # backward may be given arrays instead of tensors
+    needs_tensors = False  # or backward may be given arrays instead
     _kept: Sequence = ()
 
     def forward(self, *arrays: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ class Op(Node):
 
     def cotangents(self, g: Cotangent) -> list[Cotangent | None]:
         on_arrays = graph.mode.get() is ON_ARRAYS
-        if on_arrays and not self.on_arrays:
+        if on_arrays and self.needs_tensors:
             with graph.set_grad_enabled(False):
                 results = self.cotangents(Tensor(as_array(g)))
             return [r if r is None else r._data for r in results]
@@ -160,7 +160,7 @@ class Op(Node):
                 raise
             raise AttributeError(
                 f"{name_of(self)}: backward was given arrays, as nothing is recorded here ({error}): write it in "
-                "operators and ops, tg.exp(x) for x.exp(), or say `on_arrays = False` in the class"
+                "operators and ops, tg.exp(x) for x.exp(), or say `needs_tensors = True` in the class"
             ) from error
         if type(results) is not tuple and type(results) is not list:
             results = (results,)
@@ -192,7 +192,7 @@ class Fused(Op):
     `formula`. It fits the gradients of fused ops, which are rarely differentiated themselves.
     """
 
-    on_arrays = False
+    needs_tensors = True
 
     @staticmethod
     def formula(*tensors: Tensor) -> Tensor:

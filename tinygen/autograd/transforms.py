@@ -5,6 +5,10 @@ for an argument that is itself being differentiated is a view of it, still conne
 nest: `grad(grad(f))` is a second derivative. Forward mode needs no machinery of its own: the
 vector-Jacobian product u -> J'u is linear in u, so its own vector-Jacobian product with v is Jv,
 whatever u.
+
+All raise TypeError where the function returns no tensor or an argument to differentiate with respect to holds no
+floats, and ValueError where a shape does not fit: that of a cotangent, a tangent or a vector, or a result of several
+numbers where one is asked for.
 """
 
 from __future__ import annotations
@@ -82,21 +86,31 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Callable:
     Args:
         f: takes tensors (arrays and numbers are converted), returns a tensor of one element.
         argnums: the position of the argument to differentiate with respect to; several give a tuple of gradients.
+            Raises IndexError, when called, if there is no such argument.
     """
+    return _value_and_grad("value_and_grad", f, argnums)
+
+
+def grad(f: Function, argnums: int | Sequence[int] = 0) -> Callable:
+    """The function x -> df/dx, of x's shape, for f with a single number as result; see `value_and_grad`."""
+    return _grad("grad", f, argnums)
+
+
+def _value_and_grad(name: str, f: Function, argnums: int | Sequence[int] = 0) -> Callable:
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def value_and_gradient(*arguments: ArrayLike) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
         for i in positions:
             if not -len(arguments) <= i < len(arguments):
-                raise IndexError(f"grad: no argument {i} among {len(arguments)}")
-        inputs = [_stand_in("grad", arguments[i]) for i in positions]
+                raise IndexError(f"{name}: no argument {i} among {len(arguments)}")
+        inputs = [_stand_in(name, arguments[i]) for i in positions]
         replaced = list(arguments)
         for i, x in zip(positions, inputs, strict=True):
             replaced[i] = x
-        y = _value("grad", f, replaced)
+        y = _value(name, f, replaced)
         if y.size != 1:
             raise ValueError(
-                f"grad: the function must return one number, not shape {y.shape}; see jacobian"
+                f"{name}: the function must return one number, not shape {y.shape}; jacobian takes others"
             )
         more = _depends_on_more(y, inputs)
         gradients = _pull([y], inputs, [None], create_graph=more)
@@ -105,9 +119,8 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Callable:
     return value_and_gradient
 
 
-def grad(f: Function, argnums: int | Sequence[int] = 0) -> Callable:
-    """The function x -> df/dx, of x's shape, for f with a single number as result; see `value_and_grad`."""
-    both = value_and_grad(f, argnums)
+def _grad(name: str, f: Function, argnums: int | Sequence[int] = 0) -> Callable:
+    both = _value_and_grad(name, f, argnums)
 
     def gradient(*arguments: ArrayLike) -> Tensor | tuple[Tensor, ...]:
         return both(*arguments)[1]
@@ -183,4 +196,4 @@ def jacobian(f: Function) -> Callable[[ArrayLike], Tensor]:
 
 def hessian(f: Function) -> Callable[[ArrayLike], Tensor]:
     """The function x -> H, of shape x.shape + x.shape, for f with a single number as result."""
-    return jacobian(grad(f))
+    return jacobian(_grad("hessian", f))

@@ -7,7 +7,7 @@ download goes to the cache, and gets its name there only once it is whole.
 import os
 from pathlib import Path
 
-PIP_HINT = "pip install tinygen[demos]"
+PIP_HINT = "pip install 'tinygen[demos]'"
 
 
 def cache_folder() -> Path:

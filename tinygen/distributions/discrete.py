@@ -20,9 +20,8 @@ from tinygen.distributions.distribution import Distribution, Shape, as_floats, o
 from tinygen.kernels.device import Array, as_array, require_one_device
 from tinygen.random import Generator
 
-SUM_TOLERANCE = (
-    1e-4  # probabilities further than this from summing to 1 are a mistake, not rounding
-)
+# Probabilities further than this from summing to 1 are a mistake, not rounding.
+SUM_TOLERANCE = 1e-4
 
 
 def xlogy(x: Tensor, y: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from tinygen.kernels.device import Array, is_array
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def specified(specification: Callable, arrays: Sequence[object]) -> object:
+def by_reference(specification: Callable, arrays: Sequence[object]) -> object:
     """What the reference makes of arguments that do not fit; if it fails, a TypeError that says what would fit."""
     try:
         return specification(*arrays)

@@ -22,7 +22,7 @@ import cupy
 import numpy as np
 
 from tinygen.kernels import reference
-from tinygen.kernels.checks import FLOATS, check_rows, shapes, specified
+from tinygen.kernels.checks import FLOATS, by_reference, check_rows, shapes
 from tinygen.kernels.reference import LOG_2PI
 
 Array = cupy.ndarray
@@ -77,7 +77,7 @@ def _checked(specification: Callable, kinds: str = "") -> Callable[[Callable], C
         @functools.wraps(specification)
         def kernel(*arrays):
             if not _fit(arrays, count):
-                return specified(specification, arrays)
+                return by_reference(specification, arrays)
             if kinds:
                 check_rows(name, kinds, arrays)
             elif any(x.shape != arrays[0].shape for x in arrays):
@@ -259,7 +259,7 @@ def cross_entropy_with_logits_grad(logits, labels, g):
 
 def matmul(a, b):
     if not _fit((a, b), 2):
-        return specified(reference.matmul, (a, b))
+        return by_reference(reference.matmul, (a, b))
     if not a.ndim == b.ndim == 2 or a.shape[1] != b.shape[0]:
         raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not fit")
     return a @ b  # cuBLAS
@@ -278,7 +278,7 @@ _ACTIVATED = {
 
 def linear(x, w, b, activation):
     if not _fit((x, w) if b is None else (x, w, b), 2 if b is None else 3):
-        return specified(reference.linear, (x, w, b, activation))
+        return by_reference(reference.linear, (x, w, b, activation))
     z = matmul(x, w.T)
     if b is not None and b.shape != z.shape[1:]:
         raise ValueError(f"linear: b has shape {b.shape}, but w {w.shape} needs {z.shape[1:]}")

@@ -53,7 +53,7 @@ class Optimiser(NamesItself):
             {name: np.zeros(p.shape, p.dtype, like=p._data) for name in self.arrays}
             for p in self.params
         ]
-        self.whole = True  # what state_dict gives, here and not only with other ranks' parts
+        self.whole = True  # not so after `step_part`, until all ranks' parts are gathered
         small = [i for i, p in enumerate(self.params) if p.size <= SMALL and _alone(p)]
         dtypes = dict.fromkeys(self.params[i].dtype for i in small)
         alike = [[i for i in small if self.params[i].dtype == dtype] for dtype in dtypes]

@@ -64,6 +64,7 @@ def check_grads(
     twin = None if analytic is None else _on_complex(analytic, filled)
     labels = [f"input {i}" for i in positions]
     options = {} if order == 2 else {"order": order}
+    options |= {} if analytic is None else {"analytic": analytic}
     with _reproducible("check_grads", [f], args, **options):
         for level in range(1, order + 1):
             title = name_of(f) if level == 1 else f"{name_of(f)}, derivative {level}"

@@ -15,7 +15,9 @@ MOST = 100  # an array of more elements is not written out
 def name_of(f: Callable) -> str:
     """What a message calls a function."""
     f = f.func if isinstance(f, functools.partial) else f
-    return getattr(f, "__name__", None) or repr(f)
+    owner = getattr(f, "__self__", None)  # of W.apply, an op of somebody's own: W
+    name = getattr(f, "__name__", None) or repr(f)
+    return f"{owner.__name__}.{name}" if isinstance(owner, type) else name
 
 
 def reproduction(
@@ -23,7 +25,10 @@ def reproduction(
 ) -> str:
     """Lines of Python that call `checker` with these arguments."""
     texts = [_function(f) for f in functions] + [_literal(x) for x in args]
-    texts += [f"{name}={value!r}" for name, value in options.items()]
+    texts += [
+        f"{name}={_function(value) if callable(value) else repr(value)}"
+        for name, value in options.items()
+    ]
     call = f"{checker}({', '.join(texts)})"
     lines = ["import numpy as np"]
     if "functools." in call:
@@ -43,6 +48,9 @@ def _function(f: Callable) -> str:
         return f"functools.partial({', '.join([_function(f.func), *parameters])})"
     if isinstance(f, np.ufunc):
         return f"np.{f.__name__}"
+    owner = getattr(f, "__self__", None)
+    if isinstance(owner, type):
+        return f"{_function(owner)}.{f.__name__}"
     name, module = getattr(f, "__qualname__", repr(f)), getattr(f, "__module__", None) or ""
     if getattr(ops, name, None) is f:
         return f"tinygen.{name}"

@@ -48,7 +48,7 @@ def _style() -> Iterator[type["Figure"]]:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install tinygen[demos]") from error
+        raise ImportError("pictures need matplotlib: pip install 'tinygen[demos]'") from error
     with matplotlib.rc_context(STYLE):
         yield Figure
 

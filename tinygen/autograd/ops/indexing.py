@@ -14,9 +14,10 @@ from tinygen.autograd.op import Op
 from tinygen.autograd.ops.shapes import as_tensor
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor, raw
-from tinygen.kernels.device import Array, cupy, on_gpu
+from tinygen.kernels.device import on_gpu
 from tinygen.kernels.errors import named
-from tinygen.kernels.fusion.trace import Traced, as_one_step, is_basic
+from tinygen.kernels.fusion.trace import Traced
+from tinygen.kernels.indexing import scatter_add
 
 
 def _plain(index: object, x: object) -> tuple:
@@ -36,17 +37,6 @@ def _plain(index: object, x: object) -> tuple:
                 raise IndexError(f"getitem: an index must be integer or boolean, not {part.dtype}")
         plain.append(part)
     return tuple(plain)
-
-
-@as_one_step
-def scatter_add(x: Array, index: tuple, shape: tuple[int, ...]) -> Array:
-    """Zeros of `shape`, to which x is added at `index`, as often as an element occurs there."""
-    out = np.zeros(shape, x.dtype, like=x)
-    if is_basic(index):
-        out[index] = x
-    else:  # which NumPy does not hand over
-        (cupy() if on_gpu(out) else np).add.at(out, index, x)
-    return out
 
 
 class GetItem(Op):

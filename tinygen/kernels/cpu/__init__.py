@@ -1,8 +1,10 @@
 """The Numba backend: the kernels of `reference.py` that are worth compiling.
 
-Read `_compile.py` (how), `scalar.py` (the mathematics of one number), then the loops: `elementwise.py`,
-`rows.py`, `columns.py`, `losses.py`, `steps.py`, `chance.py`, and the matrix product: `matmul.py`, and
-`sparse.py` where one side is mostly zeros.
+Read `_compile.py` (how), `scalar.py` and `formulas.py` (the mathematics of one number), then the loops, each behind
+an entry that has checked (`_entry.py`): `elementwise.py`, `rows.py`, `columns.py`, `losses.py`, `steps.py` and
+`chance.py`. Then the matrix product, from the top: `matmul.py` (blocks), `packing.py`, `microkernel.py` (a tile in
+registers) and `epilogue.py` (an activation on what is in the cache), in the words of `vectors.py`; and, where one side
+is mostly zeros, `sparse.py` with `gather.py`.
 """
 
 from tinygen.kernels.cpu.chance import bernoulli

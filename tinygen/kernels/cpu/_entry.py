@@ -10,7 +10,7 @@ from inspect import signature
 
 import numpy as np
 
-from tinygen.kernels.checks import FLOATS, SIDES, check_rows, shapes, specified
+from tinygen.kernels.checks import FLOATS, SIDES, by_reference, check_rows, shapes
 from tinygen.kernels.cpu import _compile
 
 Array = np.ndarray
@@ -44,7 +44,7 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
     def of_one(x):
         """The same of one array: most calls are on few numbers, and then every look at something counts."""
         if type(x) is not Array or x.dtype not in FLOATS:
-            return specified(specification, (x,))
+            return by_reference(specification, (x,))
         if not x.flags.carray:
             x = x.copy()
         out = flattened = empty(x.shape, x.dtype)
@@ -61,7 +61,7 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
 
     def kernel(*arrays):
         if not fit(arrays, count):
-            return specified(specification, arrays)
+            return by_reference(specification, arrays)
         shape, flattened = arrays[0].shape, []
         for x in arrays:
             if x.shape != shape:
@@ -85,7 +85,7 @@ def along_rows(loop: Callable, specification: Callable, takes: str, gives: str) 
 
     def kernel(*arrays):
         if not fit(arrays, count):
-            return specified(specification, arrays)
+            return by_reference(specification, arrays)
         check_rows(name, takes, arrays)
         shape, dtype = arrays[0].shape, arrays[0].dtype
         results = [np.empty(shape[side], dtype) for side in sides]

@@ -152,6 +152,3 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     if not right:
         raise ValueError(reference.NO_PROBABILITY)
     return result
-
-
-bernoulli.__doc__ = reference.bernoulli.__doc__

@@ -6,6 +6,7 @@ from tinygen.kernels.cpu.scalar import sigmoid, tanh
 CODES = {None: 0, "relu": 1, "tanh": 2, "sigmoid": 3}
 
 
+@compiled
 def activate(out, i, rows, j, columns, code):
     """Apply the activation of that code, in place, to out[i : i + rows, j : j + columns]."""
     zero = out.dtype.type(0)
@@ -20,6 +21,3 @@ def activate(out, i, rows, j, columns, code):
         else:
             for c in range(columns):
                 row[c] = sigmoid(row[c])
-
-
-activate = compiled(activate)

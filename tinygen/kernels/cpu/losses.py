@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from tinygen.kernels import reference
-from tinygen.kernels.checks import check_rows, specified
+from tinygen.kernels.checks import by_reference, check_rows
 from tinygen.kernels.cpu import scalar
 from tinygen.kernels.cpu._compile import Loop, compiled, inner
 from tinygen.kernels.cpu._entry import along_rows, fit, plain
@@ -152,7 +152,7 @@ def _checked(name, logits, labels):
 
 def cross_entropy_with_logits(logits, labels):
     if not fit((logits,), 1):
-        return specified(reference.cross_entropy_with_logits, (logits, labels))
+        return by_reference(reference.cross_entropy_with_logits, (logits, labels))
     labels = _checked("cross_entropy_with_logits", logits, labels)
     out = np.empty(labels.shape, logits.dtype)
     _cross_entropy(logits.size, out, plain(logits), labels)
@@ -161,13 +161,9 @@ def cross_entropy_with_logits(logits, labels):
 
 def cross_entropy_with_logits_grad(logits, labels, g):
     if not fit((logits, g), 2):
-        return specified(reference.cross_entropy_with_logits_grad, (logits, labels, g))
+        return by_reference(reference.cross_entropy_with_logits_grad, (logits, labels, g))
     labels = _checked("cross_entropy_with_logits_grad", logits, labels)
     check_rows("cross_entropy_with_logits_grad", "mv", (logits, g))
     out = np.empty(logits.shape, logits.dtype)
     _cross_entropy_grad(logits.size, out, plain(logits), labels, plain(g))
     return out
-
-
-for _kernel in (cross_entropy_with_logits, cross_entropy_with_logits_grad):
-    _kernel.__doc__ = getattr(reference, _kernel.__name__).__doc__

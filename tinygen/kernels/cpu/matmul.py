@@ -55,6 +55,7 @@ MULTIPLY_ADDS_PER_THREAD = 1 << 18
 BLAS_ALWAYS = VECTOR_BYTES < 32
 
 
+@compiled
 def _block(out, a, b, bias, code, down, across, thread):
     """Block number `thread` of out = f(a b + bias), cut into down x across blocks; an empty bias is none."""
     (m, n), k = out.shape, a.shape[1]
@@ -95,18 +96,11 @@ def _block(out, a, b, bias, code, down, across, thread):
                     activate(out, i, rows, jc, jd - jc, code)
 
 
-_block = compiled(_block)
-if config.DISABLE_JIT:
-    _block = reference.quiet(_block)  # NumPy would warn of overflow; machine code does not
-
-
+@functools.partial(compiled, parallel=True)
 def _blocks(out, a, b, bias, code, down, across):
     """All of out = f(a b + bias), each block on a thread of its own."""
     for thread in numba.prange(down * across):
         _block(out, a, b, bias, code, down, across, np.int64(thread))
-
-
-_blocks = compiled(_blocks, parallel=True)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -94,6 +94,7 @@ def whole_vectors(rows, columns, like):
     return memory[first : first + rows * width].reshape(rows, width)
 
 
+@compiled
 def pack(panel, row, b, k, depth, j, columns):
     """panel[row : row + depth, :columns] = b[k : k + depth, j : j + columns], rounded up to whole vectors."""
     lanes = VECTOR_BYTES // panel.itemsize
@@ -111,6 +112,3 @@ def pack(panel, row, b, k, depth, j, columns):
         for p in range(packed, depth):
             for lane in range(lanes):
                 panel[row + p, q + lane] = b[k + p, j + q + min(lane, count - 1)]
-
-
-pack = compiled(pack)

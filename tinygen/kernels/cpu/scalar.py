@@ -293,9 +293,8 @@ def _log(x, k):
 def _log1p(x, k):
     u = k.one + x
     b = u - k.one
-    rest = (k.one - (u - b)) + (
-        x - b
-    )  # what rounding u lost, exactly (Knuth, TAOCP 4.2.2, theorem B)
+    # What rounding u lost, exactly (Knuth, TAOCP 4.2.2, theorem B).
+    rest = (k.one - (u - b)) + (x - b)
     n, m = _split(u, k)
     y = _log_rebuilt(n, (m - k.one) + rest * (m / u), k)
     return x if x == k.zero else _log_defined(u, y, k)

@@ -56,9 +56,10 @@ SHALLOW = 256  # rows of a block that is so narrow: 48 KiB, which mostly stays i
 LARGEST = 1 << 24  # elements of b whose places are listed at once, in memory of each thread
 
 
+@compiled
 def _share(x, most):
-    """Of how many of its elements x is other than zero, judged by a thousand: a number from 0 to 1. If it is more than
-    `most`, any number above that."""
+    """The share of x's elements that are not zero, from 0 to 1, by a sample of at most 8 x 128. Of more than `most`,
+    any number above that."""
     rows, columns = min(x.shape[0], 8), min(x.shape[1], 128)
     count = 0
     for r in range(rows):
@@ -69,9 +70,7 @@ def _share(x, most):
     return count / (rows * columns)
 
 
-_share = compiled(_share)
-
-
+@compiled
 def _side(a, b):
     """Which of two matrices is mostly zeros, the more if both are: 1, 2 or, neither, 0. One whose rows are not
     contiguous is none that the loops below could read."""
@@ -82,6 +81,7 @@ def _side(a, b):
     return 1 if left < right else 2
 
 
+@compiled
 def _find(places, count, a, i, k, depth):
     """places[count:]: where a[i, k : k + depth] is not zero, counted from k. Returns the new count.
 
@@ -96,6 +96,7 @@ def _find(places, count, a, i, k, depth):
     return count
 
 
+@compiled
 def _finite(x):
     """Whether all of x is: zero times each number is zero then, and their sum."""
     zero = x.dtype.type(0)
@@ -106,6 +107,7 @@ def _finite(x):
     return not np.any(sums)
 
 
+@compiled
 def _of_sparse_a(out, a, b, bias, code, i0, i1, j0, j1):
     """out[i0:i1, j0:j1] = f(a b + bias) there, at most WIDEST vectors in a row, for an a with contiguous rows.
     Whether b is finite there."""
@@ -137,6 +139,7 @@ def _of_sparse_a(out, a, b, bias, code, i0, i1, j0, j1):
     return True
 
 
+@compiled
 def _columns(b):
     """(places, weights, ends): where each column of b is not zero, and what it is there, for one block of SHALLOW rows
     after the other. Column c of a block takes up what lies between ends[block, c - 1] and ends[block, c]; places are
@@ -159,6 +162,7 @@ def _columns(b):
     return places, weights, ends
 
 
+@compiled
 def _of_sparse_b(out, a, b, i0, i1):
     """out[i0:i1] = a[i0:i1] b, for a b with contiguous rows. Whether a is finite there."""
     lanes = VECTOR_BYTES // out.itemsize
@@ -190,6 +194,7 @@ def _of_sparse_b(out, a, b, i0, i1):
     return True
 
 
+@compiled
 def _block(out, a, b, bias, code, side, down, across, thread):
     """Block number `thread` of out = f(a b + bias), cut into down x across blocks. Whether it was done."""
     lanes = VECTOR_BYTES // out.itemsize
@@ -209,20 +214,13 @@ def _block(out, a, b, bias, code, side, down, across, thread):
     return True
 
 
-_side, _find, _finite = map(compiled, (_side, _find, _finite))
-_columns, _of_sparse_a, _of_sparse_b = map(compiled, (_columns, _of_sparse_a, _of_sparse_b))
-_block = compiled(_block)
-
-
+@functools.partial(compiled, parallel=True)
 def _blocks(out, a, b, bias, code, side, down, across):
     """All of out = f(a b + bias), each block on a thread of its own. Whether it was done."""
     done = np.zeros(down * across, np.bool_)
     for thread in numba.prange(down * across):
         done[thread] = _block(out, a, b, bias, code, side, down, across, np.int64(thread))
     return done.all()
-
-
-_blocks = compiled(_blocks, parallel=True)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -11,7 +11,7 @@ import numpy as np
 from numba import prange
 
 from tinygen.kernels import reference
-from tinygen.kernels.checks import FLOATS, specified
+from tinygen.kernels.checks import FLOATS, by_reference
 from tinygen.kernels.cpu._compile import Loop, inner
 from tinygen.kernels.cpu._entry import Array, fit, flat
 
@@ -157,11 +157,7 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
 
 def sum_of_squares(x):
     if not fit((x,), 1):
-        return specified(reference.sum_of_squares, (x,))
+        return by_reference(reference.sum_of_squares, (x,))
     out = np.empty(-(-x.size // CHUNK))
     _sums_of_squares(x.size, flat(x), out)
     return float(out.sum())
-
-
-for _step in (sgd_step, rmsprop_step, adam_step, sum_of_squares):
-    _step.__doc__ = getattr(reference, _step.__name__).__doc__

@@ -4,12 +4,11 @@ Read `trace.py` (arrays that remember what is done to them), `words.py` and `low
 words), `group.py` (which words share a loop), `generate.py` (the loop as Numba's source), `program.py` (memory, run).
 """
 
-# Kernels whose specification is a loop like any other, once its steps share one: those of single numbers, and sums of
-# such along rows. A trace records what they are made of.
+# Kernels that sum along rows. A trace does not record one as a step, but the steps that its specification is made of:
+# once these share a loop, also with what comes before and after, they are as fast.
 SPELLED_OUT = frozenset(
     """
-    exp log log1p tanh tanh_grad sigmoid sigmoid_grad softplus softplus_grad erf relu relu_grad reparameterise
-    reparameterise_grad logsumexp logsumexp_grad softmax softmax_grad log_softmax log_softmax_grad bce_with_logits
+    logsumexp logsumexp_grad softmax softmax_grad log_softmax log_softmax_grad bce_with_logits
     bce_with_logits_grad cross_entropy_with_logits cross_entropy_with_logits_grad
     gaussian_log_density gaussian_log_density_grad gaussian_kl gaussian_kl_grad
     """.split()

@@ -135,10 +135,8 @@ class Writer:
                 lines.append(f"v{k} = {self.expression(k, operands)}")
                 if self.is_stored(step):
                     lines.append(f"{self.row_operand_of_out(step)} = v{k}")
-            elif step.name == "add":
-                lines.append(f"t{k} += {operands[0]}")
             else:
-                lines.append(f"t{k} = formulas.maximum(t{k}, np.float64({operands[0]}))")
+                lines.append(added(step, f"t{k}", f"np.float64({operands[0]})"))
         return lines
 
     def row_operand_of_out(self, step: Step) -> str:
@@ -204,10 +202,8 @@ class Writer:
             s = steps[k]
             if s.how is None:
                 inside.append(f"{self.element(s.out)} = e{k}")
-            elif s.how == "column" and s.name == "add":
-                inside.append(f"t{k}[pt + j] += e{k}")
             elif s.how == "column":
-                inside.append(f"t{k}[pt + j] = formulas.maximum(t{k}[pt + j], e{k})")
+                inside.append(added(s, f"t{k}[pt + j]", f"e{k}"))
             elif s.name == "add":
                 start.append(f"s{k} = zero")
                 inside.append(f"s{k} += e{k}")
@@ -240,18 +236,10 @@ class Writer:
         names = [f"v{k}" if steps[k].how == "row" else f"s{k}" for k in results]
         lines = [f"{', '.join(names)} = {call}" if names else call]
         for k in results:
-            if steps[k].how == "all" and steps[k].name == "add":
-                lines.append(f"t{k} += s{k}")
-            elif steps[k].how == "all":
-                lines.append(f"t{k} = formulas.maximum(t{k}, np.float64(s{k}))")
+            if steps[k].how == "all":
+                lines.append(added(steps[k], f"t{k}", f"np.float64(s{k})"))
             elif steps[k].initial is not None:
-                first = literal(steps[k].initial)
-                plus = (
-                    f"v{k} + {first}"
-                    if steps[k].name == "add"
-                    else f"formulas.maximum(v{k}, {first})"
-                )
-                lines.append(f"v{k} = {plus}")
+                lines.append(added(steps[k], f"v{k}", literal(steps[k].initial)))
         return lines
 
     # All of it -----------------------------------------------------------------------------------
@@ -267,9 +255,7 @@ class Writer:
             step = steps[k]
             first = "0.0" if step.name == "add" else "-np.inf"
             out, n = self.array(step.out), self.number(step.out)
-            initial = first if step.initial is None else repr(float(step.initial))
-            if step.initial is not None and step.initial == -float("inf"):
-                initial = "-np.inf"
+            initial = first if step.initial is None else f"np.float64({literal(step.initial)})"
             if step.how == "column":
                 before.append(f"t{k} = np.full(np.uintp(chunks) * columns, real({first}))")
                 partial, place = f"t{k}[np.uintp(chunk) * columns + j]", f"p{n} + j * c{n}"
@@ -277,12 +263,8 @@ class Writer:
                 begin.append(f"t{k} = {first}")
                 end.append(f"totals[chunk, {number}] = t{k}")
                 partial, place = f"totals[chunk, {number}]", f"p{n}"
-            plus = (
-                f"total + {partial}"
-                if step.name == "add"
-                else f"formulas.maximum(total, np.float64({partial}))"
-            )
-            lines = [f"total = {initial}", "for chunk in range(chunks):", f"    total = {plus}",
+            plus = added(step, "total", f"np.float64({partial})")
+            lines = [f"total = {initial}", "for chunk in range(chunks):", f"    {plus}",
                      f"{out}[{place}] = real(total)"]  # fmt: skip
             if step.how == "column":
                 lines = ["for j in range(columns):", *(f"    {line}" for line in lines)]
@@ -324,6 +306,11 @@ class Writer:
 
     def source(self) -> str:
         return HEADER.format(dtype=self.loop.dtype or "float32") + "\n\n" + self.body
+
+
+def added(step: Step, total: str, x: str) -> str:
+    """The line that takes x into a running sum, or greatest element."""
+    return f"{total} = {EXPRESSIONS[step.name].format(total, x)}"
 
 
 def indented(lines: list[str], depth: int) -> str:

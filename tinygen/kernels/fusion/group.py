@@ -105,7 +105,6 @@ class Candidate:
     word: Pointwise | Reduce
     lead: tuple[int, ...]  # sides whose product is the number of rows
     columns: int  # 1: about rows
-    how: str | None
 
     def loop(self) -> Loop | None:
         rows = math.prod(self.lead)
@@ -119,10 +118,10 @@ class Candidate:
         shape = (*self.lead, self.columns)
         if isinstance(word, Reduce):
             x = _access(_shaped(word.x, shape), block)
-            out = _access(_result(word, self.lead, self.how), block)
+            out = _access(_result(word, self.lead), block)
             if x is None or out is None:
                 return None
-            return Step(word.name, [x], out, self.columns > 1, self.how, word.initial)
+            return Step(word.name, [x], out, self.columns > 1, word.how, word.initial)
         operands: list[Access | float] = []
         for operand in word.operands:
             access = (
@@ -140,20 +139,21 @@ class Candidate:
 def candidate_of(word: Word) -> Candidate | None:
     """None for a word that no loop has a place for."""
     if isinstance(word, Pointwise):
-        shape, how = word.out.shape, None
+        shape = word.out.shape
         given = [p.broadcast(shape) for p in reads(word)] + [word.out]
     elif isinstance(word, Reduce):
-        shape, how = word.x.shape, word.how
+        shape = word.x.shape
         given = [word.x]
     else:
         return None
-    if math.prod(shape) <= 1 or math.prod(shape) == 0:
+    if math.prod(shape) <= 1:
         return None
     if shape[-1] == 1 and len(shape) > 1:
-        return None if how == "row" else Candidate(word, _merged(shape[:-1], given), 1, how)
+        row = isinstance(word, Reduce) and word.how == "row"
+        return None if row else Candidate(word, _merged(shape[:-1], given), 1)
     if len(shape) == 1:
-        return Candidate(word, shape, 1, how)
-    return Candidate(word, _merged(shape[:-1], given), shape[-1], how)
+        return Candidate(word, shape, 1)
+    return Candidate(word, _merged(shape[:-1], given), shape[-1])
 
 
 def _merged(lead: tuple[int, ...], given: list[Place]) -> tuple[int, ...]:
@@ -241,10 +241,10 @@ def _shaped(place: Place, shape: tuple[int, ...]) -> Place | None:
     return Place(place.storage, place.offset, shape, tuple(reversed(strides)))
 
 
-def _result(word: Reduce, lead: tuple[int, ...], how: str | None) -> Place | None:
+def _result(word: Reduce, lead: tuple[int, ...]) -> Place | None:
     """Where the result of a reduction lies, in the shape (*lead, columns)."""
     ones = (1,) * len(lead)
-    if how == "row":
+    if word.how == "row":
         return _shaped(word.out, (*lead, 1))
     return _shaped(word.out, (*ones, math.prod(word.out.shape)))
 

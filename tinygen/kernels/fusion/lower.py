@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from tinygen.kernels.fusion.trace import Call, Trace, Traced, is_basic, mapped, traced
+from tinygen.kernels.checks import FLOATS
+from tinygen.kernels.fusion.generate import EXPRESSIONS
+from tinygen.kernels.fusion.trace import Call, Trace, Traced, mapped, traced
 from tinygen.kernels.fusion.words import (
     BOOL,
-    FLOATS,
     INT64,
     Operand,
     Other,
@@ -28,7 +29,7 @@ from tinygen.kernels.fusion.words import (
     whole,
     writes,
 )
-from tinygen.kernels.reference import ACTIVATIONS
+from tinygen.kernels.indexing import is_basic, scatter_add
 
 FEW = 4  # the longest side of a product that is spelled out
 FEW_BLOCKS = 16  # of numbers, whose sum is: one addition each
@@ -36,7 +37,7 @@ FEW_BLOCKS = 16  # of numbers, whose sum is: one addition each
 
 UFUNCS = {
     np.add: "add", np.subtract: "subtract", np.multiply: "multiply", np.true_divide: "divide",
-    np.negative: "negative", np.power: "power", np.square: "square", np.sqrt: "sqrt", np.absolute: "absolute",
+    np.negative: "negative", np.square: "square", np.sqrt: "sqrt", np.absolute: "absolute",
     np.maximum: "maximum", np.minimum: "minimum", np.exp: "exp", np.log: "log", np.log1p: "log1p",
     np.isfinite: "isfinite", np.equal: "equal", np.not_equal: "not_equal", np.less: "less",
     np.less_equal: "less_equal", np.greater: "greater", np.greater_equal: "greater_equal",
@@ -47,10 +48,6 @@ REDUCTIONS = {
     np.add.reduce: "add", np.sum: "add", np.ndarray.sum: "add",
     np.maximum.reduce: "maximum", np.max: "maximum", np.ndarray.max: "maximum",
 }  # fmt: skip
-KERNELS = (
-    "exp log log1p tanh tanh_grad sigmoid sigmoid_grad softplus softplus_grad erf relu relu_grad "
-    "reparameterise reparameterise_grad".split()
-)
 
 
 @dataclass
@@ -135,7 +132,7 @@ class Lowered:
     def add_scattered(self, call: Call) -> bool:
         """Zeros with something put into a part of them, as slices leave in a backward pass; the sum of such."""
         parts: list[tuple[Place, tuple]] = []
-        if getattr(call.function, "__name__", "") == "scatter_add":
+        if call.function is scatter_add:
             x, index, _ = call.args
             if x.dtype not in FLOATS or not is_basic(index):
                 return False
@@ -170,7 +167,7 @@ class Lowered:
     def add_pointwise(self, call: Call) -> bool:
         function = call.function
         name = getattr(function, "__name__", "")
-        if name in KERNELS and function.__module__.startswith("tinygen."):
+        if name in EXPRESSIONS and getattr(function, "__module__", "").startswith("tinygen."):
             pass
         elif isinstance(function, np.ufunc) or function is np.where:
             name = UFUNCS.get(function, "")
@@ -182,7 +179,7 @@ class Lowered:
         floats = {x.dtype for x in [out, *traced(call.args)] if x.dtype != BOOL}
         whole_numbers = {INT64} if name == "equal" and floats == {INT64} else set()
         floats -= whole_numbers
-        if name in ("", "power") or call.kwargs or len(floats) > 1 or not floats <= set(FLOATS):
+        if not name or call.kwargs or len(floats) > 1 or not floats <= set(FLOATS):
             return False
         if not floats and not whole_numbers and name not in OF_TRUTHS:
             return False  # NumPy adds truths by rules of its own
@@ -291,7 +288,6 @@ class Lowered:
         if bias is not None:
             sums = self.pointwise("add", sums, bias, out=None if activation else out)
         if activation is not None:
-            assert activation in ACTIVATIONS
             self.pointwise(activation, sums, out=out)
         return True
 

@@ -128,6 +128,11 @@ def recorded(function: Callable, *args: Any, **kwargs: Any) -> Any:
     return traced((args, kwargs))[0].trace.record(function, args, kwargs)
 
 
+def recorded_effect(function: Callable, *args: Any) -> Any:
+    """The same, of a call that each run makes for its effect, say a check."""
+    return traced(args)[0].trace.record(function, args, {}, effect=True)
+
+
 def as_one_step(function: Callable) -> Callable:
     """`function`, which a trace records as it is, not as what it does."""
 
@@ -136,22 +141,6 @@ def as_one_step(function: Callable) -> Callable:
         return recorded(step, *args) if running and traced(args) else function(*args)
 
     return step
-
-
-def is_basic(index: tuple) -> bool:
-    """Whether NumPy's indexing with it gives a view, which holds no element twice."""
-    return all(
-        part is None
-        or part is Ellipsis
-        or isinstance(part, slice)
-        or (isinstance(part, int | np.integer) and not isinstance(part, bool | np.bool_))
-        for part in index
-    )
-
-
-def recorded_effect(function: Callable, *args: Any) -> Any:
-    """The same of what is done for its effect, say a check."""
-    return traced(args)[0].trace.record(function, args, {}, effect=True)
 
 
 def _method(name: str) -> Callable:

@@ -15,7 +15,6 @@ import numpy as np
 
 from tinygen.kernels.fusion.trace import leaves
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 BOOL, INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 
 
