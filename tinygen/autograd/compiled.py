@@ -21,9 +21,9 @@ import numpy as np
 from tinygen import kernels
 from tinygen.autograd import graph
 from tinygen.autograd.graph import RECORDED, Node, anomaly
-from tinygen.autograd.tensor import Tensor
+from tinygen.autograd.tensor import Tensor, lifted
 from tinygen.kernels.device import get_default_device, on_gpu
-from tinygen.kernels.fusion.trace import Traced, current, leaves, mapped, tracing
+from tinygen.kernels.fusion.trace import Traced, current, mapped, tracing
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Source
@@ -38,9 +38,10 @@ def compile(f: Callable) -> Callable:
     The first result is what can be differentiated, once: a tensor of a single number. `f` may return others beside it,
     in tuples, lists and dicts, through which no gradient flows.
 
-    Arguments may be tensors, arrays and Python floats, in tuples, lists and dicts, and change from call to call; each
-    new shape or dtype of one is recorded anew, and so is each new value of another kind of argument. Tensors that `f`
-    finds elsewhere, such as parameters, are read at each call. What else it finds, or does beside computing with
+    Arguments may be tensors, arrays and Python floats (which become float32), in tuples, lists and dicts, and change
+    from call to call; each new shape or dtype of one is recorded anew, and so is each new value of another kind of
+    argument. Tensors that `f` finds elsewhere, such as parameters, are read at each call; those very tensors, though an
+    attribute may hold another one by then. What else it finds, or does beside computing with
     tensors and drawing from a `tg.random.Generator`, belongs to the recording: a number of an enclosing scope keeps the
     value it had. On a GPU `f` runs as it is.
 
@@ -81,6 +82,7 @@ class Recording:
     """One trace of a function for arguments of some shapes, and what is needed to run it again."""
 
     def __init__(self, f: Callable, args: tuple, kwargs: dict, given: Sequence[object]):
+        since = graph.age()
         with tracing() as trace:
             stand_ins = [_stand_in(trace.lift(i, _array(x)), x) for i, x in enumerate(given)]
             new = iter(stand_ins)
@@ -90,12 +92,10 @@ class Recording:
             self.count = len(outputs)
             gradients: dict[Tensor, Any] = {}
             if outputs and outputs[0].source is not None and graph.grad_enabled():
-                gradients = _gradients(outputs[0])
+                gradients = _gradients(outputs[0], since)
         place = Tensor(np.empty(0))
         self.result = mapped(self.result, (Tensor,), lambda _: place)  # not all that was traced
-        values = [
-            trace.lift(t, t._data) if type(t._data) is not Traced else t._data for t in outputs
-        ]
+        values = [lifted(trace, t) for t in outputs]
         for leaf, g in gradients.items():
             # One that depends on nothing is the same each time.
             values.append(g if type(g) is Traced else trace.lift((leaf, "gradient"), np.asarray(g)))
@@ -157,7 +157,7 @@ class Gradients(Node):
             )
         factor = g._data if isinstance(g, Tensor) else g
         once = float(np.reshape(factor, ())) == 1
-        found = [x if once else x * factor.reshape(()) for x in self.gradients]
+        found = [x if once else x * factor.astype(x.dtype).reshape(()) for x in self.gradients]
         return [Tensor(x) for x in found] if isinstance(g, Tensor) else found
 
     def ready(self) -> dict[Source, np.ndarray] | None:
@@ -171,11 +171,16 @@ class Gradients(Node):
         self.gradients = ()
 
 
-def _gradients(loss: Tensor) -> dict[Tensor, Any]:
+def _gradients(loss: Tensor, since: int) -> dict[Tensor, Any]:
     if loss.size != 1:
         raise ValueError(
             f"compile: the first result is differentiated, and must be a single number, not of shape {loss.shape}; "
             "inside tg.no_grad() it may be anything"
+        )
+    if any(node.number < since for node in graph.ancestry([loss.source])[0]):
+        raise ValueError(
+            "compile: the function uses a tensor that was computed outside from what requires a gradient: pass it as "
+            "an argument, compute it inside, or .detach() it"
         )
     seed = Tensor(np.ones(loss.shape, loss.dtype))
     return graph.walk([(loss.source, seed)], None, create_graph=False, retain_graph=False)
@@ -200,7 +205,7 @@ def _signature(tree: Any, given: list) -> object:
         return (kind, *[_signature(x, given) for x in tree])
     if kind is dict:
         return (dict, *[(key, _signature(x, given)) for key, x in tree.items()])
-    return tree
+    return kind, tree  # 1 and True are equal
 
 
 def _array(x: Any) -> np.ndarray:
@@ -214,6 +219,15 @@ def _stand_in(array: Traced, x: object) -> Any:
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    if leaves(tree, (Traced,)):
+    """The tensors among the results, from left to right."""
+    kind = type(tree)
+    if kind is Tensor:
+        return [tree]
+    if kind is Traced:
         raise TypeError("compile: the function returned an array: return tensors, tg.tensor(array)")
-    return leaves(tree, (Tensor,))
+    if isinstance(tree, tuple | list | dict) and kind not in (tuple, list, dict):
+        raise TypeError(
+            f"compile: return results in tuples, lists and dicts, not in a {kind.__name__}"
+        )
+    branches = tree.values() if kind is dict else tree if kind in (tuple, list) else ()
+    return [t for branch in branches for t in _tensors(branch)]

@@ -27,6 +27,7 @@ import numpy as np
 
 from tinygen.kernels.device import as_array, on_gpu
 from tinygen.kernels.errors import in_the_name_of
+from tinygen.kernels.fusion.trace import current
 
 if TYPE_CHECKING:
     from tinygen.autograd.tensor import Tensor
@@ -71,6 +72,11 @@ class Node:
     def ready(self) -> dict[Source, np.ndarray] | None:
         """The gradients of a single number with respect to all that it depends on, if they are there already."""
         return None
+
+
+def age() -> int:
+    """The number of the next node: all that there are have smaller ones."""
+    return next(_numbers)
 
 
 def grad_enabled() -> bool:
@@ -254,7 +260,9 @@ def grad(
     if len(outputs) == 1 and grad_outputs is None and not create_graph:
         found = _ready(outputs[0])
         if found is not None and all(t in found for t in inputs):  # all leaves
-            if not retain_graph:
+            if retain_graph:
+                found = {t: g.copy() for t, g in found.items()}
+            else:
                 outputs[0].node.free()
             tensors: dict[int, Tensor] = {}
             return tuple([_as_tensor(found[t], tensors, type(t)) for t in inputs])
@@ -304,6 +312,10 @@ def _as_tensor(
 
 def backward(output: Tensor, gradient: object = None, retain_graph: bool = False) -> None:
     """Add d output / d leaf to `.grad` of every leaf that `output` depends on."""
+    if current() is not None:
+        raise RuntimeError(
+            "backward: not inside a compiled function, which cannot set .grad; return the loss, or use autograd.grad"
+        )
     if output.source is None:
         raise ValueError(
             f"backward: this tensor does not depend on any that requires a gradient: {output!r}"

@@ -211,8 +211,9 @@ class Tensor:
             raise ValueError("copy_: this tensor's memory is read-only")
         if (trace := current()) is not None:
             new = np.broadcast_to(raw(values), self.shape).astype(self.dtype)
-            trace.record(self.copy_, (new,), {}, effect=True)
-            trace.overwritten[self] = new
+            # An array of its own: what it was made of may be overwritten next.
+            new = trace.record(np.array, (new,), {})
+            trace.overwrite(self, new, self.copy_)
             return self
         try:
             new = to_device(as_array(raw(values)), self.device)

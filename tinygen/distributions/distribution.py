@@ -18,9 +18,10 @@ from collections.abc import Callable
 import numpy as np
 
 from tinygen.autograd import Tensor, no_grad, tensor
-from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, ArrayLike
+from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, ArrayLike, raw
 from tinygen.kernels.device import Array, is_array
 from tinygen.kernels.errors import NamesItself
+from tinygen.kernels.fusion.trace import Traced, recorded_effect
 from tinygen.random import Generator
 
 Shape = tuple[int, ...]
@@ -80,10 +81,18 @@ def require(values: Tensor, holds: Callable[[Array], Array | bool], message: str
     """
     if values.device != "cpu":
         return
-    condition = np.asarray(holds(values._data))
+    array = raw(values)
+    if type(array) is Traced:
+        recorded_effect(_require, array, holds, message)
+    else:
+        _require(array, holds, message)
+
+
+def _require(array: np.ndarray, holds: Callable[[Array], Array | bool], message: str) -> None:
+    condition = np.asarray(holds(array))
     if not condition.all():
-        same = condition.shape == values.shape
-        found = f"; got {values._data[~condition].flat[0]}" if same else ""
+        same = condition.shape == array.shape
+        found = f"; got {array[~condition].flat[0]}" if same else ""
         raise ValueError(message + found)
 
 

@@ -195,7 +195,8 @@ class Pack:
         """Update all at once; or nothing, and False, where they are no longer in step or not where they were put."""
         gradients = []
         for p, place in zip(self.params, self.places):  # noqa: B905 (strict costs 0.2 us)
-            if p.grad is None or p._data is not place:
+            # In a deep copy the places are arrays of their own.
+            if p.grad is None or p._data is not place or place.base is not self.array:
                 return False
             gradients.append(p.grad._data)
         steps = {optimiser.steps[i] for i in self.numbers}

@@ -348,6 +348,7 @@ def _finite(x, k):
 def _rank(x, k):
     """The bits of a float are sign and size: an integer sorts likewise once those of negative size are turned round."""
     bits = _bits(x)
+    bits = bits & ~k.sign if x != x else bits  # the NaN of a processor is a negative one
     return _narrow(bits ^ ~k.sign if bits < 0 else bits, x)
 
 

@@ -155,8 +155,8 @@ class Lowered:
             self.pointwise("copy", 0.0, out=out)
         memory = out.storage.array
         for x, index in parts:
-            # Where an index leads, NumPy knows.
-            view = memory[index]
+            # Where an index leads, NumPy knows; with an ellipsis it gives a view of one element, too.
+            view = memory[index if Ellipsis in index else (*index, ...)]
             offset = view.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
             size = memory.itemsize
             strides = tuple(s // size for s in view.strides)
@@ -215,7 +215,7 @@ class Lowered:
                 self.pointwise("copy", x, out=out.part(axis, start, x.shape[axis]))
                 start += x.shape[axis]
             return True
-        if function not in (np.ndarray.copy, np.ndarray.reshape, np.ndarray.astype):
+        if function not in (np.array, np.ndarray.reshape, np.ndarray.astype):
             return False
         x = self.place(call.args[0])
         if x.dtype != out.dtype or out.dtype not in (*FLOATS, BOOL):

@@ -71,6 +71,7 @@ class Program:
         }  # fmt: skip
         self._lock = threading.Lock()
         self._last: list[np.ndarray | None] = [None] * len(self.inputs)
+        self._here = [np.empty(0)] * len(self.inputs)  # the same, C-contiguous
         # Where an array that is another in each run is put: (arguments of a call, position, its place or None if flat).
         self._uses: dict[Storage, list[tuple[list, int, Place | str | None]]] = {}
         self._memory = self._planned(items, {*self.fresh, *self._adopted})
@@ -94,7 +95,8 @@ class Program:
         with self._lock:
             for i, array in enumerate(arrays):
                 if array is not self._last[i]:
-                    self._put(self.inputs[i], np.asarray(array, order="C"))
+                    self._here[i] = np.asarray(array, order="C")
+                    self._put(self.inputs[i], self._here[i])
                     self._last[i] = array if array.flags.c_contiguous else None
             new = [np.empty(storage.shape, storage.dtype) for storage in self.fresh]
             for uses, array in zip(self._fresh_uses, new):  # noqa: B905 (every microsecond counts here)
@@ -154,7 +156,7 @@ class Program:
             return storage.array
         if storage.computed:
             return self._memory.get(storage)
-        return self._last[self.inputs.index(storage)]
+        return self._here[self.inputs.index(storage)]
 
     def _put(self, storage: Storage, array: np.ndarray) -> None:
         _put(self._uses.get(storage, ()), array)
@@ -169,7 +171,8 @@ class Program:
             self._uses.setdefault(storage, []).append((arguments, len(arguments), place))
             arguments.append(None)
         elif storage.constant:
-            arguments.append(memory if place is not None else np.ravel(memory))
+            flat = memory.reshape(-1)
+            arguments.append(flat if place is None else place.of(flat))
         else:
             arguments.append(memory if place is None else place.of(memory))
 
@@ -241,10 +244,14 @@ class Program:
         if not adopted:
             arguments[0] = function
             return into, arguments
-        uses = self._uses.setdefault(outs[0].storage, [])
+        storage = outs[0].storage
+        uses = self._uses.setdefault(storage, [])
 
         def adopt(*arguments: Any) -> None:
-            _put(uses, np.asarray(function(*arguments), order="C"))
+            array = np.asarray(function(*arguments), order="C")
+            if array.shape != storage.shape or array.dtype != storage.dtype:
+                raise another(array, storage)
+            _put(uses, array)
 
         return adopt, arguments
 
@@ -274,8 +281,16 @@ def into(function: Callable, count: int, *arguments: Any) -> None:
     found = found if isinstance(found, tuple) else (found,)
     for out, array in zip(arguments[:count], found, strict=True):
         array = np.asarray(array)
-        # Reductions may keep axes of length 1, or not; a number fills.
-        out[...] = array.reshape(out.shape) if array.size == out.size else array
+        if array.size != out.size:
+            raise another(array, out)
+        out[...] = array.reshape(out.shape)  # reductions may keep axes of length 1, or not
+
+
+def another(found: np.ndarray, expected: np.ndarray | Storage) -> TypeError:
+    return TypeError(
+        "inside a compiled function a function gave another shape or dtype than when it was recorded: "
+        f"{found.dtype}{list(found.shape)} after {expected.dtype}{list(expected.shape)}"
+    )
 
 
 NUMPY = {name: function for function, name in UFUNCS.items()}

@@ -39,7 +39,8 @@ class Trace:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.inputs: dict[Hashable, Traced] = {}
-        self.overwritten: dict[Hashable, Any] = {}  # what stands now where an input was
+        self.overwritten: dict[Hashable, Traced] = {}  # what stands now where an input was
+        self.outdated: set[Traced] = set()  # what stood there before
 
     def lift(self, key: Hashable, array: np.ndarray) -> Traced:
         """`array`, as it is now, as an input of the trace: the same for the same key."""
@@ -53,6 +54,11 @@ class Trace:
         """function(*args, **kwargs), remembered. With an effect it is run in every replay, at its place."""
         call = Call(function, args, kwargs, effect)
         given = traced((args, kwargs))
+        if any(x.owner in self.outdated for x in given):
+            raise RuntimeError(
+                "inside a compiled function: a view of a tensor, or what an op has saved of it, is used after its "
+                "numbers were overwritten by copy_"
+            )
         token = _current.set(None)
         try:
             found = function(*untraced(args), **untraced(kwargs))
@@ -69,6 +75,14 @@ class Trace:
                 array = np.asarray(array, order="C")
             call.results.append(Traced(array, self, owner))
         return tuple(call.results) if several else call.results[0]
+
+    def overwrite(self, key: Hashable, new: Traced, effect: Callable) -> None:
+        """From here on the input of this key is `new`; `effect(new)` is run in every replay."""
+        self.record(effect, (new,), {}, effect=True)
+        before = self.overwritten.get(key, self.inputs.get(key))
+        if before is not None:
+            self.outdated.add(before)
+        self.overwritten[key] = new
 
 
 @contextmanager
@@ -159,6 +173,16 @@ def _refused(self: Traced, *_: object, **__: object) -> Any:
     )
 
 
+def _picked(self: Traced, index: Any) -> Any:
+    for part in index if isinstance(index, tuple) else (index,):
+        if type(part) is Traced and part.dtype == np.bool_:
+            raise TypeError(
+                "inside a compiled function a mask cannot pick elements: how many it picks depends on its numbers; "
+                "use where, which keeps the shape"
+            )
+    return self.trace.record(np.ndarray.__getitem__, (self, index), {})
+
+
 class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     """An array of a trace: the owner of C-contiguous memory, or a view of what another owns."""
 
@@ -219,12 +243,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
     reshape, transpose, swapaxes = _method("reshape"), _method("transpose"), _method("swapaxes")
     view = _method("view")
-    sum, min, max, __getitem__ = (
-        _method("sum"),
-        _method("min"),
-        _method("max"),
-        _method("__getitem__"),
-    )
+    sum, min, max, __getitem__ = _method("sum"), _method("min"), _method("max"), _picked
 
     flags = property(_refused)
     __array__ = __bool__ = __float__ = __int__ = __index__ = _refused

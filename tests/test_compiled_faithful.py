@@ -1,0 +1,222 @@
+"""`tg.compile` where a recording could tell another story than the function: each is the same, or an error at once."""
+
+from collections import namedtuple
+
+import numpy as np
+import pytest
+
+import tinygen as tg
+from tinygen.distributions import Normal
+
+RNG = np.random.default_rng(0)
+
+
+def numbers(*shape: int, dtype: type = np.float32) -> np.ndarray:
+    return RNG.standard_normal(shape, dtype)
+
+
+def leaf(array: np.ndarray) -> tg.Tensor:
+    return tg.tensor(array, requires_grad=True)
+
+
+def same(f, *argument_lists, rtol=1e-5):
+    """Called with each of these in turn, f compiled gives what f does, and the same gradients."""
+    compiled = tg.compile(f)
+    for arguments in argument_lists:
+        results = []
+        for function in (f, compiled):
+            given = [leaf(a) if isinstance(a, np.ndarray) else a for a in arguments]
+            loss = function(*given)
+            leaves = [t for t in given if isinstance(t, tg.Tensor)]
+            slopes = tg.autograd.grad(loss, leaves, allow_unused=True)
+            results.append([loss, *[g for g in slopes if g is not None]])
+        for expected, got in zip(*results, strict=True):
+            assert got.dtype == expected.dtype
+            np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=rtol)
+
+
+@pytest.mark.parametrize("mask", ["computed", "given"])
+def test_a_mask_is_refused_for_nobody_knows_how_much_it_will_pick(mask):
+    x = tg.tensor(np.float32([1, 2, 3]))
+    f = tg.compile(lambda x, m: tg.sum(x[x > 0 if mask == "computed" else m] * 2))
+    with pytest.raises(TypeError, match="mask"):
+        f(x, np.array([True, True, False]))
+
+
+def test_what_a_function_gives_in_another_shape_than_before_is_an_error():
+    """Nothing is written beyond an array, whatever a user's function of arrays does."""
+    f = tg.compile(lambda a: tg.tensor(np.unique(a)).sum())
+    with tg.no_grad():
+        first = np.arange(6.0, dtype=np.float32)
+        assert f(first).item() == 15
+        for other in (np.zeros(6, np.float32), first % 3):
+            with pytest.raises(TypeError, match="another shape"):
+                f(other)
+        assert f(first).item() == 15
+
+
+@pytest.mark.parametrize("shape", [(4097, 1), (5000,), (5, 0)])
+@pytest.mark.parametrize("f", [tg.softplus, tg.tanh, tg.sigmoid, tg.relu])
+def test_one_cotangent_for_many(f, shape):
+    same(lambda x: tg.sum(f(x)), [numbers(*shape)], [numbers(*shape)])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_constant_matrix_is_read_where_a_word_says(backend):
+    b = tg.tensor(numbers(5, 3))
+    with tg.kernels.backend(backend):
+        same(lambda x: tg.sum(tg.exp(tg.matmul(x, b))), [numbers(3, 5)], [numbers(3, 5)])
+        same(lambda x: tg.sum(tg.exp(b * x)), [numbers(3)], [numbers(3)])
+
+
+@pytest.mark.parametrize("index", [0, -3, (0, 1), (1, 2, 0), (slice(1), 1), (Ellipsis, slice(1))])
+def test_one_element_beside_others(index):
+    same(lambda x: tg.sum(x[index] * tg.exp(x[-1])) + tg.sum(tg.tanh(x)), [numbers(3, 3, 2)])
+    if isinstance(index, int):
+        same(lambda x: x[index] * x[1], [numbers(3)], [numbers(3)])
+
+
+def buffers():
+    return tg.tensor(np.zeros((3, 3), np.float32)), tg.tensor(
+        np.arange(9, dtype=np.float32).reshape(3, 3)
+    )
+
+
+def moved(x, before, now):
+    before.copy_(now)
+    now.copy_(now * 2)
+    return tg.sum(before @ x), before
+
+
+def reversed_(x, _, now):
+    now.copy_(now[::-1])
+    return tg.sum(now * x), now
+
+
+def read_and_written(x, _, now):
+    s = tg.sum(now * x)
+    now.copy_(now + x)
+    return s, now
+
+
+@pytest.mark.parametrize("step", [moved, reversed_, read_and_written])
+def test_buffers_change_as_they_do_outside(step):
+    eager, own = buffers(), buffers()
+    compiled = tg.compile(lambda x: step(x, *own))
+    with tg.no_grad():
+        for _ in range(4):
+            x = tg.tensor(numbers(3, 3))
+            for a, b in zip(compiled(x), step(x, *eager), strict=True):
+                np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6)
+
+
+def test_a_view_from_before_a_change_is_refused():
+    _, buffer = buffers()
+
+    def f(x):
+        before = buffer.detach()
+        buffer.copy_(buffer * 2)
+        return tg.sum(before * x)
+
+    with pytest.raises(RuntimeError, match="copy_"):
+        tg.compile(f)(tg.tensor(numbers(3)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_nan_is_the_greatest_whatever_its_sign(dtype):
+    x = np.zeros((2, 2), dtype)
+    x[0, 0] = 1
+    x[0, 1] = np.copysign(np.nan, -1)
+    f = tg.compile(lambda x: tg.max(x * 1.0, axis=1))
+    with tg.no_grad():
+        for _ in range(2):
+            np.testing.assert_array_equal(f(tg.tensor(x)).numpy(), [np.nan, 0])
+
+
+def test_an_infinite_start_of_a_maximum():
+    f = tg.compile(lambda a: tg.tensor(np.max(a * 2, axis=0, initial=np.inf)))
+    with tg.no_grad():
+        for _ in range(2):
+            np.testing.assert_array_equal(f(numbers(3, 4)).numpy(), np.full(4, np.inf))
+
+
+def test_an_argument_of_any_strides_is_returned():
+    x = tg.Tensor(np.arange(6, dtype=np.float32).reshape(2, 3).T)
+    f = tg.compile(lambda x: (tg.sum(x), x, x[1:]))
+    for _ in range(3):
+        _, whole, part = f(x)
+        np.testing.assert_array_equal(whole.numpy(), x.numpy())
+        np.testing.assert_array_equal(part.numpy(), x.numpy()[1:])
+
+
+def test_a_gradient_has_its_inputs_dtype_also_scaled():
+    w = leaf(np.float32([1, 2]))
+    f = tg.compile(lambda: tg.sum(w.astype(np.float64) ** 2))
+    for _ in range(2):
+        w.grad = None
+        (f() * 2).backward()
+        assert w.grad.dtype == np.float32
+        assert w.grad.tolist() == [4, 8]
+
+
+def test_a_gradient_that_is_changed_in_place_does_not_spoil_the_next():
+    x = leaf(np.float32([1, 2]))
+    loss = tg.compile(lambda x: tg.sum(x**3))(x)
+    (first,) = tg.autograd.grad(loss, x, retain_graph=True)
+    first.copy_(0.0 * first)
+    assert tg.autograd.grad(loss, x)[0].tolist() == [3, 12]
+
+
+def test_equal_arguments_of_another_kind_are_recorded_anew():
+    f = tg.compile(lambda x, k: tg.sum(x) if k is True else tg.sum(x) * 2)
+    x = tg.tensor(np.float32([1, 2]))
+    assert [f(x, k).item() for k in (1, True, 1, True)] == [6, 3, 6, 3]
+
+
+def test_results_in_what_is_not_looked_into_are_refused():
+    Pair = namedtuple("Pair", "a b")
+    f = tg.compile(lambda x: (tg.sum(x), Pair(x, x)))
+    with pytest.raises(TypeError, match="Pair"):
+        f(tg.tensor(numbers(3)))
+
+
+def test_a_graph_from_outside_is_refused():
+    """Its gradients would be those of the first call for ever."""
+    w = leaf(numbers(3))
+    h = tg.exp(w)
+    f = tg.compile(lambda x: tg.sum(h * x))
+    with pytest.raises(ValueError, match="outside"):
+        f(tg.tensor(numbers(3)))
+    fixed = h.detach()
+    g = tg.compile(lambda x: tg.sum(fixed * x))
+    assert g(tg.tensor(numbers(3))).shape == ()
+
+
+def test_backward_inside_is_refused():
+    w = leaf(numbers(3))
+    with pytest.raises(RuntimeError, match="not inside a compiled function"):
+        tg.compile(lambda: tg.sum(w).backward())()
+
+
+def test_a_callable_without_a_name_and_an_argument_without_a_hash(monkeypatch):
+    import functools
+
+    from tinygen.autograd import compiled
+
+    monkeypatch.setattr(compiled, "MANY", 1)
+    f = tg.compile(functools.partial(lambda k, x: tg.sum(x) * k, 2))
+    f(tg.tensor(numbers(1)))
+    with pytest.warns(UserWarning, match="recorded 1 times"):
+        f(tg.tensor(numbers(2)))
+    with pytest.raises(TypeError, match=r"compile: .*set"):
+        tg.compile(lambda x, s: tg.sum(x))(tg.tensor(numbers(1)), {1})
+
+
+def test_distributions_check_their_parameters_at_every_call():
+    f = tg.compile(lambda m, s: tg.sum(Normal(m, s).log_prob(0.5)))
+    m = tg.tensor(numbers(3))
+    for s in (np.float32([1, 2, 3]), np.float32([3, 2, 1])):
+        expected = tg.sum(Normal(m, tg.tensor(s)).log_prob(0.5)).item()
+        np.testing.assert_allclose(f(m, tg.tensor(s)).item(), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="Normal"):
+        f(m, tg.tensor(np.float32([1, -2, 3])))
