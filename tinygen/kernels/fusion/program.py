@@ -281,9 +281,10 @@ def into(function: Callable, count: int, *arguments: Any) -> None:
     found = found if isinstance(found, tuple) else (found,)
     for out, array in zip(arguments[:count], found, strict=True):
         array = np.asarray(array)
-        if array.size != out.size:
+        if array.size not in (out.size, 1) or (array.size < out.size and array.ndim):
             raise another(array, out)
-        out[...] = array.reshape(out.shape)  # reductions may keep axes of length 1, or not
+        # Reductions may keep axes of length 1, or not; a number fills.
+        out[...] = array.reshape(out.shape) if array.size == out.size else array
 
 
 def another(found: np.ndarray, expected: np.ndarray | Storage) -> TypeError:

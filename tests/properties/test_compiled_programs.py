@@ -1,0 +1,153 @@
+"""Random programs of a dozen ops, as they are and compiled: the same value, results and gradients, call after call.
+
+One op at a time is `test_compiled.py`'s; here views of views meet reductions, small products and constants, and the
+loops must find their places in memory. As there, the loops run as the Python that they are.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import tinygen as tg
+
+PROGRAMS, STEPS, CALLS = 150, 10, 3
+LARGEST = 3000  # elements
+
+SCRIPT = """
+from tests.properties.test_compiled_programs import PROGRAMS, compared
+from tinygen import kernels
+with kernels.backend({backend!r}):
+    for seed in range(PROGRAMS):
+        compared(seed)
+"""
+
+
+def _index(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple:
+    def part(n: int) -> object:
+        start = int(rng.integers(n + 1))
+        ways = [slice(None), slice(None, None, -1), slice(start, None), slice(None, None, 2)]
+        return [*ways, int(rng.integers(-n, max(n, 1)))][rng.integers(4 + bool(n))]
+
+    index = [part(n) for n in shape]
+    if rng.random() < 0.3:
+        index.insert(int(rng.integers(len(index) + 1)), [None, Ellipsis][rng.integers(2)])
+    return tuple(index)
+
+
+def _step(rng: np.random.Generator, shapes: list[tuple[int, ...]]) -> Callable:
+    """A function of the list of all that there is so far, which has these shapes."""
+    i, j = (int(k) for k in rng.integers(len(shapes), size=2))
+    shape, rank = shapes[i], len(shapes[i])
+    axis = int(rng.integers(rank)) if rank else 0
+    alike = [k for k, other in enumerate(shapes) if other == shape]
+    k, number = int(rng.choice(alike)), float(rng.standard_normal())
+    constant = rng.standard_normal(shape[-1:])
+    unary = ["tanh", "sigmoid", "softplus", "relu", "erf", "square", "abs"][rng.integers(7)]
+    binary = ["add", "subtract", "multiply", "maximum", "minimum"][rng.integers(5)]
+    total = ["sum", "mean", "max", "logsumexp", "var"][rng.integers(5)]
+    over, keep = [None, axis][rng.integers(2)], bool(rng.integers(2))
+    order, index = rng.permutation(rank), _index(rng, shape)
+    rows = rng.integers(shape[0], size=3) if rank and shape[0] else None
+    second = [
+        k for k, other in enumerate(shapes) if rank == len(other) == 2 and other[0] == shape[1]
+    ]
+    ways: list[Callable] = [
+        lambda v: getattr(tg, unary)(v[i]),
+        lambda v: getattr(tg, binary)(v[i], v[j]),
+        lambda v: v[i] / (1.0 + tg.abs(v[j])),
+        lambda v: number - v[i] * number,
+        lambda v: v[i] * tg.tensor(constant),
+        lambda v: v[i][index],
+        lambda v: tg.where(v[i] > v[k], v[i] * 2.0, v[k]),
+        lambda v: tg.permute_dims(v[i], tuple(map(int, order))),
+        lambda v: v[i].reshape((-1,)),
+        lambda v: tg.stack([v[i], v[k]], axis=axis),
+    ]
+    if rank:
+        ways += [lambda v: tg.concat([v[i], v[k]], axis=axis)]
+    if rank and all(shape):
+        ways += [
+            lambda v: getattr(tg, total)(v[i], axis=over, keepdims=keep),
+            lambda v: tg.log_softmax(v[i], axis=axis),
+            lambda v: v[i][rows],
+        ]
+    if second:
+        other = int(rng.choice(second))
+        ways += [lambda v: tg.matmul(v[i], v[other])] * 3
+    return ways[rng.integers(len(ways))]
+
+
+def _program(seed: int) -> tuple[Callable, list[tuple[int, ...]], type]:
+    rng = np.random.default_rng(seed)
+    sides = rng.choice([0, 1, 1, 2, 3, 4, 5, 7, 17, 33], 3, p=[0.03, *[0.97 / 9] * 9])
+    shapes = [
+        tuple(int(n) for n in rng.choice(sides, rng.integers(4))) for _ in range(rng.integers(1, 4))
+    ]
+    shapes = [shape[:2] if np.prod(shape) > LARGEST else shape for shape in shapes]
+    dtype = (np.float64, np.float32)[rng.random() < 0.2]
+    steps: list[Callable] = []
+    values = [tg.tensor(np.ones(shape)) for shape in shapes]
+    while len(steps) < STEPS:
+        step = _step(rng, [t.shape for t in values])
+        try:
+            y = step(values)
+        except ValueError:  # shapes that do not broadcast
+            continue
+        if y.size <= LARGEST:
+            values.append(y)
+            steps.append(step)
+
+    def program(*leaves: tg.Tensor) -> tuple[tg.Tensor, ...]:
+        values = list(leaves)
+        for step in steps:
+            values.append(step(values))
+        loss = sum(tg.sum(tg.tanh(t)) * (0.5 + 0.1 * i) for i, t in enumerate(values))
+        return loss, values[-1], values[len(values) // 2]
+
+    return program, shapes, dtype
+
+
+def _strided(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    x = np.array(rng.standard_normal(shape), dtype)
+    layouts = [
+        x,
+        np.array(x, order="F"),
+        x[::-1] if shape else x,
+        np.repeat(x, 2, -1)[..., ::2] if shape else x,
+    ]
+    return layouts[rng.integers(4)]
+
+
+def compared(seed: int) -> None:
+    program, shapes, dtype = _program(seed)
+    compiled, rng = tg.compile(program), np.random.default_rng(seed)
+    rtol = 1e-8 if dtype is np.float64 else 3e-3
+    for call in range(CALLS):
+        arrays, found = [_strided(rng, shape, dtype) for shape in shapes], []
+        for function in (program, compiled):
+            leaves = [tg.Tensor(array, requires_grad=True) for array in arrays]
+            results = function(*leaves)
+            results[0].backward()
+            found.append([*results, *(leaf.grad for leaf in leaves)])
+        for i, (expected, got) in enumerate(zip(*found, strict=True)):
+            where = f"program {seed}, call {call}, result {i}"
+            assert got.dtype == expected.dtype, where
+            np.testing.assert_allclose(
+                got.numpy(), expected.numpy(), rtol, rtol, strict=True, err_msg=where
+            )
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_random_programs_are_the_same_compiled(backend):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(backend=backend)],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
