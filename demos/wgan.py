@@ -64,9 +64,8 @@ class Recipe(NamedTuple):
     learning_rate: float = 1e-3  # at first
 
 
-# In the plane modes are narrow. With lambda = 10, as for images, slopes near 1 smear them: of samples of the
-# grid, 1% are of high quality after 4,000 steps, with 0.1 it is 45%, and 77% if the rate sinks to 0. Networks
-# twice as wide give 89%; an average of the generator's weights gives nothing (one seed each).
+# In the plane modes are narrow, and slopes near 1, as lambda = 10 makes them, smear them: what that costs is in
+# docs/what_the_demos_measure.md.
 PLANE = Recipe(2, (128,) * 3, (128,) * 3, steps=4000, batch=256, penalty=0.1)
 IMAGES = Recipe(64, (256, 256), (512, 256), steps=3000, batch=64, penalty=10.0)
 ROUND = 100  # generator steps

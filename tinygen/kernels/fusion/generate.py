@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tinygen.kernels.cpu._compile import _DIGEST
-from tinygen.kernels.fusion.group import Access, Loop, Step
+from tinygen.kernels.fusion.group import Access, LoopPlan, Step
 from tinygen.kernels.fusion.words import Storage
 
 EXPRESSIONS = {
@@ -63,7 +63,7 @@ class Writer:
     """The source of one loop; `stored` are the storages that others read. Afterwards `storages` and `accesses` are
     what the arguments are to be made of."""
 
-    def __init__(self, loop: Loop, stored: set[Storage]):
+    def __init__(self, loop: LoopPlan, stored: set[Storage]):
         self.loop, self.stored = loop, stored
         self.storages: list[Storage] = []
         self.accesses: list[Access] = []

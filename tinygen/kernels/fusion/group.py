@@ -35,7 +35,7 @@ MOST = 64  # steps of a loop: five hundred take Numba two minutes
 
 @dataclass(frozen=True)
 class Access:
-    """Where a loop finds a number: steps to the next block of rows, row and column. Each block has Loop.block rows."""
+    """Where a loop finds a number: steps to the next block of rows, row and column. A block has `LoopPlan.block` rows."""
 
     storage: Storage
     offset: int
@@ -55,7 +55,7 @@ class Step:
 
 
 @dataclass
-class Loop:
+class LoopPlan:
     """rows: in all; block: how many of them follow each other with one stride; columns: 1 if all is about rows.
 
     dtype: of its floats; None as long as there are but truths and whole numbers.
@@ -70,9 +70,9 @@ class Loop:
     written: set[Storage] = field(default_factory=set)
 
 
-def grouped(words: list[Word]) -> list[Loop | Word]:
+def grouped(words: list[Word]) -> list[LoopPlan | Word]:
     """Loops and the words that fit into none, in an order in which they can run."""
-    found: list[Loop | Word] = []
+    found: list[LoopPlan | Word] = []
     made_by: dict[Storage, int] = {}  # the last of `found` that writes to it
     for word in words:
         earliest = max((made_by.get(place.storage, -1) for place in reads(word)), default=-1)
@@ -82,7 +82,7 @@ def grouped(words: list[Word]) -> list[Loop | Word]:
         candidate = candidate_of(word)
         if candidate is not None:
             for i in range(max(earliest, 0), len(found)):
-                if isinstance(found[i], Loop) and _joins(found[i], candidate):
+                if isinstance(found[i], LoopPlan) and _joins(found[i], candidate):
                     at = i
                     break
             else:
@@ -106,11 +106,11 @@ class Candidate:
     lead: tuple[int, ...]  # sides whose product is the number of rows
     columns: int  # 1: about rows
 
-    def loop(self) -> Loop | None:
+    def loop(self) -> LoopPlan | None:
         rows = math.prod(self.lead)
         if self.columns == 1 and not 1 < rows <= LONG:
             return None
-        return Loop(rows, 0, self.columns, None)
+        return LoopPlan(rows, 0, self.columns, None)
 
     def step(self, block: int) -> Step | None:
         """In a loop with blocks of so many rows (0: all rows); None if the strides are not of that form."""
@@ -171,7 +171,7 @@ def _merged(lead: tuple[int, ...], given: list[Place]) -> tuple[int, ...]:
     return tuple(sides) or (1,)
 
 
-def _joins(loop: Loop, new: Candidate) -> bool:
+def _joins(loop: LoopPlan, new: Candidate) -> bool:
     """Whether it fits into the loop; if so, it is there now."""
     if math.prod(new.lead) != loop.rows or len(new.lead) > 2 or len(loop.steps) == MOST:
         return False
@@ -200,7 +200,7 @@ def _joins(loop: Loop, new: Candidate) -> bool:
     return True
 
 
-def _divide(loop: Loop, block: int) -> None:
+def _divide(loop: LoopPlan, block: int) -> None:
     """Give a loop whose rows all follow each other blocks of so many."""
 
     def divided(access: Access | float) -> Access | float:

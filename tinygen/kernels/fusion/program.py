@@ -16,7 +16,7 @@ import numpy as np
 from tinygen.kernels.cpu._compile import config
 from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
 from tinygen.kernels.fusion.generate import COMPARISONS, Writer, compiled_loop
-from tinygen.kernels.fusion.group import Loop, grouped
+from tinygen.kernels.fusion.group import LoopPlan, grouped
 from tinygen.kernels.fusion.lower import UFUNCS, Lowered, lowered, wanted
 from tinygen.kernels.fusion.trace import Trace, Traced, mapped
 from tinygen.kernels.fusion.words import (
@@ -36,18 +36,18 @@ from tinygen.kernels.fusion.words import (
 CHUNKS, CHUNK_ROWS = 8, 16  # of a loop: at most so many, of no fewer rows
 ENTIRE = "entire"
 COPIED = 1 << 14  # bytes that are copied sooner than put in the place of others
-Item = Loop | Word
+Item = LoopPlan | Word
 
 
 def item_reads(item: Item) -> set[Storage]:
-    if not isinstance(item, Loop):
+    if not isinstance(item, LoopPlan):
         return {place.storage for place in reads(item)}
     operands = [x for step in item.steps for x in step.operands]
     return {x.storage for x in operands if not isinstance(x, float) and x not in item.made}
 
 
 def item_writes(item: Item) -> set[Storage]:
-    return item.written if isinstance(item, Loop) else {place.storage for place in writes(item)}
+    return item.written if isinstance(item, LoopPlan) else {place.storage for place in writes(item)}
 
 
 class Program:
@@ -179,7 +179,7 @@ class Program:
     # Calls ---------------------------------------------------------------------------------------
 
     def _step(self, item: Item, stored: set[Storage]) -> tuple[Callable, list]:
-        if isinstance(item, Loop):
+        if isinstance(item, LoopPlan):
             return self._loop(item, stored)
         if isinstance(item, Product) and not (config.DISABLE_JIT or BLAS_ALWAYS):
             return self._product(item)
@@ -190,7 +190,7 @@ class Program:
             return self._ufunc(function, item)
         return self._other(function, *arguments_of(item), [item.out])
 
-    def _loop(self, loop: Loop, stored: set[Storage]) -> tuple[Callable, list]:
+    def _loop(self, loop: LoopPlan, stored: set[Storage]) -> tuple[Callable, list]:
         writer = Writer(loop, stored)
         chunks = max(1, min(CHUNKS, loop.rows // CHUNK_ROWS))
         sizes = [loop.rows, loop.block or loop.rows, loop.columns, chunks]
@@ -337,7 +337,7 @@ CHEAP = {
 NANOSECONDS = 0.06, 0.4  # for an element: of a cheap step, and of another
 
 
-def cost(loop: Loop) -> int:
+def cost(loop: LoopPlan) -> int:
     """Work in the measure of `cpu._compile.PARALLEL_FROM`, where an element is worth 0.06 nanoseconds."""
     cheap, dear = NANOSECONDS
     total = 0.0
