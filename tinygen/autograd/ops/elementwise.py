@@ -272,7 +272,8 @@ def _clip_case(d: Draw) -> Call:
 @specified(lambda x, low, high: np.clip(x, low, high), _clip_case, twice=False)
 @named
 def clip(x: ArrayLike, low: ArrayLike | None = None, high: ArrayLike | None = None) -> Tensor:
-    """min(max(x, low), high). At a bound, x and the bound get half of the gradient each."""
+    """min(max(x, low), high). At a bound, x and the bound get half of the gradient each. Raises ValueError
+    if neither is given."""
     if low is None and high is None:
         raise ValueError("clip: give low, high or both")
     if low is not None:
@@ -315,6 +316,8 @@ def where(condition: ArrayLike, a: ArrayLike, b: ArrayLike) -> Tensor:
     A NaN or infinity in the branch not taken does no harm here, but an op *before* it may make one: the gradient of
     `where(x > 0, sqrt(x), 0)` at 0 is 0 * inf = NaN. Make the argument safe first (the double where):
     `where(x > 0, sqrt(where(x > 0, x, 1)), 0)`.
+
+    Raises TypeError if the condition is not boolean.
     """
     chosen = next((x for x in (a, b, condition) if isinstance(x, Tensor)), None)
     condition = beside(condition, raw(chosen))

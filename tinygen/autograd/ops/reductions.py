@@ -105,7 +105,10 @@ def _var_reference(x, axis, keepdims, correction):
 @specified(_var_reference, _spread_case)
 @named
 def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
-    """sum (x - mean)^2 / (n - correction) over `axis`: correction 0 for the population, 1 for a sample."""
+    """sum (x - mean)^2 / (n - correction) over `axis`: correction 0 for the population, 1 for a sample.
+
+    Raises ValueError if there are no more than `correction` elements.
+    """
     centred, count = _centred("var", x, axis, correction)
     return sum(square(centred), axis, keepdims) * (1 / count)
 

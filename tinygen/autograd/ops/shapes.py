@@ -239,7 +239,7 @@ def _concat(*xs: ArrayLike, axis: int) -> Tensor:
 
 @named
 def concat(xs: Sequence[ArrayLike], axis: int | None = 0) -> Tensor:
-    """Arrays joined along an existing axis; with axis None, each is flattened first."""
+    """Arrays joined along an existing axis; with axis None, each is flattened first. Raises ValueError if there are none."""
     xs = [as_tensor(x) for x in xs]
     if not xs:
         raise ValueError("concat: needs at least one array")
@@ -264,7 +264,7 @@ def _stack(*xs: ArrayLike, axis: int) -> Tensor:
 
 @named
 def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Tensor:
-    """Arrays of one shape joined along a new axis."""
+    """Arrays of one shape joined along a new axis. Raises ValueError if there are none."""
     if len(xs) == 0:
         raise ValueError("stack: needs at least one array")
     return _stack(*xs, axis=axis)
@@ -272,7 +272,8 @@ def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Tensor:
 
 @named
 def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
-    """x cut along an axis: into a number of equal parts, or before each of the given indices."""
+    """x cut along an axis: into a number of equal parts, or before each of the given indices. Raises
+    ValueError if it does not make so many equal parts."""
     x = as_tensor(x)
     axis = normalize_axis_index(axis, x.ndim, "split")
     length = x.shape[axis]

@@ -35,7 +35,7 @@ MOST = 64  # steps of a loop: five hundred take Numba two minutes
 
 @dataclass(frozen=True)
 class Access:
-    """Where a loop finds a number: steps to the next block of rows, row and column. A block has `LoopPlan.block` rows."""
+    """Where a loop finds a number: steps to the next block of rows (of `LoopPlan.block` rows), row and column."""
 
     storage: Storage
     offset: int
