@@ -239,7 +239,10 @@ def _concat(*xs: ArrayLike, axis: int) -> Tensor:
 
 @named
 def concat(xs: Sequence[ArrayLike], axis: int | None = 0) -> Tensor:
-    """Arrays joined along an existing axis; with axis None, each is flattened first. Raises ValueError if there are none."""
+    """Arrays joined along an existing axis; with axis None, each is flattened first.
+
+    Raises ValueError if there are none.
+    """
     xs = [as_tensor(x) for x in xs]
     if not xs:
         raise ValueError("concat: needs at least one array")

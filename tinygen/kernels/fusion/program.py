@@ -100,7 +100,7 @@ class Program:
                     self._last[i] = array if array.flags.c_contiguous else None
             new = [np.empty(storage.shape, storage.dtype) for storage in self.fresh]
             for uses, array in zip(self._fresh_uses, new):  # noqa: B905 (every microsecond counts here)
-                _put(uses, array)
+                _fill(uses, array)
             for function, arguments in self._recorded if recorded else self.steps:
                 function(*arguments)
             for uses in self._fresh_uses:  # they are somebody else's now
@@ -159,7 +159,7 @@ class Program:
         return self._here[self.inputs.index(storage)]
 
     def _put(self, storage: Storage, array: np.ndarray) -> None:
-        _put(self._uses.get(storage, ()), array)
+        _fill(self._uses.get(storage, ()), array)
 
     def _given(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
         """One argument more: the place of that storage, or all of it in one line."""
@@ -251,12 +251,12 @@ class Program:
             array = np.asarray(function(*arguments), order="C")
             if array.shape != storage.shape or array.dtype != storage.dtype:
                 raise another(array, storage)
-            _put(uses, array)
+            _fill(uses, array)
 
         return adopt, arguments
 
 
-def _put(uses: Sequence[tuple], array: np.ndarray) -> None:
+def _fill(uses: Sequence[tuple], array: np.ndarray) -> None:
     """`array` where it is used: whole, a place in it, or in one line."""
     for arguments, position, place in uses:
         if place is ENTIRE:
