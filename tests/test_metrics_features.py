@@ -230,3 +230,9 @@ def test_shifts_move_each_image_by_itself():
     np.testing.assert_array_equal(demo.shifted(images, (4, 4), 0, tg.random.default_rng(0)), images)
     edge = np.ones((200, 4), np.float32)
     assert demo.shifted(edge, (2, 2), 1, tg.random.default_rng(0)).sum(1).min() == 1  # cut off
+
+
+def test_a_point_on_a_ball_is_in_it():
+    real, fake = np.array([[1.0, 0], [2, 1], [3, 0]]), np.array([[0.0, 3], [0, 0], [4, 4]])
+    found = precision_recall(real, fake, k=1)
+    np.testing.assert_allclose((found.precision, found.recall), (1 / 3, 1))

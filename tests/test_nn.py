@@ -303,3 +303,12 @@ def test_embedding_refuses():
         layer(np.zeros(2))
     with pytest.raises(ValueError, match="n=0"):
         nn.Embedding(0, 3)
+
+
+def test_two_tensors_of_one_name_are_an_error():
+    class Heads(nn.Module):
+        def __init__(self):
+            self.heads = {1: tg.tensor([1.0]), "1": tg.tensor([2.0])}
+
+    with pytest.raises(ValueError, match=r"Heads: two tensors have the name heads\.1"):
+        Heads().state_dict()

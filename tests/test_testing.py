@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tinygen import nn
 from tinygen.autograd import Op
 from tinygen.testing import (
     GradientMismatch,
@@ -18,6 +19,7 @@ from tinygen.testing import (
     check_vjp,
     strategies,
 )
+from tinygen.testing.report import reproduction
 
 X = np.array([[0.5, -1.5, 2.0], [1.0, 0.25, -0.75]])
 W = np.array([[1.0, 2.0, -1.0], [0.5, -2.0, 3.0]])
@@ -354,3 +356,68 @@ def test_an_op_with_parameters_can_be_pasted():
     assert "tinygen.max, axis=(0, 1), keepdims=True), np.array([[1.0, 1.0]]), order=1)" in program
     with pytest.raises(NearKink):
         exec(textwrap.dedent(program), {})
+
+
+def test_a_function_that_writes_to_its_argument_is_seen_by_check_grad():
+    def f(x):
+        x -= x.mean()
+        return np.sum(x**2)
+
+    x = np.array([1.0, 2.0, 4.0, 9.0])
+    with pytest.raises(GradientMismatch, match="changed its input"):
+        check_grad(f, lambda x: 2 * (x - x.mean()), x)
+    assert x.tolist() == [1, 2, 4, 9]
+
+
+def test_a_nan_that_stays_is_no_change():
+    with pytest.raises((GradientMismatch, NearKink)) as caught:
+        check_vjp(np.nansum, lambda g, x: np.where(np.isnan(x), 0, g), np.array([1.0, np.nan, 2.0]))
+    assert "changed" not in str(caught.value)
+
+
+def cubed(x):
+    return x**3
+
+
+def test_what_is_printed_names_the_analytic_twin_and_an_op_of_ones_own():
+    with pytest.raises(GradientMismatch, match=r"check_grads\(cubed, .*analytic=cubed\)"):
+        check_grads(lambda_of(cubed), np.array([0.5]), analytic=cubed)
+
+
+def lambda_of(f):
+    """f with a gradient that is wrong by a billionth, which the complex step alone sees."""
+
+    class Wrong(Op):
+        def forward(self, x):
+            self.keep(x)
+            return f(x)
+
+        def backward(self, g):
+            (x,) = self.kept
+            return g * (3 * x * x * (1 + 1e-9))
+
+    def cubed(x):
+        return Wrong.apply(x)
+
+    return cubed
+
+
+def test_what_is_printed_names_the_class_of_an_op():
+    class Wrong(Op):
+        def forward(self, x):
+            self.keep(x)
+            return x * x
+
+        def backward(self, g):
+            (x,) = self.kept
+            return g * x
+
+    with pytest.raises(GradientMismatch, match=r"check_grads\(Wrong\.apply, "):
+        check_grads(Wrong.apply, np.array([0.5]))
+
+
+def test_what_cannot_be_pasted_is_said_to_be_so():
+    net = nn.Linear(2, 1, rng=tg.random.default_rng(0))
+    text = reproduction("check_grads", [net], [[np.array([1.0, 1 / 3])], {"a": 2.0}])
+    assert "<the Linear that was checked>" in text
+    assert "[np.array([1.0, 0.3333333333333333])], {'a': 2.0}" in text

@@ -231,3 +231,19 @@ def test_functions_of_the_wrong_kind():
         tg.vjp(lambda x: 1.0, X)
     with pytest.raises(ZeroDivisionError):
         tg.grad(lambda x: 1 / 0)(X)
+
+
+def test_an_argument_that_is_named_twice_has_both_gradients():
+    f = tg.grad(lambda a, b: (a * a * b).sum(), argnums=(0, -2))
+    first, second = f(tg.tensor([2.0, 3.0]), tg.tensor([1.0, 1.0]))
+    assert first.tolist() == second.tolist() == [4, 6]
+    assert tg.grad(lambda a: (a * a).sum(), np.int64(0))(tg.tensor([2.0])).tolist() == [4]
+
+
+@pytest.mark.parametrize("name", ["grad", "value_and_grad", "hessian"])
+def test_errors_are_in_the_name_of_what_was_called(name):
+    with pytest.raises(ValueError, match=f"^{name}: the function must return one number"):
+        getattr(tg, name)(lambda x: x * 2)(tg.tensor([1.0, 2.0]))
+    x = tg.tensor([1.0, 2.0], requires_grad=True)
+    with pytest.raises(ValueError, match=r"^grad from shape"):
+        tg.autograd.grad(x * 2, x)

@@ -58,8 +58,8 @@ class Team:
 
     @named
     def step_(self, optimiser: Optimiser) -> None:
-        """Step with the sum of all ranks' gradients, of which a missing one counts as 0. It uses them up: in a team of
-        several, every `.grad` is None afterwards.
+        """Step with the sum of all ranks' gradients. One that is missing in some counts as 0 there; a parameter without
+        one in any rank is left alone. They are used up: in a team of several, every `.grad` is None afterwards.
 
         So let each rank's loss be its part of the whole one: `loss.backward(share)` is backward from share * loss.
         Raises ValueError, before anything is sent, if the parameters are not all of one dtype or on a GPU, or where the
@@ -76,23 +76,26 @@ class Team:
             raise ValueError("processes share their work on cpu only: move the model .to('cpu')")
         (dtype,), shared = dtypes, self._shared(optimiser)
         optimiser.check_gradients()
+        there = [p.grad is not None for p in params]
         gradients = [
             np.zeros(p.shape, dtype) if p.grad is None else np.asarray(p.grad._data, dtype)
             for p in params
         ]
         optimiser.zero_grad()
-        parts = [self._sum_of_share(gradients[i]) for i in shared]
+        parts = {i: self._sum_of_share(gradients[i]) for i in shared}
         small = [i for i in range(len(params)) if i not in shared]
-        if small:
-            flat, end = np.concatenate([gradients[i] for i in small], axis=None), 0
-            self._add_up(flat)
-            for p in (params[i] for i in small):
-                begin, end = end, end + p.size
-                p.grad = Tensor(flat[begin:end].reshape(p.shape))
-            optimiser.step()
-            optimiser.zero_grad()
-        for i, part in zip(shared, parts, strict=True):
-            optimiser.step_part(i, self.rows(params[i].size), part)
+        flat = np.concatenate([there, *(gradients[i] for i in small)], axis=None, dtype=dtype)
+        self._add_up(flat)
+        learning, end = flat[: len(params)] > 0, len(params)
+        for i in small:
+            begin, end = end, end + params[i].size
+            if learning[i]:
+                params[i].grad = Tensor(flat[begin:end].reshape(params[i].shape))
+        optimiser.step()
+        optimiser.zero_grad()
+        shared = [i for i in shared if learning[i]]
+        for i in shared:
+            optimiser.step_part(i, self.rows(params[i].size), parts[i])
         for i in shared:
             self._gather(params[i]._data)
 

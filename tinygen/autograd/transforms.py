@@ -97,16 +97,17 @@ def grad(f: Function, argnums: int | Sequence[int] = 0) -> Callable:
 
 
 def _value_and_grad(name: str, f: Function, argnums: int | Sequence[int] = 0) -> Callable:
-    positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    one = isinstance(argnums, int | np.integer)
+    positions = (argnums,) if one else tuple(argnums)
 
     def value_and_gradient(*arguments: ArrayLike) -> tuple[Tensor, Tensor | tuple[Tensor, ...]]:
         for i in positions:
             if not -len(arguments) <= i < len(arguments):
                 raise IndexError(f"{name}: no argument {i} among {len(arguments)}")
-        inputs = [_stand_in(name, arguments[i]) for i in positions]
         replaced = list(arguments)
-        for i, x in zip(positions, inputs, strict=True):
-            replaced[i] = x
+        for i in {i % len(arguments) for i in positions}:
+            replaced[i] = _stand_in(name, arguments[i])
+        inputs = [replaced[i] for i in positions]
         y = _value(name, f, replaced)
         if y.size != 1:
             raise ValueError(
@@ -114,7 +115,7 @@ def _value_and_grad(name: str, f: Function, argnums: int | Sequence[int] = 0) ->
             )
         more = _depends_on_more(y, inputs)
         gradients = _pull([y], inputs, [None], create_graph=more)
-        return y if more else y.detach(), gradients[0] if isinstance(argnums, int) else gradients
+        return y if more else y.detach(), gradients[0] if one else gradients
 
     return value_and_gradient
 

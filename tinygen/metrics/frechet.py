@@ -105,7 +105,7 @@ def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:
         squared = squared_distances(points[i : i + ROWS], points)
         squared[np.arange(len(squared)), np.arange(i, i + len(squared))] = 0  # itself, always first
         radii[i : i + ROWS] = np.partition(squared, k, axis=1)[:, k]
-    return radii
+    return radii * (1 + 1e-9)  # what lies on a ball is in it, rounding or not
 
 
 def _inside(points: np.ndarray, centres: np.ndarray, squared_radii: np.ndarray) -> float:

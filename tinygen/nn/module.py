@@ -49,7 +49,13 @@ class Module(NamesItself):
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All that `state_dict` saves. A tensor with a node is a result kept for later, not state."""
-        return ((name, t) for name, t in self._walk() if isinstance(t, Tensor) and t.is_leaf)
+        found = [(name, t) for name, t in self._walk() if isinstance(t, Tensor) and t.is_leaf]
+        names = set()
+        for name, _ in found:
+            if name in names:  # of keys such as 1 and "1"
+                raise ValueError(f"{type(self).__name__}: two tensors have the name {name}")
+            names.add(name)
+        return iter(found)
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
         """This module, under the name "", and all below it."""

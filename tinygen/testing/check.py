@@ -83,7 +83,9 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
         _check_form(claim, gradients, arrays)
         for what, xs, olds in (("input", arrays, before), ("cotangent", us, kept)):
             changed = [
-                (x, old) for x, old in zip(xs, olds, strict=True) if not np.array_equal(x, old)
+                (x, old)
+                for x, old in zip(xs, olds, strict=True)
+                if not np.array_equal(x, old, equal_nan=True)
             ]
             for x, old in changed:
                 x[...] = old  # they are the caller's, and needed to run it again

@@ -109,9 +109,12 @@ def check_grad(f: Callable, gradient: Callable, x: object, *, analytic: bool = F
         ValueError: f(x) is not one number.
         GradientMismatch, NearKink: as `check_vjp`.
     """
-    if np.size(f(x)) != 1:
+    y = f(
+        np.array(x) if isinstance(x, np.ndarray) else x
+    )  # which f may write to, and is told of later
+    if np.size(y) != 1:
         raise ValueError(
-            f"check_grad: f must return one number, not shape {np.shape(f(x))}; see check_vjp"
+            f"check_grad: f must return one number, not shape {np.shape(y)}; see check_vjp"
         )
 
     def vjp(g: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -51,7 +51,9 @@ def _function(f: Callable) -> str:
     owner = getattr(f, "__self__", None)
     if isinstance(owner, type):
         return f"{_function(owner)}.{f.__name__}"
-    name, module = getattr(f, "__qualname__", repr(f)), getattr(f, "__module__", None) or ""
+    if not hasattr(f, "__qualname__"):
+        return f"<the {type(f).__name__} that was checked>"
+    name, module = f.__qualname__, getattr(f, "__module__", None) or ""
     if getattr(ops, name, None) is f:
         return f"tinygen.{name}"
     code = getattr(f, "__code__", None)
@@ -67,6 +69,10 @@ def _literal(x: object) -> str:
         return f"np.dtype({np.dtype(x).name!r})"
     if isinstance(x, tuple):
         return f"({', '.join(map(_literal, x))}{',' if len(x) == 1 else ''})"
+    if isinstance(x, list):
+        return f"[{', '.join(map(_literal, x))}]"
+    if isinstance(x, dict):
+        return f"{{{', '.join(f'{key!r}: {_literal(value)}' for key, value in x.items())}}}"
     if isinstance(x, np.ndarray):
         return _array(x)
     return repr(x.item() if isinstance(x, np.generic) else x)
