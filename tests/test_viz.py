@@ -283,5 +283,5 @@ assert "matplotlib.pyplot" not in sys.modules
 
 def test_missing_matplotlib_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install tinygen\[demos\]"):
+    with pytest.raises(ImportError, match=r"pip install 'tinygen\[demos\]'"):
         image_grid(np.eye(4)[None], (4, 4), tmp_path / "g.png")
