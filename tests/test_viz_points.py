@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.test_viz import read
-from tinygen.viz import curves, games, line_game, plane_game, scatter
+from tinygen.viz import curves, density_map, games, line_game, plane_game, scatter
 
 RNG = np.random.default_rng(0)
 
@@ -153,3 +153,20 @@ def test_points_in_panels(tmp_path):
         with pytest.raises(ValueError, match="panels of points"):
             scatter(bad, tmp_path / "bad.png")
     assert not (tmp_path / "bad.png").exists()
+
+
+def test_the_edge_cuts_nothing_off(tmp_path):
+    """Titles, numbers at the axes and legends end before the edge."""
+    points = 2 * RNG.normal(size=(50, 2))
+    labels = {"codes": np.arange(50) % 10}
+    scatter({"codes": points}, tmp_path / "codes.png", labels=labels, one_span=False)
+    density_map(points, np.ones((9, 9)), 3.0, tmp_path / "density.png", title="p(x)")
+    line, frames = game_frames(1)
+    line_game(RNG.normal(size=200), frames, line, tmp_path / "line.png")
+    history = [{"step": 1, "d_loss": 1.0, "g_loss": 0.7, "kl": 2.0, "js": 0.5}]
+    plane_game(points, [plane_frame(0)], history, 2.0, tmp_path / "plane.png")
+    curves(history, tmp_path / "curves.png", panels={"a": {"KL": "kl"}, "b": {"JS": "js"}})
+    for path in tmp_path.iterdir():
+        edge = read(path)
+        edge[5:-5, 5:-5] = 255
+        assert (edge == 255).all(), path.name

@@ -64,7 +64,7 @@ def curves(
             drawing.set_figwidth(drawing.get_figwidth() + 1.8)
         if title:
             drawing.suptitle(title, x=0.1 / drawing.get_figwidth(), ha="left", fontsize=12)
-        drawing.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1, wspace=0.05)
+        drawing.set_layout_engine("constrained", wspace=0.05)
 
 
 def _series(
