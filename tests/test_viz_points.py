@@ -9,6 +9,7 @@ from tests.test_viz import read
 from tinygen.viz import curves, density_map, games, line_game, plane_game, scatter
 
 RNG = np.random.default_rng(0)
+STEPS = [{"step": 100}, {"step": 200}, {"step": 1300}]
 
 
 def game_frames(count):
@@ -20,7 +21,7 @@ def game_frames(count):
 
 def test_a_film_has_a_picture_for_each_frame_and_stays_at_the_last(tmp_path):
     line, frames = game_frames(3)
-    line_game(RNG.normal(size=200), frames, line, tmp_path / "game.gif")
+    line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "game.gif")
     with Image.open(tmp_path / "game.gif") as film:
         assert film.n_frames == 3
         durations, pictures = [], []
@@ -34,15 +35,29 @@ def test_a_film_has_a_picture_for_each_frame_and_stays_at_the_last(tmp_path):
 
 def test_a_frame_alone_is_a_picture(tmp_path):
     line, frames = game_frames(1)
-    line_game(RNG.normal(size=200), frames, line, tmp_path / "game.png")
+    line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "game.png")
     assert read(tmp_path / "game.png").std() > 10
+
+
+def test_each_frame_says_its_step(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(games, "film", lambda draw, frames, path, size: drawn.append((draw, frames)))
+    line, frames = game_frames(2)
+    line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "game.gif")
+    ((draw, numbered),) = drawn
+    titles = []
+    for one in numbered:
+        picture = Figure()
+        draw(picture, one)
+        titles += [axis.get_title("left") or axis.get_title() for axis in picture.axes[:1]]
+    assert titles == ["step 200", "step 1,300"]  # of the last lines
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_picture_shows_one_frame(tmp_path, count):
     line, frames = game_frames(count)
     with pytest.raises(ValueError, match=f"game.png cannot show {count} frames"):
-        line_game(RNG.normal(size=200), frames, line, tmp_path / "game.png")
+        line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "game.png")
     assert not (tmp_path / "game.png").exists()
 
 
@@ -119,6 +134,14 @@ def test_what_a_game_in_the_plane_shows(tmp_path, monkeypatch):
     assert ratio[0, 0] > 0
     heat = next(a.images[0] for a in picture.axes if a.images)
     assert heat.origin == "lower"
+    # What D takes for real has the colour of what is real, and so have fakes.
+    for d, label, other in ((1.0, "real", "fake"), (0.0, "fake", "real")):
+        mine, its = (
+            next(c.get_facecolor()[0, :3] for c in drawings if c.get_label() == name)
+            for name in (label, other)
+        )
+        colour = np.array(heat.cmap(d)[:3])
+        assert np.linalg.norm(colour - mine) < 0.1 < np.linalg.norm(colour - its)
     low, high = next(a for a in picture.axes if a.get_title() == "losses, nats").get_ylim()
     assert low < -0.7
     assert high > 1
@@ -162,7 +185,7 @@ def test_the_edge_cuts_nothing_off(tmp_path):
     scatter({"codes": points}, tmp_path / "codes.png", labels=labels, one_span=False)
     density_map(points, np.ones((9, 9)), 3.0, tmp_path / "density.png", title="p(x)")
     line, frames = game_frames(1)
-    line_game(RNG.normal(size=200), frames, line, tmp_path / "line.png")
+    line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "line.png")
     history = [{"step": 1, "d_loss": 1.0, "g_loss": 0.7, "kl": 2.0, "js": 0.5}]
     plane_game(points, [plane_frame(0)], history, 2.0, tmp_path / "plane.png")
     curves(history, tmp_path / "curves.png", panels={"a": {"KL": "kl"}, "b": {"JS": "js"}})

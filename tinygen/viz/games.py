@@ -17,19 +17,23 @@ if TYPE_CHECKING:
 def line_game(
     real: np.ndarray,
     frames: Sequence[Mapping[str, np.ndarray]],
+    history: Sequence[Mapping[str, float]],
     line: np.ndarray,
     path: str | Path,
 ) -> None:
     """Histograms of real and fake samples on a line, and D(x) along it: a PNG of one frame, a GIF of several.
 
     real: samples (n,). frames: each with "fake", samples (m,), and "d", D at each point of `line` (k,).
+    history: lines with "step", the last of which belong to the frames.
     Raises ValueError without a frame, ImportError without matplotlib.
     """
     bins = np.linspace(line[0], line[-1], 81)
     top = 1.4 * np.histogram(real, bins, density=True)[0].max()
 
-    def draw(drawing: Figure, frame: Mapping[str, np.ndarray]) -> None:
+    def draw(drawing: Figure, numbered: tuple[int, Mapping[str, np.ndarray]]) -> None:
+        now, frame = numbered
         axis = drawing.subplots()
+        axis.set_title(f"step {history[now]['step']:,}")
         for x, colour, alpha, label in (
             (real, COLOURS[4], 0.35, "real"),
             (frame["fake"], COLOURS[1], 0.6, "fake"),
@@ -46,7 +50,7 @@ def line_game(
         handles = [h for a in (axis, right) for h in a.get_legend_handles_labels()[0]]
         axis.legend(handles=handles, loc="upper left")
 
-    film(draw, frames, path, size=(6.4, 3.6))
+    film(draw, _numbered(frames, history), path, size=(6.4, 3.8))
 
 
 def plane_game(
@@ -72,6 +76,7 @@ def plane_game(
 
     def draw(drawing: Figure, numbered: tuple[int, Mapping[str, np.ndarray]]) -> None:
         from matplotlib.collections import PolyCollection
+        from matplotlib.colors import LinearSegmentedColormap
 
         now, frame = numbered
         axes = drawing.subplot_mosaic(
@@ -84,7 +89,8 @@ def plane_game(
             frame["d"],
             extent=box,
             origin="lower",
-            cmap="PuOr_r",
+            # Where D takes points for real or fake, the plane has the colour of such points.
+            cmap=LinearSegmentedColormap.from_list("D(x)", [COLOURS[1], "white", COLOURS[0]]),
             vmin=0,
             vmax=1,
             alpha=0.45,
@@ -122,8 +128,7 @@ def plane_game(
             axis.legend()
         axes["divergences"].set_xlabel("step")
 
-    numbered = list(enumerate(frames, start=len(history) - len(frames)))
-    film(draw, numbered, path, size=(11, 3.9))
+    film(draw, _numbered(frames, history), path, size=(11, 3.9))
 
 
 _RGB = tuple(int(COLOURS[1][i : i + 2], 16) / 255 for i in (1, 3, 5))
@@ -131,6 +136,11 @@ _CURVES = {
     "losses": {"discriminator": "d_loss", "generator": "g_loss"},
     "divergences": {"KL": "kl", "JS": "js"},
 }
+
+
+def _numbered(frames: Sequence, history: Sequence) -> list[tuple[int, Mapping]]:
+    """Each frame with the number of its line in the history."""
+    return list(enumerate(frames, start=len(history) - len(frames)))
 
 
 def _arrows(push: np.ndarray, reach: float) -> np.ndarray:
