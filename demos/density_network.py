@@ -138,12 +138,12 @@ class Toys:
         return self.toy.sample(BATCH, rng)
 
     def draw(self, model: DensityNetwork, run: Run) -> None:
-        reach = float(1.2 * np.abs(self.test).max())
-        line = np.linspace(-reach, reach, 100, dtype=np.float32)
-        plane = np.stack(np.meshgrid(line, line), axis=-1)
+        box = viz.square_around(self.test)
+        across, up = (np.linspace(*edges, 100, dtype=np.float32) for edges in (box[:2], box[2:]))
+        plane = np.stack(np.meshgrid(across, up), axis=-1)
         rows = [np.exp(judge(model, row, 3 * PART).values) for row in plane]
         viz.density_map(
-            self.test[:2000], np.stack(rows), reach, run.out / "density.png", title="p(x)"
+            self.test[:2000], np.stack(rows), box, run.out / "density.png", title="p(x)"
         )
 
 

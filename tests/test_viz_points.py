@@ -6,9 +6,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.test_viz import read
-from tinygen.viz import curves, density_map, games, line_game, plane_game, scatter
+from tinygen.viz import curves, density_map, games, line_game, plane_game, scatter, square_around
 
 RNG = np.random.default_rng(0)
+BOX = (-2.0, 2.0, -2.0, 2.0)
 STEPS = [{"step": 100}, {"step": 200}, {"step": 1300}]
 
 
@@ -41,7 +42,9 @@ def test_a_frame_alone_is_a_picture(tmp_path):
 
 def test_each_frame_says_its_step(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(games, "film", lambda draw, frames, path, size: drawn.append((draw, frames)))
+    monkeypatch.setattr(
+        games, "film", lambda draw, frames, path, size: drawn.append((draw, frames))
+    )
     line, frames = game_frames(2)
     line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "game.gif")
     ((draw, numbered),) = drawn
@@ -84,13 +87,13 @@ def test_a_game_in_the_plane(tmp_path):
     ]
     frames = [plane_frame(k) for k in range(3)]
     real = RNG.normal(size=(40, 2))
-    plane_game(real, frames, history, 2.0, tmp_path / "game.gif")
+    plane_game(real, frames, history, BOX, tmp_path / "game.gif")
     with Image.open(tmp_path / "game.gif") as film:
         assert film.n_frames == 3
-    plane_game(real, frames[-1:], history, 2.0, tmp_path / "game.png")
+    plane_game(real, frames[-1:], history, BOX, tmp_path / "game.png")
     assert read(tmp_path / "game.png").std() > 10
     with pytest.raises(ValueError, match=r"game\.gif cannot show 0 frames"):
-        plane_game(real, [], history, 2.0, tmp_path / "game.gif")
+        plane_game(real, [], history, BOX, tmp_path / "game.gif")
 
 
 def test_many_lines_are_listed_beside_the_panels(tmp_path):
@@ -116,7 +119,7 @@ def test_what_a_game_in_the_plane_shows(tmp_path, monkeypatch):
     line = np.array([-1.5, -1.4, 0.0, 1.5])
     frame = plane_frame(0) | {"net": np.stack(np.meshgrid(line, line), axis=-1)}
     history = [{"step": 1, "d_loss": 1.0, "g_loss": -0.7, "kl": 2.0, "js": 0.5}] * 2
-    plane_game(RNG.normal(size=(40, 2)), [frame], history, 2.0, tmp_path / "game.png")
+    plane_game(RNG.normal(size=(40, 2)), [frame], history, BOX, tmp_path / "game.png")
     ((draw, (only,)),) = drawn
     picture = Figure(figsize=(11, 4))
     draw(picture, only)
@@ -183,13 +186,19 @@ def test_the_edge_cuts_nothing_off(tmp_path):
     points = 2 * RNG.normal(size=(50, 2))
     labels = {"codes": np.arange(50) % 10}
     scatter({"codes": points}, tmp_path / "codes.png", labels=labels, one_span=False)
-    density_map(points, np.ones((9, 9)), 3.0, tmp_path / "density.png", title="p(x)")
+    density_map(points, np.ones((9, 9)), BOX, tmp_path / "density.png", title="p(x)")
     line, frames = game_frames(1)
     line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "line.png")
     history = [{"step": 1, "d_loss": 1.0, "g_loss": 0.7, "kl": 2.0, "js": 0.5}]
-    plane_game(points, [plane_frame(0)], history, 2.0, tmp_path / "plane.png")
+    plane_game(points, [plane_frame(0)], history, BOX, tmp_path / "plane.png")
     curves(history, tmp_path / "curves.png", panels={"a": {"KL": "kl"}, "b": {"JS": "js"}})
     for path in tmp_path.iterdir():
         edge = read(path)
         edge[5:-5, 5:-5] = 255
         assert (edge == 255).all(), path.name
+
+
+def test_the_square_around_points_has_them_in_its_middle():
+    points = np.array([[1, 5], [3, 6], [2, 5.5]], np.float32)
+    assert square_around(points) == pytest.approx((0.8, 3.2, 4.3, 6.7))
+    assert square_around(points, room=2) == pytest.approx((0, 4, 3.5, 7.5))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinygen.viz.scatter import Box
 from tinygen.viz.style import COLOURS, film
 
 if TYPE_CHECKING:
@@ -57,13 +58,13 @@ def plane_game(
     real: np.ndarray,
     frames: Sequence[Mapping[str, np.ndarray]],
     history: Sequence[Mapping[str, float]],
-    reach: float,
+    box: Box,
     path: str | Path,
 ) -> None:
     """A game in the plane, as GAN Lab shows it (Kahng et al., 2019): a PNG of one frame, a GIF of several.
 
     real: samples (n, 2). history: lines with "step", "d_loss", "g_loss", "kl" and "js", the last of
-    which belong to the frames. reach: the pictures show [-reach, reach] on both axes. A frame holds
+    which belong to the frames. box: what the pictures show: left, right, bottom, top. A frame holds
         "fake" (m, 2)       fakes,
         "push" (m, 2)       which way, and how strongly, the generator wants to move each of them,
         "d" (k, k)          D(x) over the picture, the first axis being the vertical one,
@@ -84,7 +85,6 @@ def plane_game(
             width_ratios=[4, 4, 3],
         )
         axis = axes["points"]
-        box = (-reach, reach, -reach, reach)
         heat = axis.imshow(
             frame["d"],
             extent=box,
@@ -101,9 +101,10 @@ def plane_game(
         axis.scatter(*real.T, color=COLOURS[0], alpha=0.5, label="real", **dots)
         axis.scatter(*frame["fake"].T, color=COLOURS[1], alpha=0.8, label="fake", **dots)
         few = slice(None, 150)
-        axis.quiver(*frame["fake"][few].T, *_arrows(frame["push"][few], reach).T, color="#444444",
+        axis.quiver(*frame["fake"][few].T, *_arrows(frame["push"][few], box[1] - box[0]).T, color="#444444",
                     angles="xy", scale_units="xy", scale=1, width=0.003, alpha=0.7)  # fmt: skip
-        axis.legend(loc="upper left", markerscale=2)
+        for dot in axis.legend(loc="upper left", markerscale=2).legend_handles:
+            dot.set_alpha(1)  # the colours as they are, whatever is behind them
         axis.set_title("samples, and the push on each fake")
         cells = _cells(frame["net"])
         shade = np.clip(dark / np.maximum(_areas(cells), 1e-12), 0.02, 1)
@@ -143,10 +144,10 @@ def _numbered(frames: Sequence, history: Sequence) -> list[tuple[int, Mapping]]:
     return list(enumerate(frames, start=len(history) - len(frames)))
 
 
-def _arrows(push: np.ndarray, reach: float) -> np.ndarray:
-    """The pushes (m, 2) scaled so that a strong one (the 90th of 100) is a twentieth of the picture long."""
+def _arrows(push: np.ndarray, width: float) -> np.ndarray:
+    """The pushes (m, 2) scaled so that a strong one (the 90th of 100) is a twentieth of the picture's width long."""
     strong = np.quantile(np.linalg.norm(push, axis=1), 0.9)
-    return push * (0.1 * reach / max(strong, 1e-12))
+    return push * (0.05 * width / max(strong, 1e-12))
 
 
 def _cells(corners: np.ndarray) -> np.ndarray:

@@ -10,6 +10,15 @@ import numpy as np
 
 from tinygen.viz.style import COLOURS, figure
 
+Box = tuple[float, float, float, float]  # left, right, bottom, top
+
+
+def square_around(points: np.ndarray, room: float = 1.2) -> Box:
+    """The square (left, right, bottom, top) with points (n, 2) in its middle, `room` times as long as they span."""
+    middle, half = (points.max(0) + points.min(0)) / 2, room * np.ptp(points, axis=0).max() / 2
+    (left, bottom), (right, top) = (middle - half).tolist(), (middle + half).tolist()
+    return left, right, bottom, top
+
 
 def scatter(
     panels: Mapping[str, np.ndarray],
@@ -52,9 +61,8 @@ def scatter(
             else:
                 axis.scatter(*x.T, s=3, linewidths=0, alpha=0.5, color=COLOURS[min(i, 1)])
             span = first if one_span else x
-            middle, half = (span.max(0) + span.min(0)) / 2, 0.6 * np.ptp(span, axis=0).max()
-            low, high = middle - half, middle + half
-            axis.set(title=name, aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            box = square_around(span)
+            axis.set(title=name, aspect="equal", xlim=box[:2], ylim=box[2:])
             if one_span:
                 axis.set(xticks=[], yticks=[])
             else:
