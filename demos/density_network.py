@@ -162,7 +162,8 @@ class Digits:
 
     def draw(self, model: DensityNetwork, run: Run) -> None:
         x = model.sample(64, unseen_tensors(2), noise=False)
-        viz.image_grid(x.clip(0, 1), self.images.shape, run.out / "samples.png", columns=8)
+        title, path = "Samples, without the noise of p(x|z)", run.out / "samples.png"
+        viz.image_grid(x.clip(0, 1), self.images.shape, path, columns=8, title=title)
 
 
 def draw(model: DensityNetwork, run: Run, data: Toys | Digits, lines: list[dict]) -> None:
@@ -171,7 +172,7 @@ def draw(model: DensityNetwork, run: Run, data: Toys | Digits, lines: list[dict]
     if data.entropy is not None:
         panels["Held-out data: -log p(x)"]["entropy of the data"] = "entropy"
     viz.curves(run.history, run.out / "curves.png", panels=panels)
-    labels = {f"z in {d} dimensions": f"{d}" for d in range(1, DIMS + 1)}
+    labels = {f"z in {d} dimension{'s' * (d > 1)}": f"{d}" for d in range(1, DIMS + 1)}
     viz.curves(
         lines, run.out / "samples_needed.png", panels={"Error of the estimate of log p(x)": labels},
         x="codes", log_x=True, log_y=True,

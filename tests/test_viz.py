@@ -194,6 +194,34 @@ def test_curves_options(tmp_path, monkeypatch):
     np.testing.assert_array_equal(axes[0].lines[0].get_ydata(), [2, np.nan, np.nan, 1])
 
 
+def test_on_a_logarithmic_axis_zero_leaves_a_gap(tmp_path, monkeypatch):
+    history = [{"step": s, "norm": up} for s, up in enumerate([1e-3, 0.0, 1.0, -1.0, 1e3])]
+    panels = {"norm": {"all": "norm"}}
+    (axis,) = drawn(monkeypatch, history, tmp_path / "c.png", panels=panels, log_y=True)
+    np.testing.assert_array_equal(axis.lines[0].get_ydata(), [1e-3, np.nan, 1, np.nan, 1e3])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "some"),
+    [(1.3, 5.4, "2 3 5"), (0.2, 9, "0.2 0.5 1 2 5"), (21, 29, "22 24 26 28")],
+)
+def test_a_short_logarithmic_axis_has_plain_numbers(tmp_path, monkeypatch, low, high, some):
+    history = [{"step": 1, "a": low}, {"step": 2, "a": high}]
+    (axis,) = drawn(monkeypatch, history, tmp_path / "c.png", panels={"a": {"a": "a"}}, log_y=True)
+    bottom, top = axis.get_ylim()
+    ticks = zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)
+    shown = [text.get_text() for tick, text in ticks if bottom <= tick <= top]
+    assert set(some.split()) <= set(shown)
+    assert all(f"{float(text):g}" == text for text in shown)
+
+
+def test_a_panel_of_one_line_has_no_legend(tmp_path, monkeypatch):
+    panels = {"KL": {"train": "train_kl", "test": "test_kl"}, "of train": {"train": "train_kl"}}
+    left, right = drawn(monkeypatch, list(logged()), tmp_path / "c.png", panels=panels)
+    assert left.get_legend() is not None
+    assert right.get_legend() is None
+
+
 def test_a_single_point_is_visible(tmp_path):
     ink = []
     for value in (1.0, np.nan):
