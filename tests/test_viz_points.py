@@ -171,6 +171,21 @@ def test_points_with_labels_have_colours_that_are_explained(tmp_path):
         scatter(points, tmp_path / "bad.png", labels={"b": np.arange(50)})
 
 
+def test_what_labels_and_axes_mean_is_said(tmp_path, monkeypatch):
+    drawn, savefig = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (drawn.append(self), savefig(self, *a, **k))
+    )
+    scatter(
+        {"points": RNG.random((50, 2))}, tmp_path / "s.png", labels={"points": np.arange(50) % 2},
+        names=["outside", "inside"], axes=("x", "y"),
+    )  # fmt: skip
+    (picture,) = drawn
+    (legend,), (axis,) = picture.legends, picture.axes
+    assert [text.get_text() for text in legend.get_texts()] == ["outside", "inside"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("x", "y")
+
+
 def test_points_in_panels(tmp_path):
     points = RNG.normal(size=(50, 2))
     scatter({"real": points, "a": points + 1, "b": 0 * points}, tmp_path / "s.png", columns=2)
