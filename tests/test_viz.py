@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from tinygen.viz import curves, image_grid, image_rows
-from tinygen.viz.images import GAP, HEAD, MARGIN, TILE
+from tinygen.viz.images import CAPTION, GAP, HEAD, MARGIN, TILE
 
 RNG = np.random.default_rng(0)
 
@@ -70,6 +70,22 @@ def test_title_is_above_and_never_cut_off(tmp_path):
     assert head.min() < 100  # there is ink
     assert (head[:, : MARGIN - 2] == 255).all()
     assert (head[:, -MARGIN + 2 :] == 255).all()
+
+
+def test_each_image_has_its_caption_above(tmp_path):
+    images = RNG.random((3, 16))
+    image_grid(images, (4, 4), tmp_path / "g.png", columns=2, captions=["3 → 8", "", "9 → 4"])
+    picture = read(tmp_path / "g.png")
+    for i, image in enumerate(images):
+        row, column = divmod(i, 2)
+        top = MARGIN + (row + 1) * CAPTION
+        shown = tile(picture, row, column, (4, 4), top=top)
+        assert np.abs(shown - grey(image, (4, 4))).max() <= 1
+        y, x = top + row * (TILE + GAP) - CAPTION, MARGIN + column * (TILE + GAP)
+        above = picture[y : y + CAPTION, x : x + TILE]
+        assert (above.min() < 100) == (i != 1)
+    with pytest.raises(ValueError, match="3 images cannot have 2 captions"):
+        image_grid(images, (4, 4), tmp_path / "bad.png", captions=["1", "2"])
 
 
 def test_values_outside_are_clipped_and_nan_is_red(tmp_path):
