@@ -103,8 +103,8 @@ def plane_game(
         few = slice(None, 150)
         axis.quiver(*frame["fake"][few].T, *_arrows(frame["push"][few], box[1] - box[0]).T, color="#444444",
                     angles="xy", scale_units="xy", scale=1, width=0.003, alpha=0.7)  # fmt: skip
-        for dot in axis.legend(loc="upper left", markerscale=2).legend_handles:
-            dot.set_alpha(1)  # the colours as they are, whatever is behind them
+        # Below, for any corner may have points.
+        axis.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=2, markerscale=2)
         axis.set_title("samples, and the push on each fake")
         cells = _cells(frame["net"])
         shade = np.clip(dark / np.maximum(_areas(cells), 1e-12), 0.02, 1)
