@@ -108,13 +108,16 @@ def draw(
     }
     viz.image_rows(rows, images.shape, run.out / "reconstructions.png", title="Unseen images")
     x, labels = images.test[:DRAWN], images.test_labels[:DRAWN]
-    flat, title = in_parts(plain.code, x), f"{len(x):,} codes"
+    flat, title = in_parts(plain.code, x), f"{len(x):,} codes of unseen images"
+    names = ("$z_1$", "$z_2$")
     if latent > 2:
         from sklearn.manifold import TSNE
 
         flat, title = TSNE(init="pca", random_state=0).fit_transform(flat), f"t-SNE of {title}"
+        names = None  # its axes mean nothing
     if latent > 1:
-        viz.scatter({title: flat}, run.out / "codes.png", labels={title: labels}, size=4.5)
+        path, by_digit = run.out / "codes.png", {title: labels}
+        viz.scatter({title: flat}, path, labels=by_digit, axes=names, size=4.5)
     panels = {"Squared error, summed over pixels": {"plain": "plain", "denoising": "denoising"}}
     viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", unit="", log_y=True)
 

@@ -51,10 +51,15 @@ def evaluate(model: Classifier, images: np.ndarray, labels: np.ndarray) -> tuple
 
 def draw(model: Classifier, run: Run, images: np.ndarray, labels: np.ndarray, shape) -> None:
     """The digits it gets wrong, and the curves."""
-    wrong = images[model.predict(images) != labels][:64]
+    guesses = model.predict(images)
+    (wrong,) = (guesses != labels).nonzero()
     if len(wrong):
-        title = f"{len(wrong)} of the unseen images that it gets wrong"
-        viz.image_grid(wrong, shape, run.out / "mistakes.png", title=title)
+        shown = wrong[:64]
+        captions = [f"{labels[i]} → {guesses[i]}" for i in shown]
+        which = "All" if len(shown) == len(wrong) else f"{len(shown)} of"
+        title = f"{which} {len(wrong):,} mistakes on {len(labels):,} unseen images: digit → guess"
+        path = run.out / "mistakes.png"
+        viz.image_grid(images[shown], shape, path, columns=8, captions=captions, title=title)
     panels = {"Cross-entropy": {"train": "train_cross_entropy", "test": "test_cross_entropy"}}
     viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch")
 

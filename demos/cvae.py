@@ -64,16 +64,16 @@ def draw(model: vae.VAE, images: np.ndarray, run: Run, shape: tuple[int, int]) -
     with tg.no_grad():
         drawn = model.decode(z, tg.tensor(one_hot(y))).to("cpu").numpy()
         # The style of one image, as any digit: its code, with other labels.
-        threes = images[:5]
-        styles = model.code(tg.tensor(threes), tg.tensor(one_hot(np.full(5, SHOWN))))
-        rows = {}
-        for i, image in enumerate(threes):
-            code = tg.broadcast_to(styles[i : i + 1], (CLASSES, LATENT))
-            as_any = model.decode(code, tg.tensor(one_hot(np.arange(CLASSES)))).to("cpu").numpy()
-            rows[f"{i + 1}"] = np.concatenate([image[None], as_any])
+        threes = images[:10]
+        styles = model.code(tg.tensor(threes), tg.tensor(one_hot(np.full(len(threes), SHOWN))))
+        rows = {f"unseen {SHOWN}": threes}
+        for digit in range(CLASSES):
+            as_digit = tg.tensor(one_hot(np.full(len(threes), digit)))
+            rows[f"as {digit}"] = model.decode(styles, as_digit).to("cpu").numpy()
+    by_label = {f"{digit}": drawn[y == digit] for digit in range(CLASSES)}
     title = "One code for each column, one label for each row"
-    viz.image_grid(drawn, shape, run.out / "samples.png", columns=10, title=title)
-    title = f"An unseen {SHOWN}, and its style as 0 to 9"
+    viz.image_rows(by_label, shape, run.out / "samples.png", title=title)
+    title = f"Unseen images of {SHOWN}, and the style of each as 0 to 9"
     viz.image_rows(rows, shape, run.out / "styles.png", title=title)
 
 

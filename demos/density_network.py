@@ -138,12 +138,12 @@ class Toys:
         return self.toy.sample(BATCH, rng)
 
     def draw(self, model: DensityNetwork, run: Run) -> None:
-        reach = float(1.2 * np.abs(self.test).max())
-        line = np.linspace(-reach, reach, 100, dtype=np.float32)
-        plane = np.stack(np.meshgrid(line, line), axis=-1)
+        box = viz.square_around(self.test)
+        across, up = (np.linspace(*edges, 100, dtype=np.float32) for edges in (box[:2], box[2:]))
+        plane = np.stack(np.meshgrid(across, up), axis=-1)
         rows = [np.exp(judge(model, row, 3 * PART).values) for row in plane]
         viz.density_map(
-            self.test[:2000], np.stack(rows), reach, run.out / "density.png", title="p(x)"
+            self.test[:2000], np.stack(rows), box, run.out / "density.png", title="p(x)"
         )
 
 
@@ -162,7 +162,8 @@ class Digits:
 
     def draw(self, model: DensityNetwork, run: Run) -> None:
         x = model.sample(64, unseen_tensors(2), noise=False)
-        viz.image_grid(x.clip(0, 1), self.images.shape, run.out / "samples.png", columns=8)
+        title, path = "Samples, without the noise of p(x|z)", run.out / "samples.png"
+        viz.image_grid(x.clip(0, 1), self.images.shape, path, columns=8, title=title)
 
 
 def draw(model: DensityNetwork, run: Run, data: Toys | Digits, lines: list[dict]) -> None:
@@ -171,7 +172,7 @@ def draw(model: DensityNetwork, run: Run, data: Toys | Digits, lines: list[dict]
     if data.entropy is not None:
         panels["Held-out data: -log p(x)"]["entropy of the data"] = "entropy"
     viz.curves(run.history, run.out / "curves.png", panels=panels)
-    labels = {f"z in {d} dimensions": f"{d}" for d in range(1, DIMS + 1)}
+    labels = {f"z in {d} dimension{'s' * (d > 1)}": f"{d}" for d in range(1, DIMS + 1)}
     viz.curves(
         lines, run.out / "samples_needed.png", panels={"Error of the estimate of log p(x)": labels},
         x="codes", log_x=True, log_y=True,

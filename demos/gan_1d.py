@@ -229,8 +229,8 @@ def main(argv: list[str] | None = None) -> None:
 def draw(
     run: Run, film: Film, real: np.ndarray, line: np.ndarray, slopes: list[dict[str, float]]
 ) -> None:
-    viz.line_game(real, film.frames[-1:], line, run.out / "samples.png")
-    viz.line_game(real, film.frames, line, run.out / "game.gif")
+    viz.line_game(real, film.frames[-1:], run.history, line, run.out / "samples.png")
+    viz.line_game(real, film.frames, run.history, line, run.out / "game.gif")
     panels = {"Losses": {"discriminator": "d_loss", "generator": "g_loss"}}
     viz.curves(run.history, run.out / "curves.png", panels=panels)
     panels = {"Gradient of the generator": {"heuristic": "heuristic", "minimax": "minimax"}}

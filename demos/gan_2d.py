@@ -65,12 +65,12 @@ def samples(players: Players) -> np.ndarray:
         return players.fake(z, players.average).to("cpu").numpy()
 
 
-def frame(players: Players, loss: str, reach: float) -> dict[str, np.ndarray]:
-    """What a picture shows."""
+def frame(players: Players, loss: str, box: viz.Box) -> dict[str, np.ndarray]:
+    """What a picture of `box` shows."""
     fake = tg.tensor(samples(players)[:400], requires_grad=True)
     (slope,) = tg.autograd.grad(LOSSES[loss](players.d(fake)), fake)
-    line = np.linspace(-reach, reach, 61, dtype=np.float32)
-    plane = np.stack(np.meshgrid(line, line), axis=-1)
+    across, up = (np.linspace(*edges, 61, dtype=np.float32) for edges in (box[:2], box[2:]))
+    plane = np.stack(np.meshgrid(across, up), axis=-1)
     # Corners of cells that are equally likely: z = Phi^-1(u), u evenly spaced.
     quantiles = [NormalDist().inv_cdf((i + 0.5) / (CELLS + 1)) for i in range(CELLS + 1)]
     corners = np.stack(np.meshgrid(quantiles, quantiles), axis=-1).astype(np.float32)
@@ -96,16 +96,16 @@ def main(argv: list[str] | None = None) -> None:
     seeds = range(args.seed, args.seed + args.seeds)
     games = {f"seed_{seed}": PlanePlayers(NOISE, real, seed) for seed in seeds}
     known = real.sample(400, unseen(0))
-    reach = float(1.3 * np.abs(known).max())
+    box = viz.square_around(known, 1.3)
     first, film = games[f"seed_{args.seed}"], Film()
 
     for i in run.rounds(rounds, "round", film=film, **games):
         losses = play_round(games, args.loss, i / rounds, (i + 1) / rounds, ROUND)
-        film.frames.append(frame(first, args.loss, reach))
+        film.frames.append(frame(first, args.loss, box))
         run.log(step=(i + 1) * ROUND, **losses, **judge(samples(first), real))
 
-    viz.plane_game(known, film.frames[-1:], run.history, reach, run.out / "game.png")
-    viz.plane_game(known, film.frames, run.history, reach, run.out / "game.gif")
+    viz.plane_game(known, film.frames[-1:], run.history, box, run.out / "game.png")
+    viz.plane_game(known, film.frames, run.history, box, run.out / "game.gif")
     results = {name: judge(samples(players), real) for name, players in games.items()}
     seconds = run.seconds(rounds)
     run.finish(

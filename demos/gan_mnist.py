@@ -119,12 +119,15 @@ def judged(players: Players, judge: Judge) -> dict[str, float]:
 
 def draw(players: Players, run: Run, shape: tuple[int, int]) -> None:
     rng = unseen(2)
-    z, title = players.noise.sample(100, rng), None
+    z, path = players.noise.sample(100, rng), run.out / "samples.png"
     if players.noise.labels:
         title = "One noise for each column, one label for each row"
-        columns = np.tile(rng.standard_normal((10, NOISE), np.float32), (10, 1))
-        z = with_labels(columns, np.repeat(np.arange(10), 10))
-    viz.image_grid(players.images(z), shape, run.out / "samples.png", columns=10, title=title)
+        noise = rng.standard_normal((10, NOISE), np.float32)
+        rows = {f"{y}": players.images(with_labels(noise, np.full(10, y))) for y in range(CLASSES)}
+        viz.image_rows(rows, shape, path, title=title)
+    else:
+        title = "Samples of the generator, its weights averaged"
+        viz.image_grid(players.images(z), shape, path, columns=10, title=title)
 
     # From one point to another over the sphere that noise lies near (White, 2016); labels stay.
     ends = players.noise.sample(16, rng)

@@ -188,7 +188,8 @@ def main(argv: list[str] | None = None) -> None:
     if run.leads:
         with tg.no_grad():
             samples = average.decode(unseen_tensors(2).normal((64, LATENT))).to("cpu").numpy()
-        viz.image_grid(samples, images.shape, run.out / "samples.png", columns=8)
+        title, path = "Samples from the prior", run.out / "samples.png"
+        viz.image_grid(samples, images.shape, path, columns=8, title=title)
         panels = {f"-L_{args.k}": {"train": "train", f"{len(watched)} test images": "test"}}
         viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", log_x=True)
     found = log_likelihood(average, test, SAMPLES, run.team)

@@ -155,7 +155,10 @@ def main(argv: list[str] | None = None) -> None:
     if flat:
         points = {name: space.unseen[:5000] for name, space in flat.items()}
         labels = {name: flat[name].images.test_labels[:5000] for name in flat if figures[name]}
-        viz.scatter(points, run.out / "codes.png", labels=labels, size=4, one_span=False)
+        names = ("$z_1$", "$z_2$")
+        viz.scatter(
+            points, run.out / "codes.png", labels=labels, axes=names, size=4, one_span=False
+        )
     run.finish(**figures)
 
 

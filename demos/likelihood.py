@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
     viz.curves(
         lines, run.out / "estimates.png", x="codes", log_x=True,
         panels={"-log p(x), unseen images": {
-            "codes from the prior": "prior", "importance sampling": "encoder", "ELBO": "elbo",
+            "codes from the prior": "prior", "importance sampling": "encoder", "-ELBO": "elbo",
         }},
     )  # fmt: skip
     found, blind = drawn.estimate("encoder"), drawn.estimate("prior")

@@ -110,8 +110,12 @@ def main(argv: list[str] | None = None) -> None:
     )  # fmt: skip
     points = rng.uniform((2000, 2)).to("cpu").numpy()
     inside = np.square(points).sum(1) < 1
-    title = f"{inside.sum():,} of {len(points):,}: pi ~ {4 * inside.mean():.3f}"
-    viz.scatter({title: points}, run.out / "points.png", labels={title: inside.astype(int)})
+    title = f"{inside.sum():,} of {len(points):,} points are in the quarter disc,"
+    title += f"\nso pi is about {4 * inside.mean():.3f}"
+    viz.scatter(
+        {title: points}, run.out / "points.png", labels={title: inside.astype(int)},
+        names=["outside", "inside"], axes=("x", "y"), one_span=False, size=3.6,
+    )  # fmt: skip
     run.finish(
         estimates={name: run.history[-1][name] for name in truth},
         exact=truth,

@@ -290,7 +290,10 @@ def draw_codes(students: dict[str, Student], run: Run, images: Images, test: np.
         panels[title] = means if means.shape[1] == 2 else means @ axes.T
         if images.test_labels is not None:
             labels[title] = images.test_labels[:5000]
-    viz.scatter(panels, run.out / "codes.png", labels=labels, one_span=False, size=3.6)
+    names = ("$z_1$", "$z_2$")
+    if means.shape[1] > 2:
+        names = ("first principal component", "second principal component")
+    viz.scatter(panels, run.out / "codes.png", labels=labels, axes=names, one_span=False, size=3.6)
 
 
 def options() -> argparse.ArgumentParser:

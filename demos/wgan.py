@@ -172,6 +172,11 @@ class Players(Kept):
 class Plane:
     """A shape, scaled to deviation 1: the critic is as steep as the data are wide."""
 
+    distance, unit_of_w = (
+        "Sliced Wasserstein distance, in the data's unit",
+        "in standard deviations",
+    )
+
     def __init__(self, name: str):
         self.toy = TOYS[name]()
         known = self.toy.sample(10_000, unseen(0))
@@ -209,6 +214,8 @@ class Plane:
 class Digits:
     """Images, compared by what a classifier sees in them."""
 
+    distance, unit_of_w = "Frechet distance of the samples", "black to white = 1"
+
     def __init__(self, name: str, out: Path):
         self.images: Images = load_images(name)
         self.judge_images = Judge(name, self.images, out)
@@ -230,7 +237,8 @@ class Digits:
         return {"distance": found["frechet"], "rarest_digit": found["rarest_digit"]}
 
     def draw(self, samples: np.ndarray, run: Run) -> None:
-        viz.image_grid(samples[:100], self.images.shape, run.out / "samples.png")
+        title = "Samples of the generator"
+        viz.image_grid(samples[:100], self.images.shape, run.out / "samples.png", title=title)
 
 
 def slopes(toy: Plane, seed: int, depth: int = 12, units: int = 64, steps: int = 200) -> list[dict]:
@@ -304,13 +312,12 @@ def main(argv: list[str] | None = None) -> None:
         results[name] = data.judge(data.samples(players)) | {"rank_correlation": agreement}
     first = f"seed_{args.seed}"
     data.draw(data.samples(games[first]), run)
-    viz.curves(
-        run.history, run.out / "curves.png", unit="",
-        panels={
-            "The critic's estimate": {"estimate": f"{first}_estimate"},
-            "Distance of the samples": {"distance": f"{first}_distance"},
-        },
-    )  # fmt: skip
+    unit, label = "unit unknown" if args.clip else data.unit_of_w, f"seed {args.seed}"
+    panels = {
+        f"The critic's estimate of W, {unit}": {label: f"{first}_estimate"},
+        data.distance: {label: f"{first}_distance"},
+    }
+    viz.curves(run.history, run.out / "curves.png", panels=panels, unit="")
     extra = {"judge": data.identity} if images else {}
     if not images:
         lines = slopes(data, args.seed)

@@ -81,16 +81,16 @@ def test_samples_of_a_ring_are_judged_by_radius_and_angle():
 def test_a_frame_shows_how_each_fake_is_pushed(tmp_path):
     """-d loss / dy = (1 - D(y)) grad d(y) over the number of fakes, for the heuristic loss."""
     players = gan_2d.PlanePlayers(gan_2d.NOISE, TOYS["two_moons"](), 0)
-    frame = gan_2d.frame(players, "heuristic", 2.0)
+    frame = gan_2d.frame(players, "heuristic", (-2.0, 2.0, -1.0, 3.0))
     y = tg.tensor(frame["fake"], requires_grad=True)
     d = players.d(y)
     (slope,) = tg.autograd.grad(d.sum(), y)
     expected = (1 - 1 / (1 + np.exp(-d.numpy()))) * slope.numpy() / len(y)
     np.testing.assert_allclose(frame["push"], expected, rtol=1e-3, atol=1e-9)
     assert frame["d"].shape == (61, 61)
-    middle = players.d(tg.tensor([[0.0, 0.0]])).sigmoid().item()
+    middle = players.d(tg.tensor([[0.0, 1.0]])).sigmoid().item()
     assert frame["d"][30, 30] == pytest.approx(middle, rel=1e-4)
-    corner = players.d(tg.tensor([[2.0, -2.0]])).sigmoid().item()  # lower right
+    corner = players.d(tg.tensor([[2.0, -1.0]])).sigmoid().item()  # lower right
     assert frame["d"][0, -1] == pytest.approx(corner, rel=1e-4)
     assert frame["d"][-1, 0] != pytest.approx(corner, rel=1e-3)
     # The grid: the first axis is the second coordinate of the noise, evenly likely.

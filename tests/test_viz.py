@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from tinygen.viz import curves, image_grid, image_rows
-from tinygen.viz.images import GAP, HEAD, MARGIN, TILE
+from tinygen.viz.images import CAPTION, GAP, HEAD, MARGIN, TILE
 
 RNG = np.random.default_rng(0)
 
@@ -70,6 +70,22 @@ def test_title_is_above_and_never_cut_off(tmp_path):
     assert head.min() < 100  # there is ink
     assert (head[:, : MARGIN - 2] == 255).all()
     assert (head[:, -MARGIN + 2 :] == 255).all()
+
+
+def test_each_image_has_its_caption_above(tmp_path):
+    images = RNG.random((3, 16))
+    image_grid(images, (4, 4), tmp_path / "g.png", columns=2, captions=["3 → 8", "", "9 → 4"])
+    picture = read(tmp_path / "g.png")
+    for i, image in enumerate(images):
+        row, column = divmod(i, 2)
+        top = MARGIN + (row + 1) * CAPTION
+        shown = tile(picture, row, column, (4, 4), top=top)
+        assert np.abs(shown - grey(image, (4, 4))).max() <= 1
+        y, x = top + row * (TILE + GAP) - CAPTION, MARGIN + column * (TILE + GAP)
+        above = picture[y : y + CAPTION, x : x + TILE]
+        assert (above.min() < 100) == (i != 1)
+    with pytest.raises(ValueError, match="3 images cannot have 2 captions"):
+        image_grid(images, (4, 4), tmp_path / "bad.png", captions=["1", "2"])
 
 
 def test_values_outside_are_clipped_and_nan_is_red(tmp_path):
@@ -194,6 +210,34 @@ def test_curves_options(tmp_path, monkeypatch):
     np.testing.assert_array_equal(axes[0].lines[0].get_ydata(), [2, np.nan, np.nan, 1])
 
 
+def test_on_a_logarithmic_axis_zero_leaves_a_gap(tmp_path, monkeypatch):
+    history = [{"step": s, "norm": up} for s, up in enumerate([1e-3, 0.0, 1.0, -1.0, 1e3])]
+    panels = {"norm": {"all": "norm"}}
+    (axis,) = drawn(monkeypatch, history, tmp_path / "c.png", panels=panels, log_y=True)
+    np.testing.assert_array_equal(axis.lines[0].get_ydata(), [1e-3, np.nan, 1, np.nan, 1e3])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "some"),
+    [(1.3, 5.4, "2 3 5"), (0.2, 9, "0.2 0.5 1 2 5"), (21, 29, "22 24 26 28")],
+)
+def test_a_short_logarithmic_axis_has_plain_numbers(tmp_path, monkeypatch, low, high, some):
+    history = [{"step": 1, "a": low}, {"step": 2, "a": high}]
+    (axis,) = drawn(monkeypatch, history, tmp_path / "c.png", panels={"a": {"a": "a"}}, log_y=True)
+    bottom, top = axis.get_ylim()
+    ticks = zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)
+    shown = [text.get_text() for tick, text in ticks if bottom <= tick <= top]
+    assert set(some.split()) <= set(shown)
+    assert all(f"{float(text):g}" == text for text in shown)
+
+
+def test_a_panel_of_one_line_has_no_legend(tmp_path, monkeypatch):
+    panels = {"KL": {"train": "train_kl", "test": "test_kl"}, "of train": {"train": "train_kl"}}
+    left, right = drawn(monkeypatch, list(logged()), tmp_path / "c.png", panels=panels)
+    assert left.get_legend() is not None
+    assert right.get_legend() is None
+
+
 def test_a_single_point_is_visible(tmp_path):
     ink = []
     for value in (1.0, np.nan):
@@ -283,5 +327,5 @@ assert "matplotlib.pyplot" not in sys.modules
 
 def test_missing_matplotlib_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install tinygen\[demos\]"):
+    with pytest.raises(ImportError, match=r"pip install 'tinygen\[demos\]'"):
         image_grid(np.eye(4)[None], (4, 4), tmp_path / "g.png")

@@ -6,9 +6,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from tests.test_viz import read
-from tinygen.viz import curves, games, line_game, plane_game, scatter
+from tinygen.viz import curves, density_map, games, line_game, plane_game, scatter, square_around
 
 RNG = np.random.default_rng(0)
+BOX = (-2.0, 2.0, -2.0, 2.0)
+STEPS = [{"step": 100}, {"step": 200}, {"step": 1300}]
 
 
 def game_frames(count):
@@ -20,7 +22,7 @@ def game_frames(count):
 
 def test_a_film_has_a_picture_for_each_frame_and_stays_at_the_last(tmp_path):
     line, frames = game_frames(3)
-    line_game(RNG.normal(size=200), frames, line, tmp_path / "game.gif")
+    line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "game.gif")
     with Image.open(tmp_path / "game.gif") as film:
         assert film.n_frames == 3
         durations, pictures = [], []
@@ -34,15 +36,31 @@ def test_a_film_has_a_picture_for_each_frame_and_stays_at_the_last(tmp_path):
 
 def test_a_frame_alone_is_a_picture(tmp_path):
     line, frames = game_frames(1)
-    line_game(RNG.normal(size=200), frames, line, tmp_path / "game.png")
+    line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "game.png")
     assert read(tmp_path / "game.png").std() > 10
+
+
+def test_each_frame_says_its_step(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        games, "film", lambda draw, frames, path, size: drawn.append((draw, frames))
+    )
+    line, frames = game_frames(2)
+    line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "game.gif")
+    ((draw, numbered),) = drawn
+    titles = []
+    for one in numbered:
+        picture = Figure()
+        draw(picture, one)
+        titles += [axis.get_title("left") or axis.get_title() for axis in picture.axes[:1]]
+    assert titles == ["step 200", "step 1,300"]  # of the last lines
 
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_picture_shows_one_frame(tmp_path, count):
     line, frames = game_frames(count)
     with pytest.raises(ValueError, match=f"game.png cannot show {count} frames"):
-        line_game(RNG.normal(size=200), frames, line, tmp_path / "game.png")
+        line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "game.png")
     assert not (tmp_path / "game.png").exists()
 
 
@@ -69,13 +87,13 @@ def test_a_game_in_the_plane(tmp_path):
     ]
     frames = [plane_frame(k) for k in range(3)]
     real = RNG.normal(size=(40, 2))
-    plane_game(real, frames, history, 2.0, tmp_path / "game.gif")
+    plane_game(real, frames, history, BOX, tmp_path / "game.gif")
     with Image.open(tmp_path / "game.gif") as film:
         assert film.n_frames == 3
-    plane_game(real, frames[-1:], history, 2.0, tmp_path / "game.png")
+    plane_game(real, frames[-1:], history, BOX, tmp_path / "game.png")
     assert read(tmp_path / "game.png").std() > 10
     with pytest.raises(ValueError, match=r"game\.gif cannot show 0 frames"):
-        plane_game(real, [], history, 2.0, tmp_path / "game.gif")
+        plane_game(real, [], history, BOX, tmp_path / "game.gif")
 
 
 def test_many_lines_are_listed_beside_the_panels(tmp_path):
@@ -101,7 +119,7 @@ def test_what_a_game_in_the_plane_shows(tmp_path, monkeypatch):
     line = np.array([-1.5, -1.4, 0.0, 1.5])
     frame = plane_frame(0) | {"net": np.stack(np.meshgrid(line, line), axis=-1)}
     history = [{"step": 1, "d_loss": 1.0, "g_loss": -0.7, "kl": 2.0, "js": 0.5}] * 2
-    plane_game(RNG.normal(size=(40, 2)), [frame], history, 2.0, tmp_path / "game.png")
+    plane_game(RNG.normal(size=(40, 2)), [frame], history, BOX, tmp_path / "game.png")
     ((draw, (only,)),) = drawn
     picture = Figure(figsize=(11, 4))
     draw(picture, only)
@@ -119,6 +137,14 @@ def test_what_a_game_in_the_plane_shows(tmp_path, monkeypatch):
     assert ratio[0, 0] > 0
     heat = next(a.images[0] for a in picture.axes if a.images)
     assert heat.origin == "lower"
+    # What D takes for real has the colour of what is real, and so have fakes.
+    for d, label, other in ((1.0, "real", "fake"), (0.0, "fake", "real")):
+        mine, its = (
+            next(c.get_facecolor()[0, :3] for c in drawings if c.get_label() == name)
+            for name in (label, other)
+        )
+        colour = np.array(heat.cmap(d)[:3])
+        assert np.linalg.norm(colour - mine) < 0.1 < np.linalg.norm(colour - its)
     low, high = next(a for a in picture.axes if a.get_title() == "losses, nats").get_ylim()
     assert low < -0.7
     assert high > 1
@@ -145,6 +171,21 @@ def test_points_with_labels_have_colours_that_are_explained(tmp_path):
         scatter(points, tmp_path / "bad.png", labels={"b": np.arange(50)})
 
 
+def test_what_labels_and_axes_mean_is_said(tmp_path, monkeypatch):
+    drawn, savefig = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (drawn.append(self), savefig(self, *a, **k))
+    )
+    scatter(
+        {"points": RNG.random((50, 2))}, tmp_path / "s.png", labels={"points": np.arange(50) % 2},
+        names=["outside", "inside"], axes=("x", "y"),
+    )  # fmt: skip
+    (picture,) = drawn
+    (legend,), (axis,) = picture.legends, picture.axes
+    assert [text.get_text() for text in legend.get_texts()] == ["outside", "inside"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("x", "y")
+
+
 def test_points_in_panels(tmp_path):
     points = RNG.normal(size=(50, 2))
     scatter({"real": points, "a": points + 1, "b": 0 * points}, tmp_path / "s.png", columns=2)
@@ -153,3 +194,26 @@ def test_points_in_panels(tmp_path):
         with pytest.raises(ValueError, match="panels of points"):
             scatter(bad, tmp_path / "bad.png")
     assert not (tmp_path / "bad.png").exists()
+
+
+def test_the_edge_cuts_nothing_off(tmp_path):
+    """Titles, numbers at the axes and legends end before the edge."""
+    points = 2 * RNG.normal(size=(50, 2))
+    labels = {"codes": np.arange(50) % 10}
+    scatter({"codes": points}, tmp_path / "codes.png", labels=labels, one_span=False)
+    density_map(points, np.ones((9, 9)), BOX, tmp_path / "density.png", title="p(x)")
+    line, frames = game_frames(1)
+    line_game(RNG.normal(size=200), frames, STEPS, line, tmp_path / "line.png")
+    history = [{"step": 1, "d_loss": 1.0, "g_loss": 0.7, "kl": 2.0, "js": 0.5}]
+    plane_game(points, [plane_frame(0)], history, BOX, tmp_path / "plane.png")
+    curves(history, tmp_path / "curves.png", panels={"a": {"KL": "kl"}, "b": {"JS": "js"}})
+    for path in tmp_path.iterdir():
+        edge = read(path)
+        edge[5:-5, 5:-5] = 255
+        assert (edge == 255).all(), path.name
+
+
+def test_the_square_around_points_has_them_in_its_middle():
+    points = np.array([[1, 5], [3, 6], [2, 5.5]], np.float32)
+    assert square_around(points) == pytest.approx((0.8, 3.2, 4.3, 6.7))
+    assert square_around(points, room=2) == pytest.approx((0, 4, 3.5, 7.5))

@@ -9,9 +9,10 @@ from tinygen.viz.curves import curves
 from tinygen.viz.density import density_map
 from tinygen.viz.games import line_game, plane_game
 from tinygen.viz.images import image_film, image_grid, image_rows
-from tinygen.viz.scatter import scatter
+from tinygen.viz.scatter import Box, scatter, square_around
 
 __all__ = [
+    "Box",
     "curves",
     "density_map",
     "image_film",
@@ -20,4 +21,5 @@ __all__ = [
     "line_game",
     "plane_game",
     "scatter",
+    "square_around",
 ]

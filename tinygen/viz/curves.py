@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinygen.viz.style import COLOURS, figure
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
 
 MANY = 4  # labels
 
@@ -30,9 +34,10 @@ def curves(
         {"reconstruction": {"train": "train_reconstruction", "test": "test_reconstruction"},
          "KL to the prior": {"train": "train_kl", "test": "test_kl"}}
 
-    A label has the same colour in every panel; more than four are listed beside them.
-    x: the key of the horizontal axis, also its name.
-    unit: of the vertical axes. Values that are not finite leave a gap.
+    A label has the same colour in every panel; a panel of one line has no legend, and more than
+    four labels are listed beside the panels. x: the key of the horizontal axis, also its name.
+    unit: of the vertical axes. Values that are not finite leave a gap, and so do those on a
+    logarithmic axis that are not above 0.
     Raises ValueError if nothing of a line was ever logged; ImportError without matplotlib.
     """
     if not panels or not all(panels.values()):
@@ -47,16 +52,21 @@ def curves(
             for label, key in lines.items():
                 # A single point makes no line, so it gets a dot.
                 dot = "o" if len(series[key][0]) == 1 else None
-                axis.plot(*series[key], label=label, color=colour[label], marker=dot, markersize=4)
+                across, up = series[key]
+                if log_y:  # else matplotlib lets the line fall straight down
+                    up = np.where(up > 0, up, np.nan)
+                axis.plot(across, up, label=label, color=colour[label], marker=dot, markersize=4)
             axis.set(title=name, xlabel=x, ylabel=unit)
             if log_x:
                 axis.set_xscale("log")
+                _number(axis.xaxis)
             else:
                 axis.locator_params(axis="x", nbins=5)
                 axis.xaxis.set_major_formatter("{x:,.0f}")
             if log_y:
                 axis.set_yscale("log")
-            if 1 < len(labels) <= MANY:
+                _number(axis.yaxis)
+            if len(labels) <= MANY and len(lines) > 1:
                 axis.legend()
         if len(labels) > MANY:  # too many to have room among the lines
             handles = {h.get_label(): h for axis in axes for h in axis.get_lines()}
@@ -64,7 +74,18 @@ def curves(
             drawing.set_figwidth(drawing.get_figwidth() + 1.8)
         if title:
             drawing.suptitle(title, x=0.1 / drawing.get_figwidth(), ha="left", fontsize=12)
-        drawing.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1, wspace=0.05)
+        drawing.set_layout_engine("constrained", wspace=0.05)
+
+
+def _number(axis: "Axis") -> None:
+    """Plain numbers, and more of them, where a logarithmic axis shows hardly a power of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    if high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _series(

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
+from tinygen.viz.scatter import Box
 from tinygen.viz.style import COLOURS, figure
 
 
 def density_map(
-    points: np.ndarray, density: np.ndarray, reach: float, path: str | Path, *, title: str
+    points: np.ndarray, density: np.ndarray, box: Box, path: str | Path, *, title: str
 ) -> None:
-    """Draw data, points (n, 2), beside a density (rows, columns) over [-reach, reach]^2, as a PNG at `path`.
+    """Draw data, points (n, 2), beside a density (rows, columns) over a box, as a PNG at `path`.
 
-    density[i, j] is that at y_i, x_j, both evenly spaced from -reach to reach. It is drawn by its square
-    root, so that thin places are seen beside thick ones.
+    box: left, right, bottom, top. density[i, j] is that at y_i, x_j, both evenly spaced from edge to edge.
+    It is drawn by its square root, so that thin places are seen beside thick ones.
     Raises ValueError unless shapes are these and densities at least 0; ImportError without matplotlib.
     """
     points, density = np.asarray(points), np.asarray(density)
@@ -30,10 +31,10 @@ def density_map(
         left, right = drawing.subplots(1, 2)
         left.scatter(*points.T, s=3, linewidths=0, alpha=0.5, color=COLOURS[0])
         right.imshow(
-            np.sqrt(density), extent=(-reach, reach, -reach, reach), origin="lower",
+            np.sqrt(density), extent=box, origin="lower",
             cmap="Blues", interpolation="bilinear",
         )  # fmt: skip
         for axis, name in ((left, "data"), (right, title)):
-            axis.set(title=name, aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
+            axis.set(title=name, aspect="equal", xlim=box[:2], ylim=box[2:])
             axis.set(xticks=[], yticks=[])
             axis.grid(False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinygen.viz.scatter import Box
 from tinygen.viz.style import COLOURS, film
 
 if TYPE_CHECKING:
@@ -17,19 +18,23 @@ if TYPE_CHECKING:
 def line_game(
     real: np.ndarray,
     frames: Sequence[Mapping[str, np.ndarray]],
+    history: Sequence[Mapping[str, float]],
     line: np.ndarray,
     path: str | Path,
 ) -> None:
     """Histograms of real and fake samples on a line, and D(x) along it: a PNG of one frame, a GIF of several.
 
     real: samples (n,). frames: each with "fake", samples (m,), and "d", D at each point of `line` (k,).
+    history: lines with "step", the last of which belong to the frames.
     Raises ValueError without a frame, ImportError without matplotlib.
     """
     bins = np.linspace(line[0], line[-1], 81)
     top = 1.4 * np.histogram(real, bins, density=True)[0].max()
 
-    def draw(drawing: Figure, frame: Mapping[str, np.ndarray]) -> None:
+    def draw(drawing: Figure, numbered: tuple[int, Mapping[str, np.ndarray]]) -> None:
+        now, frame = numbered
         axis = drawing.subplots()
+        axis.set_title(f"step {history[now]['step']:,}")
         for x, colour, alpha, label in (
             (real, COLOURS[4], 0.35, "real"),
             (frame["fake"], COLOURS[1], 0.6, "fake"),
@@ -46,20 +51,20 @@ def line_game(
         handles = [h for a in (axis, right) for h in a.get_legend_handles_labels()[0]]
         axis.legend(handles=handles, loc="upper left")
 
-    film(draw, frames, path, size=(6.4, 3.6))
+    film(draw, _numbered(frames, history), path, size=(6.4, 3.8))
 
 
 def plane_game(
     real: np.ndarray,
     frames: Sequence[Mapping[str, np.ndarray]],
     history: Sequence[Mapping[str, float]],
-    reach: float,
+    box: Box,
     path: str | Path,
 ) -> None:
     """A game in the plane, as GAN Lab shows it (Kahng et al., 2019): a PNG of one frame, a GIF of several.
 
     real: samples (n, 2). history: lines with "step", "d_loss", "g_loss", "kl" and "js", the last of
-    which belong to the frames. reach: the pictures show [-reach, reach] on both axes. A frame holds
+    which belong to the frames. box: what the pictures show: left, right, bottom, top. A frame holds
         "fake" (m, 2)       fakes,
         "push" (m, 2)       which way, and how strongly, the generator wants to move each of them,
         "d" (k, k)          D(x) over the picture, the first axis being the vertical one,
@@ -72,6 +77,7 @@ def plane_game(
 
     def draw(drawing: Figure, numbered: tuple[int, Mapping[str, np.ndarray]]) -> None:
         from matplotlib.collections import PolyCollection
+        from matplotlib.colors import LinearSegmentedColormap
 
         now, frame = numbered
         axes = drawing.subplot_mosaic(
@@ -79,12 +85,12 @@ def plane_game(
             width_ratios=[4, 4, 3],
         )
         axis = axes["points"]
-        box = (-reach, reach, -reach, reach)
         heat = axis.imshow(
             frame["d"],
             extent=box,
             origin="lower",
-            cmap="PuOr_r",
+            # Where D takes points for real or fake, the plane has the colour of such points.
+            cmap=LinearSegmentedColormap.from_list("D(x)", [COLOURS[1], "white", COLOURS[0]]),
             vmin=0,
             vmax=1,
             alpha=0.45,
@@ -95,9 +101,10 @@ def plane_game(
         axis.scatter(*real.T, color=COLOURS[0], alpha=0.5, label="real", **dots)
         axis.scatter(*frame["fake"].T, color=COLOURS[1], alpha=0.8, label="fake", **dots)
         few = slice(None, 150)
-        axis.quiver(*frame["fake"][few].T, *_arrows(frame["push"][few], reach).T, color="#444444",
+        axis.quiver(*frame["fake"][few].T, *_arrows(frame["push"][few], box[1] - box[0]).T, color="#444444",
                     angles="xy", scale_units="xy", scale=1, width=0.003, alpha=0.7)  # fmt: skip
-        axis.legend(loc="upper left", markerscale=2)
+        # Below, for any corner may have points.
+        axis.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=2, markerscale=2)
         axis.set_title("samples, and the push on each fake")
         cells = _cells(frame["net"])
         shade = np.clip(dark / np.maximum(_areas(cells), 1e-12), 0.02, 1)
@@ -122,8 +129,7 @@ def plane_game(
             axis.legend()
         axes["divergences"].set_xlabel("step")
 
-    numbered = list(enumerate(frames, start=len(history) - len(frames)))
-    film(draw, numbered, path, size=(11, 3.9))
+    film(draw, _numbered(frames, history), path, size=(11, 3.9))
 
 
 _RGB = tuple(int(COLOURS[1][i : i + 2], 16) / 255 for i in (1, 3, 5))
@@ -133,10 +139,15 @@ _CURVES = {
 }
 
 
-def _arrows(push: np.ndarray, reach: float) -> np.ndarray:
-    """The pushes (m, 2) scaled so that a strong one (the 90th of 100) is a twentieth of the picture long."""
+def _numbered(frames: Sequence, history: Sequence) -> list[tuple[int, Mapping]]:
+    """Each frame with the number of its line in the history."""
+    return list(enumerate(frames, start=len(history) - len(frames)))
+
+
+def _arrows(push: np.ndarray, width: float) -> np.ndarray:
+    """The pushes (m, 2) scaled so that a strong one (the 90th of 100) is a twentieth of the picture's width long."""
     strong = np.quantile(np.linalg.norm(push, axis=1), 0.9)
-    return push * (0.1 * reach / max(strong, 1e-12))
+    return push * (0.05 * width / max(strong, 1e-12))
 
 
 def _cells(corners: np.ndarray) -> np.ndarray:

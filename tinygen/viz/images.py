@@ -6,7 +6,7 @@ and a NaN is red, so that a model that diverged is seen to have done so.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ TILE = 84  # the least length of a tile's longer side
 GAP = 6  # between tiles
 MARGIN = 24  # around everything
 HEAD = 44  # for a title
+CAPTION = 32  # for a line above each tile
 NAN = (0.8, 0.1, 0.1)
 
 
@@ -31,21 +32,24 @@ def image_grid(
     path: str | Path,
     *,
     columns: int | None = None,
+    captions: Sequence[str] | None = None,
     title: str | None = None,
 ) -> None:
     """Draw images (n, ...) in a grid, row by row, as a PNG at `path`.
 
     shape: of one image, (height, width), or (height, width, 3) in colour. columns: about as many as
-    rows if not given; a last row need not be full.
-    Raises ValueError if there is no image, they are not of that shape, or columns < 1; ImportError
-    without matplotlib.
+    rows if not given; a last row need not be full. captions: a few letters above each image.
+    Raises ValueError if there is no image, they are not of that shape or not as many as captions, or
+    columns < 1; ImportError without matplotlib.
     """
     tiles = _tiles(images, shape, "images")
     if columns is not None and columns < 1:
         raise ValueError(f"a grid needs at least 1 column, not {columns}")
+    if captions is not None and len(captions) != len(tiles):
+        raise ValueError(f"{len(tiles)} images cannot have {len(captions)} captions")
     columns = columns or math.ceil(math.sqrt(len(tiles)))
     rows = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
-    _draw(rows, [], path, title)
+    _draw(rows, [], path, title, captions or ())
 
 
 def image_rows(
@@ -95,15 +99,23 @@ def _tiles(images: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
     return np.where(np.isnan(grey).any(-1, keepdims=True), np.float32(NAN), colours)
 
 
-def _draw(rows: list[np.ndarray], labels: list[str], path: str | Path, title: str | None) -> None:
+def _draw(
+    rows: list[np.ndarray],
+    labels: list[str],
+    path: str | Path,
+    title: str | None,
+    captions: Sequence[str] = (),
+) -> None:
     height, width = rows[0].shape[1:3]
     zoom = math.ceil(TILE / max(height, width))
-    down, across = height * zoom + GAP, width * zoom + GAP  # from one tile to the next
+    above = CAPTION if captions else 0
+    # From one tile to the next.
+    down, across = height * zoom + GAP + above, width * zoom + GAP
     columns = max(map(len, rows))
     mosaic = np.ones((len(rows) * down - GAP, columns * across - GAP, 3), np.float32)
     for i, row in enumerate(rows):
         for j, tile in enumerate(row):
-            corner = mosaic[i * down :, j * across :]
+            corner = mosaic[i * down + above :, j * across :]
             corner[: height * zoom, : width * zoom] = tile.repeat(zoom, 0).repeat(zoom, 1)
 
     with figure(path) as drawing:
@@ -120,6 +132,11 @@ def _draw(rows: list[np.ndarray], labels: list[str], path: str | Path, title: st
         for i, text in enumerate(side):
             middle = top + i * down + height * zoom / 2
             text.set_position(((left - 2 * GAP) / total_width, 1 - middle / total_height))
+        for k, caption in enumerate(captions):
+            i, j = divmod(k, columns)
+            x = left + j * across + width * zoom / 2
+            y = top + i * down + above / 2
+            drawing.text(x / total_width, 1 - y / total_height, caption, ha="center", va="center")
         # Half a dot more, because matplotlib rounds down to whole ones.
         drawing.set_size_inches((total_width + 0.5) / DPI, (total_height + 0.5) / DPI)
         drawing.figimage(mosaic, xo=left, yo=MARGIN)

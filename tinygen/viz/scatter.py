@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tinygen.viz.style import COLOURS, figure
+
+Box = tuple[float, float, float, float]  # left, right, bottom, top
+
+
+def square_around(points: np.ndarray, room: float = 1.2) -> Box:
+    """The square (left, right, bottom, top) with points (n, 2) in its middle, `room` times as long as they span."""
+    middle, half = (points.max(0) + points.min(0)) / 2, room * np.ptp(points, axis=0).max() / 2
+    (left, bottom), (right, top) = (middle - half).tolist(), (middle + half).tolist()
+    return left, right, bottom, top
 
 
 def scatter(
@@ -17,6 +26,8 @@ def scatter(
     *,
     columns: int | None = None,
     labels: Mapping[str, np.ndarray] | None = None,
+    names: Sequence[str] | None = None,
+    axes: tuple[str, str] | None = None,
     size: float = 2.6,
     one_span: bool = True,
 ) -> None:
@@ -25,8 +36,9 @@ def scatter(
     Panels show what the first one spans, and a tenth more; or if not `one_span`, each
     what it spans itself, with numbers at the axes.
     columns: all in one row if not given. labels: of some panels, an integer from 0 to 9
-    for each point that gives it a colour; more than two are explained.
-    size: of a panel, in inches.
+    for each point that gives it a colour; names: what the integers 0, 1, ... mean, themselves
+    if not given, and then a mere two are not explained.
+    axes: what is drawn across and up. size: of a panel, in inches.
     Raises ValueError if there is no panel, points are not (n, 2), or labels do not match them;
     ImportError without matplotlib.
     """
@@ -43,25 +55,28 @@ def scatter(
     with figure(path) as drawing:
         drawing.set_size_inches(size * columns, (size + 0.2) * rows)
         drawing.set_layout_engine("constrained")
-        axes = drawing.subplots(rows, columns, squeeze=False).ravel()
-        for axis in axes[len(panels) :]:
+        grid = drawing.subplots(rows, columns, squeeze=False).ravel()
+        for axis in grid[len(panels) :]:
             axis.set_axis_off()
-        for i, (axis, (name, x)) in enumerate(zip(axes, panels.items(), strict=False)):
+        for i, (axis, (name, x)) in enumerate(zip(grid, panels.items(), strict=False)):
+            # Larger where they are few.
+            dot = {"s": 3 if len(x) > 1000 else 9, "linewidths": 0}
             if name in labels:
-                axis.scatter(*x.T, s=3, linewidths=0, c=labels[name], cmap="tab10", vmin=0, vmax=9)
+                axis.scatter(*x.T, c=labels[name], cmap="tab10", vmin=0, vmax=9, **dot)
             else:
-                axis.scatter(*x.T, s=3, linewidths=0, alpha=0.5, color=COLOURS[min(i, 1)])
+                axis.scatter(*x.T, alpha=0.5, color=COLOURS[min(i, 1)], **dot)
             span = first if one_span else x
-            middle, half = (span.max(0) + span.min(0)) / 2, 0.6 * np.ptp(span, axis=0).max()
-            low, high = middle - half, middle + half
-            axis.set(title=name, aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            box = square_around(span)
+            axis.set(title=name, aspect="equal", xlim=box[:2], ylim=box[2:])
+            if axes:
+                axis.set(xlabel=axes[0], ylabel=axes[1])
             if one_span:
                 axis.set(xticks=[], yticks=[])
             else:
                 axis.locator_params(nbins=5)
             axis.grid(False)
         classes = np.unique(np.concatenate([*labels.values()])) if labels else []
-        if len(classes) > 2:
+        if len(classes) > 2 or names:
             from matplotlib import colormaps
             from matplotlib.lines import Line2D
 
@@ -70,5 +85,6 @@ def scatter(
                 Line2D([], [], marker="o", linewidth=0, markersize=5, color=colour(c))
                 for c in classes
             ]
-            drawing.legend(dots, classes, loc="outside right center")
-            drawing.set_figwidth(drawing.get_figwidth() + 0.7)
+            words = [names[c] if names else f"{c}" for c in classes]
+            drawing.legend(dots, words, loc="outside right center")
+            drawing.set_figwidth(drawing.get_figwidth() + 0.6 + 0.07 * max(map(len, words)))

@@ -20,6 +20,9 @@ STYLE = {
     "font.size": 10,
     "text.color": "#222222",
     "figure.facecolor": "white",
+    # Inches around everything; matplotlib's own 0.04 let the edge cut off labels.
+    "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.1,
     "axes.facecolor": "white",
     "axes.edgecolor": "#888888",
     "axes.labelcolor": "#222222",
