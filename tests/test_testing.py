@@ -11,6 +11,7 @@ import pytest
 import tinygen as tg
 from tinygen import nn
 from tinygen.autograd import Op
+from tinygen.autograd.tensor import raw
 from tinygen.testing import (
     GradientMismatch,
     NearKink,
@@ -421,3 +422,24 @@ def test_what_cannot_be_pasted_is_said_to_be_so():
     text = reproduction("check_grads", [net], [[np.array([1.0, 1 / 3])], {"a": 2.0}])
     assert "<the Linear that was checked>" in text
     assert "[np.array([1.0, 0.3333333333333333])], {'a': 2.0}" in text
+
+
+class OnlyForward(Op):
+    """The gradient is wrong for arrays that lie backwards, or for cotangents that are one number in many places."""
+
+    def forward(self, x):
+        self.keep(x)
+        return x * x
+
+    def backward(self, g):
+        (x,) = self.kept
+        backwards = raw(x).strides[0] < 0 or raw(g).strides[0] == 0
+        return g * x * (4 if backwards else 2)
+
+
+def test_layouts_of_arguments_and_cotangents_are_as_in_use():
+    for dtype in (np.float32, np.float64):
+        with pytest.raises(GradientMismatch):
+            check_grads(OnlyForward.apply, np.array([0.3, 0.4, 0.5], dtype)[::-1], order=1)
+    with pytest.raises(GradientMismatch, match="one number as cotangent"):
+        check_grads(OnlyForward.apply, np.array([0.3, 0.4, 0.5]), order=1)

@@ -66,6 +66,9 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
     if not all(np.isfinite(y).all() for y in outputs):
         raise NearKink(f"{claim.name}: the value at this point is not finite: {outputs}")
     cotangents = [("a drawn cotangent", drawn), *_unit_cotangents(outputs, arrays)]
+    # As what a sum hands back: one number, seen in many places.
+    one = tuple(np.broadcast_to(_away_from_zero(rng, ()), y.shape) for y in outputs)
+    cotangents.append(("one number as cotangent", one))
     measured = [
         (d, central(claim.f, arrays, outputs, d)) for d in directions(arrays, FULL, DRAWN, rng)
     ]

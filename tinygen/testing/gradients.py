@@ -174,7 +174,13 @@ def _floats_of(args: Sequence) -> tuple[list[int], Arrays, Callable[[Sequence], 
             replaced[i] = x
         return replaced
 
-    return positions, tuple(np.asarray(args[i], np.float64) for i in positions), filled
+    return positions, tuple(_in_double(np.asarray(args[i])) for i in positions), filled
+
+
+def _in_double(x: np.ndarray) -> np.ndarray:
+    """x in float64, laid out as it is: its axes in their order, and backwards where it is."""
+    turned = (*(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides), ...)
+    return x[turned].astype(np.float64, copy=False)[turned]
 
 
 def _is_float(x: object) -> bool:
