@@ -21,7 +21,8 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, load_images, parse, parser, start
+from demos.common import load_images, parse, parser
+from demos.run import Run, start
 from tinygen import optim, viz
 from tinygen.data import batches
 from tinygen.metrics import Classifier, save_classifier

@@ -23,17 +23,8 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import (
-    Run,
-    check_finite,
-    load_images,
-    parse,
-    parser,
-    positive,
-    start,
-    unseen,
-    unseen_tensors,
-)
+from demos.common import check_finite, load_images, parse, parser, positive, unseen, unseen_tensors
+from demos.run import Run, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import dequantise
 from tinygen.data.toys import TOYS, Ring

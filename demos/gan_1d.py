@@ -24,7 +24,8 @@ from collections.abc import Mapping
 import numpy as np
 
 import tinygen as tg
-from demos.common import Film, Kept, Run, network, parse, parser, spread, start, unseen
+from demos.common import Film, Kept, network, parse, parser, spread, unseen
+from demos.run import Run, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data.toys import Normal, Toy, Uniform
 

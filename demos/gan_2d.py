@@ -21,8 +21,9 @@ from statistics import NormalDist
 import numpy as np
 
 import tinygen as tg
-from demos.common import Film, Run, parse, parser, spread, start, unseen
+from demos.common import Film, parse, parser, spread, unseen
 from demos.gan_1d import LOSSES, Players, play_round
+from demos.run import Run, start
 from tinygen import metrics, viz
 from tinygen.data.toys import TOYS, GaussianMixture, Ring, Toy
 

@@ -23,9 +23,10 @@ import numpy as np
 
 import tinygen as tg
 from demos import gan_1d
-from demos.common import Run, load_images, parse, parser, spread, start, unseen
+from demos.common import load_images, parse, parser, spread, unseen
 from demos.gan_1d import LOSSES, play_round
 from demos.judge import CLASSES, Judge
+from demos.run import Run, start
 from tinygen import nn, viz
 
 STEPS = {"digits": 3000, "mnist": 6000}  # of each player

@@ -27,8 +27,9 @@ from statistics import NormalDist
 import numpy as np
 
 from demos import autoencoder, vae
-from demos.common import Run, in_parts, parse, parser, start, unseen
+from demos.common import in_parts, parse, parser, unseen
 from demos.judge import Judge
+from demos.run import Run, start
 from demos.trained import Trained, load_trained
 from tinygen import viz
 from tinygen.data import Images

@@ -24,7 +24,8 @@ import numpy as np
 
 import tinygen as tg
 from demos import vae
-from demos.common import Run, parse, parser, positive, start, unseen_tensors
+from demos.common import parse, parser, positive, unseen_tensors
+from demos.run import Run, start
 from demos.trained import load_trained
 from tinygen import metrics, viz
 

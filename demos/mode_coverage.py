@@ -23,8 +23,9 @@ import math
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, network, parse, parser, spread, start
+from demos.common import network, parse, parser, spread
 from demos.gan_1d import LOSSES
+from demos.run import Run, start
 from demos.wgan import PLANE, Plane, Players
 from tinygen import optim, viz
 from tinygen.io import write_atomically

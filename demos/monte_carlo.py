@@ -23,7 +23,8 @@ from collections.abc import Callable
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, parse, parser, start
+from demos.common import parse, parser
+from demos.run import Run, start
 from tinygen import viz
 from tinygen.distributions import (
     Bernoulli,

@@ -30,19 +30,9 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import tinygen as tg
-from demos.common import (
-    Kept,
-    Run,
-    above_zero,
-    load_images,
-    network,
-    parse,
-    parser,
-    spread,
-    start,
-    unseen,
-)
+from demos.common import Kept, above_zero, load_images, network, parse, parser, spread, unseen
 from demos.judge import Judge
+from demos.run import Run, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images
 from tinygen.data.toys import TOYS, GaussianMixture

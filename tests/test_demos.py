@@ -17,7 +17,7 @@ from tinygen.io import load, save
 
 EPOCHS = 12
 # A checkpoint after every epoch, where a user's run would write one every few seconds.
-RUN = "import demos.common as c; c.SAVE_EVERY = 0.0; from demos.vae import main; main()"
+RUN = "import demos.run as r; r.SAVE_EVERY = 0.0; from demos.vae import main; main()"
 PICTURES = ("samples.png", "reconstructions.png", "walk.png", "curves.png")
 
 
@@ -196,6 +196,7 @@ def test_the_list_of_demos_names_those_that_there_are(capsys):
         "common",
         "judge",
         "pixels",
+        "run",
         "trained",
     }
     assert demos == set(__main__.DEMOS)

@@ -1,0 +1,205 @@
+"""A run of a demo: its folder, its history, its checkpoints, and what ends it.
+
+A run is a number of rounds (epochs, or steps). After each round the whole state of the run (model,
+optimiser, generator, the history logged so far) can be written to `checkpoint.safetensors`, so a
+run that was stopped, by Ctrl-C or by a crash, goes on with --resume and ends with the same bits as
+one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+import tinygen as tg
+from tinygen import parallel
+from tinygen.io import load, save, write_atomically
+
+SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+def start(main: Callable[[], None]) -> None:
+    """Run a demo from the command line: Ctrl-C where there is nothing to wait for ends it with a line."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped; what has been trained is saved, --resume goes on from there")
+    except SystemExit as end:
+        if parallel.team().size > 1 and isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            parallel.team().abort()
+        raise
+
+
+class Run:
+    """One run of a demo: its folder, its history, and the rounds of its loop."""
+
+    def __init__(
+        self, out: Path, settings: dict[str, Any], resume: bool, team: parallel.Team | None = None
+    ):
+        """Make the folder `out`. `settings` are what a resumed run must have in common with its checkpoint.
+
+        team: the ranks that share the work, of which rank 0 alone writes and talks.
+        Exits with a clear message if the folder cannot be written or the checkpoint is of another run, or
+        if there are several ranks and no `team`.
+        """
+        if team is None and parallel.team().size > 1:
+            sys.exit("this demo runs in one process; those that share work are vae and iwae")
+        if tg.get_default_device() != "cpu":  # where other numbers are drawn
+            settings = settings | {"device": tg.get_default_device()}
+        self.team = team or parallel.Team()
+        self.leads = self.team.rank == 0
+        self.out, self.settings = out, settings
+        self.history: list[dict[str, float]] = []
+        self._seconds: list[float] = []  # for each round of this process
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self._saved = self._load_checkpoint() if resume else None
+            if self._saved is not None:
+                self.history = self._saved["history"]
+            if self.leads and not resume:
+                self._put_aside()
+            self._write_history()  # a folder that cannot be written is found out now, not at the end
+        except OSError as error:
+            sys.exit(f"cannot use --out {out}: {error}")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / "checkpoint.safetensors"
+
+    def _load_checkpoint(self) -> dict | None:
+        try:
+            state = load(self.checkpoint)
+        except FileNotFoundError:
+            print(f"no checkpoint in {self.out} yet: starting from the beginning")
+            return None
+        except ValueError as error:
+            sys.exit(f"cannot resume: {error}")
+        found = state.get("settings") if isinstance(state, dict) else None
+        if found != self.settings:
+            sys.exit(
+                f"cannot resume: {self.checkpoint} is of a run with {found}, not {self.settings}"
+            )
+        return state
+
+    def _put_aside(self) -> None:
+        """A run that starts anew keeps what the last one in this folder learned, under another name."""
+        if self.checkpoint.exists():
+            aside = self.checkpoint.with_name("checkpoint-previous.safetensors")
+            self.checkpoint.replace(aside)
+            print(f"starting anew; the checkpoint that was in {self.out} is now {aside.name}")
+
+    def rounds(self, count: int, unit: str, **parts: Stateful) -> Iterator[int]:
+        """Yield the rounds still to do, from the checkpoint's on, with a progress bar; save the `parts` between rounds.
+
+        Ctrl-C lets the round end, saves, and exits; a second Ctrl-C exits at once.
+        """
+        start = 0
+        if self._saved is not None:
+            start = self._saved["round"]
+            for name, part in parts.items():
+                part.load_state_dict(self._saved["parts"][name])
+            if start > count:
+                sys.exit(
+                    f"the checkpoint has {start} {unit}s already, more than the {count} asked for"
+                )
+        stop = _StopAfterRound(unit)
+        saved_at = time.monotonic()
+        quiet = None if self.leads else True
+        with stop, tqdm(total=count, initial=start, unit=unit, disable=quiet) as self.bar:
+            for i in range(start, count):
+                began = time.perf_counter()
+                yield i
+                self._seconds.append(time.perf_counter() - began)
+                self.bar.update()
+                asked = self.team.sum([stop.asked])[0] > 0  # of any rank
+                if asked or i + 1 == count or time.monotonic() - saved_at > SAVE_EVERY:
+                    self._save(i + 1, parts)
+                    saved_at = time.monotonic()
+                if asked and i + 1 < count:
+                    self.bar.close()
+                    if self.leads:
+                        print(
+                            f"stopped after {i + 1} of {count} {unit}s; add --resume to go on",
+                            file=sys.stderr,
+                        )
+                    sys.exit(130)
+
+    def _save(self, done: int, parts: dict[str, Stateful]) -> None:
+        if not self.leads:
+            return
+        state = {name: part.state_dict() for name, part in parts.items()}
+        save(
+            self.checkpoint,
+            {"settings": self.settings, "round": done, "history": self.history, "parts": state},
+        )
+        self._write_history()
+
+    def log(self, **figures: float) -> None:
+        """Add a line to the history; it is shown beside the progress bar."""
+        # Plain numbers, whatever came: the history goes through a checkpoint and into JSON.
+        figures = {k: v if isinstance(v, int) else float(v) for k, v in figures.items()}
+        self.history.append(figures)
+        self.bar.set_postfix({k: f"{v:.2f}" for k, v in figures.items() if isinstance(v, float)})
+
+    def seconds(self, rounds: int) -> float | None:
+        """How long so many rounds take, by those of this process; None if it had none to do."""
+        return float(np.mean(self._seconds)) * rounds if self._seconds else None
+
+    def _write_history(self) -> None:
+        if not self.leads:
+            return
+        lines = "".join(json.dumps(_numbers(line), allow_nan=False) + "\n" for line in self.history)
+        write_atomically(self.out / "history.jsonl", lines)
+
+    def finish(self, **figures: Any) -> None:
+        """Write `metrics.json` and print it. What is not finite is null there."""
+        if not self.leads:
+            return
+        text = json.dumps(_numbers(figures), indent=2, allow_nan=False) + "\n"
+        write_atomically(self.out / "metrics.json", text)
+        print(f"{text}results and pictures are in {self.out}")
+
+
+def _numbers(tree: Any) -> Any:
+    """`tree` with None for NaN and infinities, which JSON does not know."""
+    if isinstance(tree, Mapping):
+        return {key: _numbers(value) for key, value in tree.items()}
+    if isinstance(tree, Sequence) and not isinstance(tree, str):
+        return [_numbers(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+class _StopAfterRound:
+    """Turns the first Ctrl-C into a wish, which the loop grants between two rounds."""
+
+    def __init__(self, unit: str):
+        self.asked, self.unit = False, unit
+
+    def __enter__(self) -> None:
+        self.before = signal.signal(signal.SIGINT, self._ask)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        tqdm.write(
+            f"finishing this {self.unit} to save it; Ctrl-C again to stop at once", file=sys.stderr
+        )
