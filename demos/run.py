@@ -8,14 +8,17 @@ one that was never stopped.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -24,7 +27,15 @@ import tinygen as tg
 from tinygen import parallel
 from tinygen.io import load, save, write_atomically
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
+RECORDS = ("checkpoint.safetensors", "history.jsonl", "metrics.json", "table.md")
+PICTURES = (".png", ".gif")
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Stateful(Protocol):
@@ -43,6 +54,26 @@ def start(main: Callable[[], None]) -> None:
             print(end.code, file=sys.stderr)
             parallel.team().abort()
         raise
+    except OSError as error:  # while it draws, say
+        if error.errno not in FULL:
+            raise
+        sys.exit(f"cannot write the results: {error}")
+
+
+def hold(path: Path) -> TextIO:
+    """A file that is this process's until it is closed, or the process ends, be it by kill -9.
+
+    Raises BlockingIOError if it is another's. Where there are no such locks, nobody is stopped.
+    """
+    file = open(path, "a")  # noqa: SIM115 (its user closes it)
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system that has none
+            pass
+    return file
 
 
 class Run:
@@ -54,8 +85,8 @@ class Run:
         """Make the folder `out`. `settings` are what a resumed run must have in common with its checkpoint.
 
         team: the ranks that share the work, of which rank 0 alone writes and talks.
-        Exits with a clear message if the folder cannot be written or the checkpoint is of another run, or
-        if there are several ranks and no `team`.
+        Exits with a clear message if the folder cannot be written, another run is at work there, or the
+        checkpoint is of another run, or if there are several ranks and no `team`.
         """
         if team is None and parallel.team().size > 1:
             sys.exit("this demo runs in one process; those that share work are vae and iwae")
@@ -66,16 +97,26 @@ class Run:
         self.out, self.settings = out, settings
         self.history: list[dict[str, float]] = []
         self._seconds: list[float] = []  # for each round of this process
-        try:
+        with self._writing():
             out.mkdir(parents=True, exist_ok=True)
+            if self.leads:
+                self._lock = hold(out / ".lock")
             self._saved = self._load_checkpoint() if resume else None
             if self._saved is not None:
                 self.history = self._saved["history"]
-            if self.leads and not resume:
+            elif self.leads:
                 self._put_aside()
             self._write_history()  # a folder that cannot be written is found out now, not at the end
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Exits with a line if the folder cannot be written: from the first, or for the disk is full by now."""
+        try:
+            yield
+        except BlockingIOError:
+            sys.exit(f"cannot use --out {self.out}: another run is at work there")
         except OSError as error:
-            sys.exit(f"cannot use --out {out}: {error}")
+            sys.exit(f"cannot use --out {self.out}: {error}")
 
     @property
     def checkpoint(self) -> Path:
@@ -97,11 +138,24 @@ class Run:
         return state
 
     def _put_aside(self) -> None:
-        """A run that starts anew keeps what the last one in this folder learned, under another name."""
-        if self.checkpoint.exists():
-            aside = self.checkpoint.with_name("checkpoint-previous.safetensors")
-            self.checkpoint.replace(aside)
-            print(f"starting anew; the checkpoint that was in {self.out} is now {aside.name}")
+        """A run that starts anew keeps what the last one left in this folder, but not where its own will be.
+
+        Pictures from before the last run began, which is when it touched the lock, are none of its.
+        """
+        lock, aside = self.out / ".lock", self.out / "previous"
+        began = lock.stat().st_mtime_ns
+        old = [
+            file
+            for file in self.out.iterdir()
+            if (file.name in RECORDS and file.stat().st_size)  # the history of no round is empty
+            or (file.suffix in PICTURES and file.stat().st_mtime_ns >= began)
+        ]
+        os.utime(lock)
+        if old:
+            aside.mkdir(exist_ok=True)
+            for file in old:
+                file.replace(aside / file.name)
+            print(f"starting anew; what the last run left in {self.out} is now in {aside}")
 
     def rounds(self, count: int, unit: str, **parts: Stateful) -> Iterator[int]:
         """Yield the rounds still to do, from the checkpoint's on, with a progress bar; save the `parts` between rounds.
@@ -143,11 +197,10 @@ class Run:
         if not self.leads:
             return
         state = {name: part.state_dict() for name, part in parts.items()}
-        save(
-            self.checkpoint,
-            {"settings": self.settings, "round": done, "history": self.history, "parts": state},
-        )
-        self._write_history()
+        state = {"settings": self.settings, "round": done, "history": self.history, "parts": state}
+        with self._writing():
+            save(self.checkpoint, state)
+            self._write_history()
 
     def log(self, **figures: float) -> None:
         """Add a line to the history; it is shown beside the progress bar."""
@@ -171,7 +224,9 @@ class Run:
         if not self.leads:
             return
         text = json.dumps(_numbers(figures), indent=2, allow_nan=False) + "\n"
-        write_atomically(self.out / "metrics.json", text)
+        with self._writing():
+            write_atomically(self.out / "metrics.json", text)
+        self._lock.close()
         print(f"{text}results and pictures are in {self.out}")
 
 

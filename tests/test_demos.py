@@ -125,8 +125,9 @@ def test_starting_anew_keeps_the_last_checkpoint(undisturbed, tmp_path, capsys):
     old = (undisturbed / "checkpoint.safetensors").read_bytes()
     (tmp_path / "checkpoint.safetensors").write_bytes(old)
     vae.main(["--epochs", "1", "--out", str(tmp_path)])
-    assert "checkpoint-previous" in capsys.readouterr().out
-    assert (tmp_path / "checkpoint-previous.safetensors").read_bytes() == old
+    previous = tmp_path / "previous"
+    assert f"is now in {previous}" in capsys.readouterr().out
+    assert (previous / "checkpoint.safetensors").read_bytes() == old
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_left_alone(undisturbed, tmp_path):

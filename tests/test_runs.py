@@ -1,0 +1,95 @@
+"""A run's folder, whatever the demo: who may write there, what is kept, and what is said."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from demos import run as module
+from demos.run import Run
+
+SETTINGS = {"demo": "none", "latent": 5}
+
+
+def play(out: Path, rounds: int = 2, *, resume: bool = False, **settings) -> Run:
+    run = Run(out, SETTINGS | settings, resume)
+    for i in run.rounds(rounds, "epoch"):
+        run.log(epoch=i + 1, loss=0.5)
+    return run
+
+
+def exit_message(out: Path, **options) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        play(out, **options)
+    return str(stopped.value.code)
+
+
+def test_a_run_leaves_nothing_of_the_last_one_beside_its_own(tmp_path, capsys):
+    photo = tmp_path / "photo.png"
+    photo.write_text("the user's")
+    os.utime(photo, (1e9, 1e9))
+    play(tmp_path).finish(figure=1)
+    (tmp_path / "walk.png").write_text("of that run")
+    (tmp_path / "game.gif").write_text("of that run, too")
+    old = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file != photo}
+    capsys.readouterr()
+
+    Run(tmp_path, {"demo": "another"}, False)  # and fails before it has anything
+    assert "what the last run left" in capsys.readouterr().out
+    left = {file.name for file in tmp_path.iterdir()}
+    assert left == {".lock", "photo.png", "previous", "history.jsonl"}
+    assert (tmp_path / "history.jsonl").read_text() == ""
+    previous = {file.name: file.read_bytes() for file in (tmp_path / "previous").iterdir()}
+    assert previous == {name: old[name] for name in old if name != ".lock"}
+
+    Run(tmp_path, SETTINGS, False)  # what came to nothing takes no room of what did not
+    assert "what the last run left" not in capsys.readouterr().out
+    assert (tmp_path / "previous" / "history.jsonl").read_bytes() == old["history.jsonl"]
+
+
+AT_WORK = """
+import sys
+from pathlib import Path
+from demos.run import Run
+run = Run(Path(sys.argv[1]), {}, False)
+print("at work", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(module.fcntl is None, reason="no locks that die with their process")
+def test_a_second_run_in_the_folder_stops_at_once_and_a_killed_one_is_not_in_the_way(tmp_path):
+    command = [sys.executable, "-c", AT_WORK, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True) as first:
+        assert first.stdout.readline() == "at work\n"
+        for resume in (False, True):
+            message = exit_message(tmp_path, resume=resume)
+            assert message == f"cannot use --out {tmp_path}: another run is at work there"
+        first.send_signal(signal.SIGKILL)
+    play(tmp_path).finish(figure=1)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"figure": 1}
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("written", ["save", "write_atomically"])
+def test_a_full_disk_is_one_line(written, tmp_path, monkeypatch):
+    run = play(tmp_path)
+    monkeypatch.setattr(module, written, full)
+    with pytest.raises(SystemExit, match=r"cannot use --out .*No space left on device"):
+        list(run.rounds(2, "epoch"))
+    with pytest.raises(SystemExit, match=r"cannot write the results: .*No space left on device"):
+        module.start(full)  # while it draws
+
+
+def test_other_mistakes_keep_their_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        module.start((tmp_path / "none").read_text)
