@@ -66,7 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     images = load_images(args.data)
     epochs = args.epochs or EPOCHS[args.data]
     # The learning rate depends on how many epochs there will be, so all of a run must agree on it.
-    run = Run(args.out, {"data": args.data, "seed": args.seed, "epochs": epochs}, args.resume)
+    settings = {"demo": "classifier", "data": args.data, "seed": args.seed, "epochs": epochs}
+    run = Run(args.out, settings, args.resume)
 
     rng = tg.random.default_rng(args.seed)
     model = Classifier(images.train.shape[1], rng)

@@ -189,8 +189,11 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(options, argv)
     noise, real = GAMES[args.data]
     rounds = math.ceil((args.steps or STEPS) / ROUND)
-    settings = {"data": args.data, "loss": args.loss, "seed": args.seed, "seeds": args.seeds}
-    run = Run(args.out, settings | {"steps": rounds * ROUND}, args.resume)
+    settings = {
+        "demo": "gan_1d", "data": args.data, "loss": args.loss, "seed": args.seed,
+        "seeds": args.seeds, "steps": rounds * ROUND,
+    }  # fmt: skip
+    run = Run(args.out, settings, args.resume)
     seeds = range(args.seed, args.seed + args.seeds)
     games = {f"seed_{seed}": Players(noise, real, seed) for seed in seeds}
     known = real.sample(JUDGED, unseen(0))

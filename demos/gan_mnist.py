@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> None:
     rounds = math.ceil((args.steps or STEPS[args.data]) / ROUND)
     judge = Judge(args.data, images, args.out)
     settings = {
-        "data": args.data, "judge": judge.identity, "loss": args.loss,
+        "demo": "gan_mnist", "data": args.data, "judge": judge.identity, "loss": args.loss,
         "conditional": args.conditional, "seed": args.seed, "seeds": args.seeds,
         "steps": rounds * ROUND,
     }  # fmt: skip

@@ -92,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     x = tg.tensor(test[: args.images])
     steps = args.steps or SAMPLES // PART
     given = {
+        "demo": "likelihood",
         "model": settings,
         "weights": identity,
         "images": len(x),

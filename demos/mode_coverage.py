@@ -109,7 +109,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(options, argv)
     data = Plane(SETS[args.data])
     rounds = math.ceil((args.steps or PLANE.steps) / ROUND)
-    settings = {"data": args.data, "seed": args.seed, "seeds": args.seeds, "steps": rounds * ROUND}
+    settings = {
+        "demo": "mode_coverage", "data": args.data, "seed": args.seed, "seeds": args.seeds,
+        "steps": rounds * ROUND,
+    }  # fmt: skip
     run = Run(args.out, settings, args.resume)
     games = {
         (method, seed): make(seed)

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, ClassVar, Protocol, TextIO
 
 import numpy as np
 from tqdm import tqdm
@@ -48,7 +48,11 @@ def start(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("stopped; what has been trained is saved, --resume goes on from there")
+        saved, there = Run.latest and Run.latest.checkpoint, "there is no checkpoint to go on from"
+        if saved and saved.exists():
+            there = f"--resume goes on from {saved}"
+        print(f"stopped; {there}", file=sys.stderr)
+        sys.exit(130)
     except SystemExit as end:
         if parallel.team().size > 1 and isinstance(end.code, str):
             print(end.code, file=sys.stderr)
@@ -79,6 +83,8 @@ def hold(path: Path) -> TextIO:
 class Run:
     """One run of a demo: its folder, its history, and the rounds of its loop."""
 
+    latest: ClassVar[Run | None] = None  # of this process
+
     def __init__(
         self, out: Path, settings: dict[str, Any], resume: bool, team: parallel.Team | None = None
     ):
@@ -106,6 +112,7 @@ class Run:
                 self.history = self._saved["history"]
             elif self.leads:
                 self._put_aside()
+            Run.latest = self
             self._write_history()  # a folder that cannot be written is found out now, not at the end
 
     @contextlib.contextmanager
@@ -131,10 +138,11 @@ class Run:
         except ValueError as error:
             sys.exit(f"cannot resume: {error}")
         found = state.get("settings") if isinstance(state, dict) else None
+        if not isinstance(found, dict):
+            sys.exit(f"cannot resume: {self.checkpoint} is of no demo")
         if found != self.settings:
-            sys.exit(
-                f"cannot resume: {self.checkpoint} is of a run with {found}, not {self.settings}"
-            )
+            what = ", ".join(differences(found, self.settings))
+            sys.exit(f"cannot resume: {self.checkpoint} was made with {what}")
         return state
 
     def _put_aside(self) -> None:
@@ -220,9 +228,15 @@ class Run:
         write_atomically(self.out / "history.jsonl", lines)
 
     def finish(self, **figures: Any) -> None:
-        """Write `metrics.json` and print it. What is not finite is null there."""
+        """Write `metrics.json` and print it. What is not finite is null there.
+
+        A figure that is None, for there was no round left to take the time of, stays what it was.
+        """
         if not self.leads:
             return
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            old = json.loads((self.out / "metrics.json").read_text())
+            figures = {k: old.get(k) if v is None else v for k, v in figures.items()}
         text = json.dumps(_numbers(figures), indent=2, allow_nan=False) + "\n"
         with self._writing():
             write_atomically(self.out / "metrics.json", text)
@@ -237,6 +251,18 @@ def _numbers(tree: Any) -> Any:
     if isinstance(tree, Sequence) and not isinstance(tree, str):
         return [_numbers(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], of: str = "") -> list[str]:
+    """In words, the settings that differ. Those of another demo are other settings, so there only its name counts."""
+    found = []
+    for key in ["demo"] if old.get("demo") != new.get("demo") else old | new:
+        a, b = old.get(key, "nothing"), new.get(key, "nothing")
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{of}{key}.")
+        elif a != b:
+            found.append(f"{of}{key} = {a}, not {b}")
+    return found
 
 
 class _StopAfterRound:

@@ -260,8 +260,11 @@ def main(argv: list[str] | None = None) -> None:
     recipe = IMAGES if images else PLANE
     rounds = math.ceil((args.steps or recipe.steps) / ROUND)
     data = Digits(args.data, args.out) if images else Plane(args.data)
-    settings = {"data": args.data, "clip": args.clip, "seed": args.seed, "seeds": args.seeds}
-    settings |= {"steps": rounds * ROUND} | ({"judge": data.identity} if images else {})
+    settings = {
+        "demo": "wgan", "data": args.data, "clip": args.clip, "seed": args.seed,
+        "seeds": args.seeds, "steps": rounds * ROUND,
+    }  # fmt: skip
+    settings |= {"judge": data.identity} if images else {}
     run = Run(args.out, settings, args.resume)
     seeds = range(args.seed, args.seed + args.seeds)
     games = {f"seed_{seed}": data.players(args.clip, seed) for seed in seeds}

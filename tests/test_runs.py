@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -93,3 +94,49 @@ def test_a_full_disk_is_one_line(written, tmp_path, monkeypatch):
 def test_other_mistakes_keep_their_traceback(tmp_path):
     with pytest.raises(FileNotFoundError):
         module.start((tmp_path / "none").read_text)
+
+
+def test_what_differs_is_said_and_nothing_else(tmp_path):
+    play(tmp_path, model={"data": "digits", "k": 1})
+    cannot = f"cannot resume: {tmp_path / 'checkpoint.safetensors'} was made with "
+    message = exit_message(tmp_path, resume=True, latent=20, model={"data": "digits", "k": 5})
+    assert message == f"{cannot}latent = 5, not 20, model.k = 1, not 5"
+    assert (
+        exit_message(tmp_path, resume=True)
+        == f"{cannot}model = {{'data': 'digits', 'k': 1}}, not nothing"
+    )
+    message = exit_message(tmp_path, resume=True, latent=20, demo="another")
+    assert message == f"{cannot}demo = none, not another"
+
+
+def interrupted(out: Path, after: int):
+    """Ctrl-C pressed twice in the round after so many."""
+    for i in (run := Run(out, SETTINGS, False)).rounds(3, "epoch"):
+        run.log(loss=0.5)
+        if i == after:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_at_once_says_whether_anything_was_saved(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "SAVE_EVERY", 0.0)
+    for after, said in [
+        (0, "stopped; there is no checkpoint to go on from"),
+        (1, f"stopped; --resume goes on from {tmp_path / 'checkpoint.safetensors'}"),
+    ]:
+        with pytest.raises(SystemExit) as stopped:
+            module.start(lambda after=after: interrupted(tmp_path, after))
+        assert stopped.value.code == 130
+        assert capsys.readouterr().err.endswith(f"{said}\n")
+
+
+def test_a_resumed_run_that_was_finished_keeps_its_times(tmp_path):
+    def figures(seconds: float | None) -> dict:
+        play(tmp_path, resume=True).finish(seconds=seconds, loss=math.nan)
+        return json.loads((tmp_path / "metrics.json").read_text())
+
+    assert figures(None) == {"seconds": None, "loss": None}
+    assert figures(2.5) == {"seconds": 2.5, "loss": None}
+    assert figures(None) == {"seconds": 2.5, "loss": None}
+    play(tmp_path).finish(seconds=None)  # another run, whose time is not known
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"seconds": None}
