@@ -12,6 +12,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,27 +22,41 @@ from tinygen.data import Images, batches
 from tinygen.kernels.device import DEVICES
 
 
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
+def number(kind: type, what: str, allowed: Callable[[float], bool]) -> Callable[[str], Any]:
+    """Reads an option that must be `what`."""
+
+    def read(text: str) -> Any:
+        try:
+            if allowed(found := kind(text)):
+                return found
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"must be {what}, not {text}")
+
+    return read
 
 
-def seed(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative: {number}")
-    return number
+positive = number(int, "a whole number above 0", lambda n: n > 0)
+seed = number(int, "a whole number, 0 or more", lambda n: n >= 0)
+not_negative = number(float, "a number, 0 or more", lambda x: 0 <= x < math.inf)
+above_zero = number(float, "a number above 0", lambda x: 0 < x < math.inf)
 
 
 def parser(
-    name: str, doc: str, sets: Sequence[str], count: str, unit: str = "epoch", seeds: int = 0
+    name: str,
+    doc: str,
+    sets: Sequence[str],
+    count: str,
+    unit: str = "epoch",
+    seeds: int = 0,
+    size: int = 1,
+    what: str = "",
 ) -> argparse.ArgumentParser:
     """The options that all demos share. `doc` is the demo's docstring; `count` says how many epochs (or steps).
     Without `sets` there is no --data: a model's own are used.
 
-    With `seeds`, the demo trains so many of them by default.
+    With `seeds`, the demo trains so many of them by default. size: how many steps are a round, of which
+    only whole ones are done. what: what is counted, where that is no training.
     """
     options = argparse.ArgumentParser(
         prog=f"python -m demos.{name}",
@@ -50,7 +65,9 @@ def parser(
     )
     if sets:
         options.add_argument("--data", choices=sets, default=sets[0], help=f"default: {sets[0]}")
-    what = "passes over the data" if unit == "epoch" else f"training {unit}s"
+    what = what or ("passes over the data" if unit == "epoch" else f"training {unit}s")
+    if size > 1:
+        what += f", rounded up to whole rounds of {size}"
     options.add_argument(f"--{unit}s", type=positive, help=f"{what}; default: {count}")
     options.add_argument("--seed", type=seed, default=0, help="of everything random; default: 0")
     if seeds:
@@ -88,20 +105,6 @@ def load_images(name: str) -> Images:
         return data.load(name)
     except (OSError, ImportError, ValueError) as error:
         sys.exit(f"cannot load {name}: {error}")
-
-
-def not_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text}")
-    return number
-
-
-def above_zero(text: str) -> float:
-    number = not_negative(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return number
 
 
 def network(*sizes: int, rng: tg.random.Generator) -> nn.Sequential:

@@ -171,7 +171,7 @@ def draw(model: DensityNetwork, run: Run, data: Toys | Digits, lines: list[dict]
 
 def main(argv: list[str] | None = None) -> None:
     counts = ", ".join(f"{steps} for {name}" for name, steps in STEPS.items())
-    options = parser("density_network", __doc__, list(STEPS), counts, unit="step")
+    options = parser("density_network", __doc__, list(STEPS), counts, unit="step", size=ROUND)
     options.add_argument("--latent", type=positive, default=2, help="dimensions of z; default: 2")
     options.add_argument(
         "--components", type=positive, default=1, metavar="K",
@@ -191,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
 
     loss_of = tg.compile(lambda x, z: -model.log_likelihood(x, z).mean())
     seconds: list[float] = []  # for each round of this process
-    for i in run.rounds(rounds, "round", model=model, optimiser=optimiser, rng=rng):
+    for i in run.rounds(rounds, "step", ROUND, model=model, optimiser=optimiser, rng=rng):
         began = time.perf_counter()
         for step in range(i * ROUND, (i + 1) * ROUND):
             optimiser.lr = LEARNING_RATE * (1 - step / (rounds * ROUND))

@@ -182,7 +182,7 @@ def frame(players: Players, line: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("gan_1d", __doc__, list(GAMES), f"{STEPS}", unit="step", seeds=5)
+    options = parser("gan_1d", __doc__, list(GAMES), f"{STEPS}", unit="step", seeds=5, size=ROUND)
     options.add_argument(
         "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
     )
@@ -201,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
     film = Film()
 
     first = games[f"seed_{args.seed}"]
-    for i in run.rounds(rounds, "round", film=film, **games):
+    for i in run.rounds(rounds, "step", ROUND, film=film, **games):
         losses = play_round(games, args.loss, i / rounds, (i + 1) / rounds, ROUND)
         film.frames.append(frame(first, line))
         run.log(step=(i + 1) * ROUND, **losses, **judge(first))

@@ -85,7 +85,7 @@ def frame(players: Players, loss: str, reach: float) -> dict[str, np.ndarray]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("gan_2d", __doc__, SHAPES, f"{STEPS}", unit="step", seeds=5)
+    options = parser("gan_2d", __doc__, SHAPES, f"{STEPS}", unit="step", seeds=5, size=ROUND)
     options.add_argument(
         "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
     )
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
     reach = float(1.3 * np.abs(known).max())
     first, film = games[f"seed_{args.seed}"], Film()
 
-    for i in run.rounds(rounds, "round", film=film, **games):
+    for i in run.rounds(rounds, "step", ROUND, film=film, **games):
         losses = play_round(games, args.loss, i / rounds, (i + 1) / rounds, ROUND)
         film.frames.append(frame(first, args.loss, reach))
         run.log(step=(i + 1) * ROUND, **losses, **judge(samples(first), real))

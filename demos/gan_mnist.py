@@ -165,7 +165,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 
 def main(argv: list[str] | None = None) -> None:
     defaults = ", ".join(f"{steps} for {name}" for name, steps in STEPS.items())
-    options = parser("gan_mnist", __doc__, list(STEPS), defaults, unit="step", seeds=1)
+    options = parser("gan_mnist", __doc__, list(STEPS), defaults, unit="step", seeds=1, size=ROUND)
     options.add_argument(
         "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
     )
@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
     games = {f"seed_{seed}": Players(noise, real, seed) for seed in seeds}
     first = games[f"seed_{args.seed}"]
 
-    for i in run.rounds(rounds, "round", **games):
+    for i in run.rounds(rounds, "step", ROUND, **games):
         losses = play_round(games, args.loss, i / rounds, (i + 1) / rounds, ROUND)
         run.log(step=(i + 1) * ROUND, **losses, **judged(first, judge))
 

@@ -30,6 +30,7 @@ from demos.trained import load_trained
 from tinygen import metrics, viz
 
 SAMPLES, IMAGES, PART = 5000, 200, 100  # codes for each of so many images, codes at a time
+STEP = f"how often {PART} codes are drawn for each image, in two ways"
 GROUPS = (1, 5, 50)
 
 
@@ -76,7 +77,7 @@ def group_bound(log_weights: np.ndarray, k: int) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("likelihood", __doc__, (), f"{SAMPLES // PART}", unit="step")
+    options = parser("likelihood", __doc__, (), f"{SAMPLES // PART}", unit="step", what=STEP)
     options.add_argument(
         "--model", type=Path, metavar="FOLDER", help="of a trained model; default: one is trained"
     )

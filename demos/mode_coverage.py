@@ -105,7 +105,9 @@ def table(results: dict[str, dict[str, dict]], real: dict, published: dict) -> s
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("mode_coverage", __doc__, list(SETS), f"{PLANE.steps}", unit="step", seeds=5)
+    options = parser(
+        "mode_coverage", __doc__, list(SETS), f"{PLANE.steps}", unit="step", seeds=5, size=ROUND
+    )
     args = parse(options, argv)
     data = Plane(SETS[args.data])
     rounds = math.ceil((args.steps or PLANE.steps) / ROUND)
@@ -121,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     parts = {f"{method}, seed {seed}": players for (method, seed), players in games.items()}
 
-    for i in run.rounds(rounds, "round", **parts):
+    for i in run.rounds(rounds, "step", ROUND, **parts):
         for players in games.values():
             for step in range(i * ROUND, (i + 1) * ROUND):
                 for optimiser in (players.c_optimiser, players.g_optimiser):

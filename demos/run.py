@@ -35,6 +35,8 @@ except ImportError:  # Windows
 SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
 RECORDS = ("checkpoint.safetensors", "history.jsonl", "metrics.json", "table.md")
 PICTURES = (".png", ".gif")
+BAR = 48  # characters that a progress bar needs: "100%|#| 3000/3000 [01:23<00:00, 35.91step/s, ]"
+MOST_SHOWN = 3  # figures beside it
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -165,29 +167,28 @@ class Run:
                 file.replace(aside / file.name)
             print(f"starting anew; what the last run left in {self.out} is now in {aside}")
 
-    def rounds(self, count: int, unit: str, **parts: Stateful) -> Iterator[int]:
+    def rounds(self, count: int, unit: str, size: int = 1, **parts: Stateful) -> Iterator[int]:
         """Yield the rounds still to do, from the checkpoint's on, with a progress bar; save the `parts` between rounds.
 
+        size: how many `unit`s a round has; they are what is shown.
         Ctrl-C lets the round end, saves, and exits; a second Ctrl-C exits at once.
         """
-        start = 0
+        start, total = 0, f"{count * size} {unit}s"
         if self._saved is not None:
             start = self._saved["round"]
             for name, part in parts.items():
                 part.load_state_dict(self._saved["parts"][name])
             if start > count:
-                sys.exit(
-                    f"the checkpoint has {start} {unit}s already, more than the {count} asked for"
-                )
-        stop = _StopAfterRound(unit)
+                sys.exit(f"the checkpoint has {start * size} {unit}s already, more than {total}")
+        stop = _StopAfterRound(unit if size == 1 else "round")
         saved_at = time.monotonic()
-        quiet = None if self.leads else True
-        with stop, tqdm(total=count, initial=start, unit=unit, disable=quiet) as self.bar:
+        shown = {"total": count * size, "initial": start * size, "unit": unit}
+        with stop, tqdm(**shown, disable=None if self.leads else True) as self.bar:
             for i in range(start, count):
                 began = time.perf_counter()
                 yield i
                 self._seconds.append(time.perf_counter() - began)
-                self.bar.update()
+                self.bar.update(size)
                 asked = self.team.sum([stop.asked])[0] > 0  # of any rank
                 if asked or i + 1 == count or time.monotonic() - saved_at > SAVE_EVERY:
                     self._save(i + 1, parts)
@@ -196,7 +197,7 @@ class Run:
                     self.bar.close()
                     if self.leads:
                         print(
-                            f"stopped after {i + 1} of {count} {unit}s; add --resume to go on",
+                            f"stopped after {(i + 1) * size} of {total}; add --resume to go on",
                             file=sys.stderr,
                         )
                     sys.exit(130)
@@ -215,7 +216,8 @@ class Run:
         # Plain numbers, whatever came: the history goes through a checkpoint and into JSON.
         figures = {k: v if isinstance(v, int) else float(v) for k, v in figures.items()}
         self.history.append(figures)
-        self.bar.set_postfix({k: f"{v:.2f}" for k, v in figures.items() if isinstance(v, float)})
+        width = getattr(self.bar, "ncols", None) or 80
+        self.bar.set_postfix_str(", ".join(that_fit(figures, width - BAR)))
 
     def seconds(self, rounds: int) -> float | None:
         """How long so many rounds take, by those of this process; None if it had none to do."""
@@ -242,6 +244,16 @@ class Run:
             write_atomically(self.out / "metrics.json", text)
         self._lock.close()
         print(f"{text}results and pictures are in {self.out}")
+
+
+def that_fit(figures: Mapping[str, float], room: int) -> list[str]:
+    """The first few figures, in words of at most `room` characters with what comes between; whole ones are counts."""
+    found: list[str] = []
+    for name, value in figures.items():
+        word = f"{name}={value:.3g}"
+        if isinstance(value, float) and len(", ".join([*found, word])) <= room:
+            found.append(word)
+    return found[:MOST_SHOWN]
 
 
 def _numbers(tree: Any) -> Any:

@@ -248,7 +248,9 @@ def slopes(toy: Plane, seed: int, depth: int = 12, units: int = 64, steps: int =
 
 def main(argv: list[str] | None = None) -> None:
     counts = f"{PLANE.steps} in the plane, {IMAGES.steps} on images"
-    options = parser("wgan", __doc__, [*SHAPES, "digits", "mnist"], counts, unit="step", seeds=1)
+    options = parser(
+        "wgan", __doc__, [*SHAPES, "digits", "mnist"], counts, unit="step", seeds=1, size=ROUND
+    )
     options.add_argument(
         "--clip",
         type=above_zero,
@@ -269,7 +271,7 @@ def main(argv: list[str] | None = None) -> None:
     seeds = range(args.seed, args.seed + args.seeds)
     games = {f"seed_{seed}": data.players(args.clip, seed) for seed in seeds}
 
-    for i in run.rounds(rounds, "round", **games):
+    for i in run.rounds(rounds, "step", ROUND, **games):
         line = {}
         for name, players in games.items():
             estimates = []

@@ -164,9 +164,11 @@ def test_a_folder_that_cannot_be_made_is_found_out_before_any_work(tmp_path):
     ("options", "said"),
     [
         (["--data", "cifar"], "invalid choice: 'cifar'"),
-        (["--epochs", "0"], "must be at least 1"),
-        (["--epochs", "two"], "invalid"),
-        (["--seed", "-1"], "must not be negative"),
+        (["--epochs", "0"], "must be a whole number above 0, not 0"),
+        (["--epochs", "1e3"], "must be a whole number above 0, not 1e3"),
+        (["--seed", "-1"], "must be a whole number, 0 or more, not -1"),
+        (["--sigma", "0"], "must be a number above 0, not 0"),
+        (["--beta", "nan"], "must be a number, 0 or more, not nan"),
     ],
 )
 def test_bad_options_are_named(options, said, capsys):

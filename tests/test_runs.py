@@ -1,6 +1,7 @@
 """A run's folder, whatever the demo: who may write there, what is kept, and what is said."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -10,9 +11,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
+from demos import (
+    density_network,
+    gan_1d,
+    gan_2d,
+    gan_mnist,
+    likelihood,
+    mode_coverage,
+    monte_carlo,
+    wgan,
+)
 from demos import run as module
-from demos.run import Run
+from demos.run import Run, that_fit
 
 SETTINGS = {"demo": "none", "latent": 5}
 
@@ -140,3 +152,65 @@ def test_a_resumed_run_that_was_finished_keeps_its_times(tmp_path):
     assert figures(None) == {"seconds": 2.5, "loss": None}
     play(tmp_path).finish(seconds=None)  # another run, whose time is not known
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"seconds": None}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_steps_are_counted_and_not_rounds(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    run = Run(tmp_path, SETTINGS, False)
+    rounds = run.rounds(4, "step", 250)
+    assert next(rounds) == 0
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(SystemExit):
+        next(rounds)
+    said = sys.stderr.getvalue()
+    assert "finishing this round to save it" in said
+    assert "| 250/1000 [" in said
+    assert "step/s" in said
+    assert "stopped after 250 of 1000 steps; add --resume to go on" in said
+    run = Run(tmp_path, SETTINGS, True)
+    with pytest.raises(SystemExit, match="has 250 steps already, more than 0 steps"):
+        list(run.rounds(0, "step", 250))
+
+
+def test_figures_fit_beside_the_bar():
+    long = {
+        "epoch": 3,
+        "train_reconstruction": 2123.4,
+        "train_kl": 8.123,
+        "kl": 0.00012,
+        "x": math.nan,
+    }
+    shown = that_fit(long, 80 - module.BAR)
+    assert shown == ["train_reconstruction=2.12e+03"]
+    assert that_fit(long, 200) == ["train_reconstruction=2.12e+03", "train_kl=8.12", "kl=0.00012"]
+    bar = tqdm.format_meter(
+        2999, 3000, 3599, ncols=80, unit="step", rate=99.99, postfix=", ".join(shown)
+    )
+    assert len(bar) <= 80
+    assert bar.endswith("train_reconstruction=2.12e+03]")
+
+
+@pytest.mark.parametrize("demo", [gan_1d, gan_2d, gan_mnist, density_network, wgan, mode_coverage])
+def test_help_says_that_steps_are_rounded_up(demo, capsys):
+    with pytest.raises(SystemExit):
+        demo.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"training steps, rounded up to whole rounds of {demo.ROUND}; default: " in said
+
+
+@pytest.mark.parametrize("demo", [likelihood, monte_carlo])
+def test_what_trains_nothing_has_no_training_steps(demo, capsys):
+    with pytest.raises(SystemExit):
+        demo.main(["--help"])
+    assert "training steps" not in capsys.readouterr().out
+
+
+def test_a_sample_that_could_never_be_drawn_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        monte_carlo.main(["--steps", "40", "--out", str(tmp_path)])
+    assert "argument --steps: must be 22 at most" in capsys.readouterr().err
