@@ -45,7 +45,7 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict) -> None: ...
 
 
-def start(main: Callable[[], None]) -> None:
+def start(main: Callable[[], object]) -> None:
     """Run a demo from the command line: Ctrl-C where there is nothing to wait for ends it with a line."""
     try:
         main()
