@@ -47,6 +47,8 @@ class Stateful(Protocol):
 
 def start(main: Callable[[], object]) -> None:
     """Run a demo from the command line: Ctrl-C where there is nothing to wait for ends it with a line."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `demos/__init__.py` has left it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except KeyboardInterrupt:

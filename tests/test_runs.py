@@ -142,6 +142,17 @@ def test_ctrl_c_at_once_says_whether_anything_was_saved(tmp_path, monkeypatch, c
         assert capsys.readouterr().err.endswith(f"{said}\n")
 
 
+def test_ctrl_c_while_it_imports_leaves_no_traceback():
+    command = [sys.executable, "-X", "importtime", "-m", "demos.monte_carlo", "--steps", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.rstrip().endswith("| demos"):
+                process.send_signal(signal.SIGINT)
+                break
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == -signal.SIGINT  # 130 in a shell
+
+
 def test_a_resumed_run_that_was_finished_keeps_its_times(tmp_path):
     def figures(seconds: float | None) -> dict:
         play(tmp_path, resume=True).finish(seconds=seconds, loss=math.nan)
