@@ -63,7 +63,7 @@ def start(main: Callable[[], object]) -> None:
             parallel.team().abort()
         raise
     except OSError as error:  # while it draws, say
-        if error.errno not in FULL:
+        if error.errno not in FULL or parallel.team().size > 1:  # several end by what is raised
             raise
         sys.exit(f"cannot write the results: {error}")
 
@@ -121,7 +121,7 @@ class Run:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Exits with a line if the folder cannot be written: from the first, or for the disk is full by now."""
+        """Exits with a line if the folder cannot be written: at first, or later, when the disk is full."""
         try:
             yield
         except BlockingIOError:
