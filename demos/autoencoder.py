@@ -21,7 +21,6 @@ import numpy as np
 
 import tinygen as tg
 from demos.common import (
-    Run,
     Student,
     check_finite,
     in_parts,
@@ -29,9 +28,9 @@ from demos.common import (
     parse,
     parser,
     positive,
-    start,
     unseen,
 )
+from demos.run import Run, start
 from tinygen import metrics, nn, viz
 from tinygen.data import Images, batches
 

@@ -10,8 +10,8 @@ fifth of the hidden units, others at each step. And each image of MNIST is moved
 pixel to any side, which makes it another array but no other digit. The learning rate sinks to 0 along a cosine.
 
 What the last hidden layer has come to see is what the Frechet distance and precision and recall
-compare (`tinygen.metrics`); the trained network goes to the user's cache, where
-`tinygen.metrics.load_classifier` finds it.
+compare (`tinygen.metrics`). One trained as it is by default goes to the user's cache, where
+`tinygen.metrics.load_classifier` finds it; by another, distances would be other distances.
 """
 
 import statistics
@@ -21,7 +21,8 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, load_images, parse, parser, start
+from demos.common import load_images, parse, parser
+from demos.run import Run, start
 from tinygen import optim, viz
 from tinygen.data import batches
 from tinygen.metrics import Classifier, save_classifier
@@ -64,13 +65,23 @@ def draw(model: Classifier, run: Run, images: np.ndarray, labels: np.ndarray, sh
     viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch")
 
 
-def main(argv: list[str] | None = None) -> None:
+def keep(model: Classifier, data: str, accuracy: float) -> None:
+    """Put the classifier into the cache; without, it is still in the folder of its run."""
+    try:
+        print(f"the classifier is in {save_classifier(model, data, accuracy)}")
+    except OSError as error:
+        print(f"cannot keep the classifier in the cache: {error}", file=sys.stderr)
+
+
+def main(argv: list[str] | None = None) -> Classifier:
+    """Train one, or load it where that is done, with --resume."""
     defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
     args = parse(parser("classifier", __doc__, list(EPOCHS), defaults), argv)
     images = load_images(args.data)
     epochs = args.epochs or EPOCHS[args.data]
     # The learning rate depends on how many epochs there will be, so all of a run must agree on it.
-    run = Run(args.out, {"data": args.data, "seed": args.seed, "epochs": epochs}, args.resume)
+    settings = {"demo": "classifier", "data": args.data, "seed": args.seed, "epochs": epochs}
+    run = Run(args.out, settings, args.resume)
 
     rng = tg.random.default_rng(args.seed)
     model = Classifier(images.train.shape[1], rng)
@@ -101,10 +112,6 @@ def main(argv: list[str] | None = None) -> None:
 
     draw(model, run, images.test, images.test_labels, images.shape)
     cross_entropy, accuracy = evaluate(model, images.test, images.test_labels)
-    try:
-        print(f"the classifier is in {save_classifier(model, args.data, accuracy)}")
-    except OSError as error:
-        sys.exit(f"cannot keep the classifier: {error}")
     steps = -(-len(images.train) // BATCH)
     run.finish(
         accuracy_test=float(accuracy),
@@ -112,6 +119,13 @@ def main(argv: list[str] | None = None) -> None:
         epochs=epochs,
         step_ms=1e3 * statistics.median(seconds) / steps if seconds else None,
     )
+    if (args.seed, epochs, args.device) == (0, EPOCHS[args.data], "cpu"):
+        keep(model, args.data, accuracy)
+    else:
+        print(
+            f"not put into the cache, for it is not the default one: it stays in {run.checkpoint}"
+        )
+    return model.eval()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
-"""What every demo needs around its page of maths: arguments, progress, an output folder, checkpoints.
+"""What demos have in common beside their pages of maths: arguments, networks, random numbers, tables.
 
-A run is a number of rounds (epochs, or steps). After each round the whole state of the run (model,
-optimiser, generator, the history logged so far) can be written to `checkpoint.safetensors`, so a
-run that was stopped, by Ctrl-C or by a crash, goes on with --resume and ends with the same bits as
-one that was never stopped.
+A run itself, its folder and its rounds, is `demos/run.py`.
 """
 
 from __future__ import annotations
@@ -11,53 +8,55 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
-import json
 import math
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 import tinygen as tg
-from tinygen import data, nn, optim, parallel
+from tinygen import data, nn, optim
 from tinygen.data import Images, batches
-from tinygen.io import load, save, write_atomically
 from tinygen.kernels.device import DEVICES
 
-SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
+
+def number(kind: type, what: str, allowed: Callable[[float], bool]) -> Callable[[str], Any]:
+    """Reads an option that must be `what`."""
+
+    def read(text: str) -> Any:
+        try:
+            if allowed(found := kind(text)):
+                return found
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(f"must be {what}, not {text}")
+
+    return read
 
 
-class Stateful(Protocol):
-    def state_dict(self) -> dict: ...
-    def load_state_dict(self, state: dict) -> None: ...
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
-
-
-def seed(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative: {number}")
-    return number
+positive = number(int, "a whole number above 0", lambda n: n > 0)
+seed = number(int, "a whole number, 0 or more", lambda n: n >= 0)
+not_negative = number(float, "a number, 0 or more", lambda x: 0 <= x < math.inf)
+above_zero = number(float, "a number above 0", lambda x: 0 < x < math.inf)
 
 
 def parser(
-    name: str, doc: str, sets: Sequence[str], count: str, unit: str = "epoch", seeds: int = 0
+    name: str,
+    doc: str,
+    sets: Sequence[str],
+    count: str,
+    unit: str = "epoch",
+    seeds: int = 0,
+    size: int = 1,
+    what: str = "",
 ) -> argparse.ArgumentParser:
     """The options that all demos share. `doc` is the demo's docstring; `count` says how many epochs (or steps).
     Without `sets` there is no --data: a model's own are used.
 
-    With `seeds`, the demo trains so many of them by default.
+    With `seeds`, the demo trains so many of them by default. size: how many steps are a round, of which
+    only whole ones are done. what: what is counted, where that is no training.
     """
     options = argparse.ArgumentParser(
         prog=f"python -m demos.{name}",
@@ -66,7 +65,9 @@ def parser(
     )
     if sets:
         options.add_argument("--data", choices=sets, default=sets[0], help=f"default: {sets[0]}")
-    what = "passes over the data" if unit == "epoch" else f"training {unit}s"
+    what = what or ("passes over the data" if unit == "epoch" else f"training {unit}s")
+    if size > 1:
+        what += f", rounded up to whole rounds of {size}"
     options.add_argument(f"--{unit}s", type=positive, help=f"{what}; default: {count}")
     options.add_argument("--seed", type=seed, default=0, help="of everything random; default: 0")
     if seeds:
@@ -104,20 +105,6 @@ def load_images(name: str) -> Images:
         return data.load(name)
     except (OSError, ImportError, ValueError) as error:
         sys.exit(f"cannot load {name}: {error}")
-
-
-def not_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text}")
-    return number
-
-
-def above_zero(text: str) -> float:
-    number = not_negative(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return number
 
 
 def network(*sizes: int, rng: tg.random.Generator) -> nn.Sequential:
@@ -203,176 +190,3 @@ class Film:
 
     def load_state_dict(self, state: dict) -> None:
         self.frames = list(state["frames"])
-
-
-def start(main: Callable[[], None]) -> None:
-    """Run a demo from the command line: Ctrl-C where there is nothing to wait for ends it with a line."""
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("stopped; what has been trained is saved, --resume goes on from there")
-    except SystemExit as end:
-        if parallel.team().size > 1 and isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-            parallel.team().abort()
-        raise
-
-
-class Run:
-    """One run of a demo: its folder, its history, and the rounds of its loop."""
-
-    def __init__(
-        self, out: Path, settings: dict[str, Any], resume: bool, team: parallel.Team | None = None
-    ):
-        """Make the folder `out`. `settings` are what a resumed run must have in common with its checkpoint.
-
-        team: the ranks that share the work, of which rank 0 alone writes and talks.
-        Exits with a clear message if the folder cannot be written or the checkpoint is of another run, or
-        if there are several ranks and no `team`.
-        """
-        if team is None and parallel.team().size > 1:
-            sys.exit("this demo runs in one process; those that share work are vae and iwae")
-        if tg.get_default_device() != "cpu":  # where other numbers are drawn
-            settings = settings | {"device": tg.get_default_device()}
-        self.team = team or parallel.Team()
-        self.leads = self.team.rank == 0
-        self.out, self.settings = out, settings
-        self.history: list[dict[str, float]] = []
-        self._seconds: list[float] = []  # for each round of this process
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            self._saved = self._load_checkpoint() if resume else None
-            if self._saved is not None:
-                self.history = self._saved["history"]
-            if self.leads and not resume:
-                self._put_aside()
-            self._write_history()  # a folder that cannot be written is found out now, not at the end
-        except OSError as error:
-            sys.exit(f"cannot use --out {out}: {error}")
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.out / "checkpoint.safetensors"
-
-    def _load_checkpoint(self) -> dict | None:
-        try:
-            state = load(self.checkpoint)
-        except FileNotFoundError:
-            print(f"no checkpoint in {self.out} yet: starting from the beginning")
-            return None
-        except ValueError as error:
-            sys.exit(f"cannot resume: {error}")
-        found = state.get("settings") if isinstance(state, dict) else None
-        if found != self.settings:
-            sys.exit(
-                f"cannot resume: {self.checkpoint} is of a run with {found}, not {self.settings}"
-            )
-        return state
-
-    def _put_aside(self) -> None:
-        """A run that starts anew keeps what the last one in this folder learned, under another name."""
-        if self.checkpoint.exists():
-            aside = self.checkpoint.with_name("checkpoint-previous.safetensors")
-            self.checkpoint.replace(aside)
-            print(f"starting anew; the checkpoint that was in {self.out} is now {aside.name}")
-
-    def rounds(self, count: int, unit: str, **parts: Stateful) -> Iterator[int]:
-        """Yield the rounds still to do, from the checkpoint's on, with a progress bar; save the `parts` between rounds.
-
-        Ctrl-C lets the round end, saves, and exits; a second Ctrl-C exits at once.
-        """
-        start = 0
-        if self._saved is not None:
-            start = self._saved["round"]
-            for name, part in parts.items():
-                part.load_state_dict(self._saved["parts"][name])
-            if start > count:
-                sys.exit(
-                    f"the checkpoint has {start} {unit}s already, more than the {count} asked for"
-                )
-        stop = _StopAfterRound(unit)
-        saved_at = time.monotonic()
-        quiet = None if self.leads else True
-        with stop, tqdm(total=count, initial=start, unit=unit, disable=quiet) as self.bar:
-            for i in range(start, count):
-                began = time.perf_counter()
-                yield i
-                self._seconds.append(time.perf_counter() - began)
-                self.bar.update()
-                asked = self.team.sum([stop.asked])[0] > 0  # of any rank
-                if asked or i + 1 == count or time.monotonic() - saved_at > SAVE_EVERY:
-                    self._save(i + 1, parts)
-                    saved_at = time.monotonic()
-                if asked and i + 1 < count:
-                    self.bar.close()
-                    if self.leads:
-                        print(
-                            f"stopped after {i + 1} of {count} {unit}s; add --resume to go on",
-                            file=sys.stderr,
-                        )
-                    sys.exit(130)
-
-    def _save(self, done: int, parts: dict[str, Stateful]) -> None:
-        if not self.leads:
-            return
-        state = {name: part.state_dict() for name, part in parts.items()}
-        save(
-            self.checkpoint,
-            {"settings": self.settings, "round": done, "history": self.history, "parts": state},
-        )
-        self._write_history()
-
-    def log(self, **figures: float) -> None:
-        """Add a line to the history; it is shown beside the progress bar."""
-        # Plain numbers, whatever came: the history goes through a checkpoint and into JSON.
-        figures = {k: v if isinstance(v, int) else float(v) for k, v in figures.items()}
-        self.history.append(figures)
-        self.bar.set_postfix({k: f"{v:.2f}" for k, v in figures.items() if isinstance(v, float)})
-
-    def seconds(self, rounds: int) -> float | None:
-        """How long so many rounds take, by those of this process; None if it had none to do."""
-        return float(np.mean(self._seconds)) * rounds if self._seconds else None
-
-    def _write_history(self) -> None:
-        if not self.leads:
-            return
-        lines = "".join(json.dumps(_numbers(line), allow_nan=False) + "\n" for line in self.history)
-        write_atomically(self.out / "history.jsonl", lines)
-
-    def finish(self, **figures: Any) -> None:
-        """Write `metrics.json` and print it. What is not finite is null there."""
-        if not self.leads:
-            return
-        text = json.dumps(_numbers(figures), indent=2, allow_nan=False) + "\n"
-        write_atomically(self.out / "metrics.json", text)
-        print(f"{text}results and pictures are in {self.out}")
-
-
-def _numbers(tree: Any) -> Any:
-    """`tree` with None for NaN and infinities, which JSON does not know."""
-    if isinstance(tree, Mapping):
-        return {key: _numbers(value) for key, value in tree.items()}
-    if isinstance(tree, Sequence) and not isinstance(tree, str):
-        return [_numbers(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
-
-
-class _StopAfterRound:
-    """Turns the first Ctrl-C into a wish, which the loop grants between two rounds."""
-
-    def __init__(self, unit: str):
-        self.asked, self.unit = False, unit
-
-    def __enter__(self) -> None:
-        self.before = signal.signal(signal.SIGINT, self._ask)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
-
-    def _ask(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        tqdm.write(
-            f"finishing this {self.unit} to save it; Ctrl-C again to stop at once", file=sys.stderr
-        )

@@ -17,9 +17,10 @@ import numpy as np
 
 import tinygen as tg
 from demos import vae
-from demos.common import Run, Student, check_finite, load_images, parse, parser, start, unseen
+from demos.common import Student, check_finite, load_images, parse, parser, unseen
 from demos.judge import CLASSES, Judge
 from demos.pixels import Bernoulli
+from demos.run import Run, start
 from tinygen import nn, viz
 from tinygen.data import batches
 

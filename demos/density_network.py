@@ -23,17 +23,8 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import (
-    Run,
-    check_finite,
-    load_images,
-    parse,
-    parser,
-    positive,
-    start,
-    unseen,
-    unseen_tensors,
-)
+from demos.common import check_finite, load_images, parse, parser, positive, unseen, unseen_tensors
+from demos.run import Run, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import dequantise
 from tinygen.data.toys import TOYS, Ring
@@ -181,7 +172,7 @@ def draw(model: DensityNetwork, run: Run, data: Toys | Digits, lines: list[dict]
 
 def main(argv: list[str] | None = None) -> None:
     counts = ", ".join(f"{steps} for {name}" for name, steps in STEPS.items())
-    options = parser("density_network", __doc__, list(STEPS), counts, unit="step")
+    options = parser("density_network", __doc__, list(STEPS), counts, unit="step", size=ROUND)
     options.add_argument("--latent", type=positive, default=2, help="dimensions of z; default: 2")
     options.add_argument(
         "--components", type=positive, default=1, metavar="K",
@@ -201,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
 
     loss_of = tg.compile(lambda x, z: -model.log_likelihood(x, z).mean())
     seconds: list[float] = []  # for each round of this process
-    for i in run.rounds(rounds, "round", model=model, optimiser=optimiser, rng=rng):
+    for i in run.rounds(rounds, "step", ROUND, model=model, optimiser=optimiser, rng=rng):
         began = time.perf_counter()
         for step in range(i * ROUND, (i + 1) * ROUND):
             optimiser.lr = LEARNING_RATE * (1 - step / (rounds * ROUND))

@@ -24,7 +24,8 @@ from collections.abc import Mapping
 import numpy as np
 
 import tinygen as tg
-from demos.common import Film, Kept, Run, network, parse, parser, spread, start, unseen
+from demos.common import Film, Kept, network, parse, parser, spread, unseen
+from demos.run import Run, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data.toys import Normal, Toy, Uniform
 
@@ -181,15 +182,18 @@ def frame(players: Players, line: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("gan_1d", __doc__, list(GAMES), f"{STEPS}", unit="step", seeds=5)
+    options = parser("gan_1d", __doc__, list(GAMES), f"{STEPS}", unit="step", seeds=5, size=ROUND)
     options.add_argument(
         "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
     )
     args = parse(options, argv)
     noise, real = GAMES[args.data]
     rounds = math.ceil((args.steps or STEPS) / ROUND)
-    settings = {"data": args.data, "loss": args.loss, "seed": args.seed, "seeds": args.seeds}
-    run = Run(args.out, settings | {"steps": rounds * ROUND}, args.resume)
+    settings = {
+        "demo": "gan_1d", "data": args.data, "loss": args.loss, "seed": args.seed,
+        "seeds": args.seeds, "steps": rounds * ROUND,
+    }  # fmt: skip
+    run = Run(args.out, settings, args.resume)
     seeds = range(args.seed, args.seed + args.seeds)
     games = {f"seed_{seed}": Players(noise, real, seed) for seed in seeds}
     known = real.sample(JUDGED, unseen(0))
@@ -197,7 +201,7 @@ def main(argv: list[str] | None = None) -> None:
     film = Film()
 
     first = games[f"seed_{args.seed}"]
-    for i in run.rounds(rounds, "round", film=film, **games):
+    for i in run.rounds(rounds, "step", ROUND, film=film, **games):
         losses = play_round(games, args.loss, i / rounds, (i + 1) / rounds, ROUND)
         film.frames.append(frame(first, line))
         run.log(step=(i + 1) * ROUND, **losses, **judge(first))

@@ -21,8 +21,9 @@ from statistics import NormalDist
 import numpy as np
 
 import tinygen as tg
-from demos.common import Film, Run, parse, parser, spread, start, unseen
+from demos.common import Film, parse, parser, spread, unseen
 from demos.gan_1d import LOSSES, Players, play_round
+from demos.run import Run, start
 from tinygen import metrics, viz
 from tinygen.data.toys import TOYS, GaussianMixture, Ring, Toy
 
@@ -84,22 +85,25 @@ def frame(players: Players, loss: str, box: viz.Box) -> dict[str, np.ndarray]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("gan_2d", __doc__, SHAPES, f"{STEPS}", unit="step", seeds=5)
+    options = parser("gan_2d", __doc__, SHAPES, f"{STEPS}", unit="step", seeds=5, size=ROUND)
     options.add_argument(
         "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
     )
     args = parse(options, argv)
     real: Toy = TOYS[args.data]()
     rounds = math.ceil((args.steps or STEPS) / ROUND)
-    settings = {"data": args.data, "loss": args.loss, "seed": args.seed, "seeds": args.seeds}
-    run = Run(args.out, settings | {"steps": rounds * ROUND}, args.resume)
+    settings = {
+        "demo": "gan_2d", "data": args.data, "loss": args.loss, "seed": args.seed,
+        "seeds": args.seeds, "steps": rounds * ROUND,
+    }  # fmt: skip
+    run = Run(args.out, settings, args.resume)
     seeds = range(args.seed, args.seed + args.seeds)
     games = {f"seed_{seed}": PlanePlayers(NOISE, real, seed) for seed in seeds}
     known = real.sample(400, unseen(0))
     box = viz.square_around(known, 1.3)
     first, film = games[f"seed_{args.seed}"], Film()
 
-    for i in run.rounds(rounds, "round", film=film, **games):
+    for i in run.rounds(rounds, "step", ROUND, film=film, **games):
         losses = play_round(games, args.loss, i / rounds, (i + 1) / rounds, ROUND)
         film.frames.append(frame(first, args.loss, box))
         run.log(step=(i + 1) * ROUND, **losses, **judge(samples(first), real))

@@ -23,9 +23,10 @@ import numpy as np
 
 import tinygen as tg
 from demos import gan_1d
-from demos.common import Run, load_images, parse, parser, spread, start, unseen
+from demos.common import load_images, parse, parser, spread, unseen
 from demos.gan_1d import LOSSES, play_round
 from demos.judge import CLASSES, Judge
+from demos.run import Run, start
 from tinygen import nn, viz
 
 STEPS = {"digits": 3000, "mnist": 6000}  # of each player
@@ -167,7 +168,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 
 def main(argv: list[str] | None = None) -> None:
     defaults = ", ".join(f"{steps} for {name}" for name, steps in STEPS.items())
-    options = parser("gan_mnist", __doc__, list(STEPS), defaults, unit="step", seeds=1)
+    options = parser("gan_mnist", __doc__, list(STEPS), defaults, unit="step", seeds=1, size=ROUND)
     options.add_argument(
         "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
     )
@@ -177,7 +178,7 @@ def main(argv: list[str] | None = None) -> None:
     rounds = math.ceil((args.steps or STEPS[args.data]) / ROUND)
     judge = Judge(args.data, images, args.out)
     settings = {
-        "data": args.data, "judge": judge.identity, "loss": args.loss,
+        "demo": "gan_mnist", "data": args.data, "judge": judge.identity, "loss": args.loss,
         "conditional": args.conditional, "seed": args.seed, "seeds": args.seeds,
         "steps": rounds * ROUND,
     }  # fmt: skip
@@ -188,7 +189,7 @@ def main(argv: list[str] | None = None) -> None:
     games = {f"seed_{seed}": Players(noise, real, seed) for seed in seeds}
     first = games[f"seed_{args.seed}"]
 
-    for i in run.rounds(rounds, "round", **games):
+    for i in run.rounds(rounds, "step", ROUND, **games):
         losses = play_round(games, args.loss, i / rounds, (i + 1) / rounds, ROUND)
         run.log(step=(i + 1) * ROUND, **losses, **judged(first, judge))
 

@@ -40,17 +40,16 @@ from tqdm import tqdm
 import tinygen as tg
 from demos import vae
 from demos.common import (
-    Run,
     check_finite,
     in_parts,
     load_images,
     parse,
     parser,
     positive,
-    start,
     unseen_tensors,
 )
 from demos.pixels import Bernoulli
+from demos.run import Run, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import batches
 from tinygen.parallel import Team, team

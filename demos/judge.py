@@ -30,8 +30,8 @@ def load_classifier(name: str, out: Path) -> Classifier:
         sys.exit(f"cannot judge images: {error}")
     from demos import classifier
 
-    classifier.main(["--data", name, "--out", str(out / "classifier"), "--resume"])
-    return metrics.load_classifier(name)
+    # Not from the cache, which may not be writable.
+    return classifier.main(["--data", name, "--out", str(out / "classifier"), "--resume"])
 
 
 class Judge:

@@ -27,8 +27,9 @@ from statistics import NormalDist
 import numpy as np
 
 from demos import autoencoder, vae
-from demos.common import Run, in_parts, parse, parser, start, unseen
+from demos.common import in_parts, parse, parser, unseen
 from demos.judge import Judge
+from demos.run import Run, start
 from demos.trained import Trained, load_trained
 from tinygen import viz
 from tinygen.data import Images
@@ -146,7 +147,8 @@ def main(argv: list[str] | None = None) -> None:
             "argument --models: two folders have the same name, and so would their pictures"
         )
     spaces = {folder.name: Space(load_trained(folder)) for folder in folders}
-    run = Run(args.out, {"models": [space.settings for space in spaces.values()]}, resume=False)
+    models = [space.settings for space in spaces.values()]
+    run = Run(args.out, {"demo": "latent", "models": models}, resume=False)
     figures: dict[str, dict] = {}
     for name, space in spaces.items():
         draw(name, space, run.out)

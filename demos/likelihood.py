@@ -24,11 +24,13 @@ import numpy as np
 
 import tinygen as tg
 from demos import vae
-from demos.common import Run, parse, parser, positive, start, unseen_tensors
+from demos.common import parse, parser, positive, unseen_tensors
+from demos.run import Run, start
 from demos.trained import load_trained
 from tinygen import metrics, viz
 
 SAMPLES, IMAGES, PART = 5000, 200, 100  # codes for each of so many images, codes at a time
+STEP = f"how often {PART} codes are drawn for each image, in two ways"
 GROUPS = (1, 5, 50)
 
 
@@ -75,7 +77,7 @@ def group_bound(log_weights: np.ndarray, k: int) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("likelihood", __doc__, (), f"{SAMPLES // PART}", unit="step")
+    options = parser("likelihood", __doc__, (), f"{SAMPLES // PART}", unit="step", what=STEP)
     options.add_argument(
         "--model", type=Path, metavar="FOLDER", help="of a trained model; default: one is trained"
     )
@@ -91,6 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     x = tg.tensor(test[: args.images])
     steps = args.steps or SAMPLES // PART
     given = {
+        "demo": "likelihood",
         "model": settings,
         "weights": identity,
         "images": len(x),

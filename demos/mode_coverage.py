@@ -23,8 +23,9 @@ import math
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, network, parse, parser, spread, start
+from demos.common import network, parse, parser, spread
 from demos.gan_1d import LOSSES
+from demos.run import Run, start
 from demos.wgan import PLANE, Plane, Players
 from tinygen import optim, viz
 from tinygen.io import write_atomically
@@ -104,11 +105,16 @@ def table(results: dict[str, dict[str, dict]], real: dict, published: dict) -> s
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("mode_coverage", __doc__, list(SETS), f"{PLANE.steps}", unit="step", seeds=5)
+    options = parser(
+        "mode_coverage", __doc__, list(SETS), f"{PLANE.steps}", unit="step", seeds=5, size=ROUND
+    )
     args = parse(options, argv)
     data = Plane(SETS[args.data])
     rounds = math.ceil((args.steps or PLANE.steps) / ROUND)
-    settings = {"data": args.data, "seed": args.seed, "seeds": args.seeds, "steps": rounds * ROUND}
+    settings = {
+        "demo": "mode_coverage", "data": args.data, "seed": args.seed, "seeds": args.seeds,
+        "steps": rounds * ROUND,
+    }  # fmt: skip
     run = Run(args.out, settings, args.resume)
     games = {
         (method, seed): make(seed)
@@ -117,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     parts = {f"{method}, seed {seed}": players for (method, seed), players in games.items()}
 
-    for i in run.rounds(rounds, "round", **parts):
+    for i in run.rounds(rounds, "step", ROUND, **parts):
         for players in games.values():
             for step in range(i * ROUND, (i + 1) * ROUND):
                 for optimiser in (players.c_optimiser, players.g_optimiser):

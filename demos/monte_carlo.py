@@ -23,7 +23,8 @@ from collections.abc import Callable
 import numpy as np
 
 import tinygen as tg
-from demos.common import Run, parse, parser, start
+from demos.common import parse, parser
+from demos.run import Run, start
 from tinygen import viz
 from tinygen.distributions import (
     Bernoulli,
@@ -44,7 +45,8 @@ PAIRS: dict[str, Callable[[], tuple[Distribution, Distribution]]] = {
     "bernoulli": lambda: (Bernoulli(0.3), Bernoulli(0.6)),
     "categorical": lambda: (Categorical([0.5, 0.3, 0.15, 0.05]), Categorical([0.1, 0.2, 0.3, 0.4])),
 }
-STEPS = 18  # n = 2, 4, ..., 2^18
+STEPS, MOST = 18, 22  # n = 2, 4, ..., 2^18; with 22, two minutes
+STEP = f"how often n is doubled, at most {MOST}"
 REPEATS = 100
 
 
@@ -76,8 +78,12 @@ def estimate(
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("monte_carlo", __doc__, list(PAIRS), f"{STEPS}", unit="step")
+    options = parser("monte_carlo", __doc__, list(PAIRS), f"{STEPS}", unit="step", what=STEP)
     args = parse(options, argv)
+    if args.steps and args.steps > MOST:
+        options.error(
+            f"argument --steps: must be {MOST} at most, as each doubles n, not {args.steps}"
+        )
     p, q = PAIRS[args.data]()
     truth, steps = exact(p, q), args.steps or STEPS
     run = Run(args.out, {"demo": "monte_carlo", "data": args.data, "seed": args.seed}, args.resume)

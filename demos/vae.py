@@ -37,7 +37,6 @@ import numpy as np
 
 import tinygen as tg
 from demos.common import (
-    Run,
     Student,
     above_zero,
     check_finite,
@@ -48,9 +47,9 @@ from demos.common import (
     parse,
     parser,
     positive,
-    start,
 )
 from demos.pixels import DECODERS, Pixels, new_pixels
+from demos.run import Run, start
 from tinygen import metrics, nn, viz
 from tinygen.data import Images, batches
 from tinygen.parallel import Team, team

@@ -30,19 +30,9 @@ import numpy as np
 from scipy.stats import spearmanr
 
 import tinygen as tg
-from demos.common import (
-    Kept,
-    Run,
-    above_zero,
-    load_images,
-    network,
-    parse,
-    parser,
-    spread,
-    start,
-    unseen,
-)
+from demos.common import Kept, above_zero, load_images, network, parse, parser, spread, unseen
 from demos.judge import Judge
+from demos.run import Run, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import Images
 from tinygen.data.toys import TOYS, GaussianMixture
@@ -265,7 +255,9 @@ def slopes(toy: Plane, seed: int, depth: int = 12, units: int = 64, steps: int =
 
 def main(argv: list[str] | None = None) -> None:
     counts = f"{PLANE.steps} in the plane, {IMAGES.steps} on images"
-    options = parser("wgan", __doc__, [*SHAPES, "digits", "mnist"], counts, unit="step", seeds=1)
+    options = parser(
+        "wgan", __doc__, [*SHAPES, "digits", "mnist"], counts, unit="step", seeds=1, size=ROUND
+    )
     options.add_argument(
         "--clip",
         type=above_zero,
@@ -277,13 +269,16 @@ def main(argv: list[str] | None = None) -> None:
     recipe = IMAGES if images else PLANE
     rounds = math.ceil((args.steps or recipe.steps) / ROUND)
     data = Digits(args.data, args.out) if images else Plane(args.data)
-    settings = {"data": args.data, "clip": args.clip, "seed": args.seed, "seeds": args.seeds}
-    settings |= {"steps": rounds * ROUND} | ({"judge": data.identity} if images else {})
+    settings = {
+        "demo": "wgan", "data": args.data, "clip": args.clip, "seed": args.seed,
+        "seeds": args.seeds, "steps": rounds * ROUND,
+    }  # fmt: skip
+    settings |= {"judge": data.identity} if images else {}
     run = Run(args.out, settings, args.resume)
     seeds = range(args.seed, args.seed + args.seeds)
     games = {f"seed_{seed}": data.players(args.clip, seed) for seed in seeds}
 
-    for i in run.rounds(rounds, "round", **games):
+    for i in run.rounds(rounds, "step", ROUND, **games):
         line = {}
         for name, players in games.items():
             estimates = []

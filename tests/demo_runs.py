@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from demos.common import Run
+from demos.run import Run
 
 TIMES = ("seconds", "seconds_a_seed", "step_ms")
 

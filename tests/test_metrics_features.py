@@ -9,6 +9,7 @@ import pytest
 
 import tinygen as tg
 from demos import classifier as demo
+from demos.judge import Judge
 from tests.data_files import peak_memory
 from tinygen.io import save
 from tinygen.metrics import (
@@ -187,8 +188,10 @@ def test_one_that_is_missing_or_damaged_says_what_makes_it(cache):
             load_classifier("small")
 
 
-def test_the_demo_trains_one_and_keeps_it(cache, tmp_path):
-    demo.main(["--epochs", "12", "--out", str(tmp_path / "out")])
+def test_the_demo_trains_one_and_keeps_it(cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "EPOCHS", {"digits": 12})
+    demo.main(["--out", str(tmp_path / "out")])
+    assert f"the classifier is in {cache / 'digits.safetensors'}" in capsys.readouterr().out
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert figures["accuracy_test"] > 0.9
     assert 0 < figures["cross_entropy_test"] < 0.4
@@ -199,6 +202,29 @@ def test_the_demo_trains_one_and_keeps_it(cache, tmp_path):
     images = demo.load_images("digits")
     accuracy = (load_classifier("digits").predict(images.test) == images.test_labels).mean()
     assert accuracy == figures["accuracy_test"]
+
+
+@pytest.mark.parametrize("options", [["--epochs", "1"], ["--seed", "1"]])
+def test_one_trained_otherwise_is_no_judge(options, cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "EPOCHS", {"digits": 2})
+    demo.main([*options, "--out", str(tmp_path)])
+    assert f"it stays in {tmp_path / 'checkpoint.safetensors'}" in capsys.readouterr().out
+    assert not cache.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_only_a_warning(cache, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "EPOCHS", {"digits": 1})
+    cache.parent.write_text("in the way")
+    images = demo.load_images("digits")
+    judges = [Judge("digits", images, tmp_path / "out") for _ in range(2)]  # trained, then loaded
+    said = capsys.readouterr()
+    assert "cannot keep the classifier in the cache: " in said.err
+    assert judges[0].identity == judges[1].identity
+    figures = json.loads((tmp_path / "out" / "classifier" / "metrics.json").read_text())
+    assert figures["step_ms"] > 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    demo.main(["--out", str(tmp_path / "kept")])
+    assert Judge("digits", images, tmp_path / "none").identity == judges[0].identity
 
 
 def test_a_stopped_demo_goes_on_to_the_same_bits(cache, tmp_path, monkeypatch):

@@ -208,9 +208,9 @@ def test_two_ranks_lose_as_one_process_does(tmp_path):
 
 SAVES_OFTEN = """
 import sys
-from demos import common, vae
-common.SAVE_EVERY = 0.0
-common.start(lambda: vae.main(sys.argv[1:]))
+from demos import run, vae
+run.SAVE_EVERY = 0.0
+run.start(lambda: vae.main(sys.argv[1:]))
 """
 
 

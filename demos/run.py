@@ -1,0 +1,300 @@
+"""A run of a demo: its folder, its history, its checkpoints, and what ends it.
+
+A run is a number of rounds (epochs, or steps). After each round the whole state of the run (model,
+optimiser, generator, the history logged so far) can be written to `checkpoint.safetensors`, so a
+run that was stopped, by Ctrl-C or by a crash, goes on with --resume and ends with the same bits as
+one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+import tinygen as tg
+from tinygen import parallel
+from tinygen.io import load, save, write_atomically
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
+RECORDS = ("checkpoint.safetensors", "history.jsonl", "metrics.json", "table.md")
+PICTURES = (".png", ".gif")
+BAR = 48  # characters that a progress bar needs: "100%|#| 3000/3000 [01:23<00:00, 35.91step/s, ]"
+MOST_SHOWN = 3  # figures beside it
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> None: ...
+
+
+def start(main: Callable[[], object]) -> None:
+    """Run a demo from the command line: Ctrl-C where there is nothing to wait for ends it with a line."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `demos/__init__.py` has left it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        main()
+    except KeyboardInterrupt:
+        saved, there = Run.latest and Run.latest.checkpoint, "there is no checkpoint to go on from"
+        if saved and saved.exists():
+            there = f"--resume goes on from {saved}"
+        print(f"stopped; {there}", file=sys.stderr)
+        sys.exit(130)
+    except SystemExit as end:
+        if parallel.team().size > 1 and isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            parallel.team().abort()
+        raise
+    except OSError as error:  # while it draws, say
+        if error.errno not in FULL or parallel.team().size > 1:  # several end by what is raised
+            raise
+        sys.exit(f"cannot write the results: {error}")
+
+
+def hold(path: Path) -> TextIO:
+    """A file that is this process's until it is closed, or the process ends, be it by kill -9.
+
+    Raises BlockingIOError if it is another's. Where there are no such locks, nobody is stopped.
+    """
+    file = open(path, "a")  # noqa: SIM115 (its user closes it)
+    if fcntl is not None:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:  # a file system that has none
+            pass
+    return file
+
+
+class Run:
+    """One run of a demo: its folder, its history, and the rounds of its loop."""
+
+    latest: ClassVar[Run | None] = None  # of this process
+
+    def __init__(
+        self, out: Path, settings: dict[str, Any], resume: bool, team: parallel.Team | None = None
+    ):
+        """Make the folder `out`. `settings` are what a resumed run must have in common with its checkpoint.
+
+        team: the ranks that share the work, of which rank 0 alone writes and talks.
+        Exits with a clear message if the folder cannot be written, another run is at work there, or the
+        checkpoint is of another run, or if there are several ranks and no `team`.
+        """
+        if team is None and parallel.team().size > 1:
+            sys.exit("this demo runs in one process; those that share work are vae and iwae")
+        if tg.get_default_device() != "cpu":  # where other numbers are drawn
+            settings = settings | {"device": tg.get_default_device()}
+        self.team = team or parallel.Team()
+        self.leads = self.team.rank == 0
+        self.out, self.settings = out, settings
+        self.history: list[dict[str, float]] = []
+        self._seconds: list[float] = []  # for each round of this process
+        with self._writing():
+            out.mkdir(parents=True, exist_ok=True)
+            if self.leads:
+                self._lock = hold(out / ".lock")
+            self._saved = self._load_checkpoint() if resume else None
+            if self._saved is not None:
+                self.history = self._saved["history"]
+            elif self.leads:
+                self._put_aside()
+            Run.latest = self
+            self._write_history()  # a folder that cannot be written is found out now, not at the end
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Exits with a line if the folder cannot be written: at first, or later, when the disk is full."""
+        try:
+            yield
+        except BlockingIOError:
+            sys.exit(f"cannot use --out {self.out}: another run is at work there")
+        except OSError as error:
+            sys.exit(f"cannot use --out {self.out}: {error}")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out / "checkpoint.safetensors"
+
+    def _load_checkpoint(self) -> dict | None:
+        try:
+            state = load(self.checkpoint)
+        except FileNotFoundError:
+            print(f"no checkpoint in {self.out} yet: starting from the beginning")
+            return None
+        except ValueError as error:
+            sys.exit(f"cannot resume: {error}")
+        found = state.get("settings") if isinstance(state, dict) else None
+        if not isinstance(found, dict):
+            sys.exit(f"cannot resume: {self.checkpoint} is of no demo")
+        if found != self.settings:
+            what = ", ".join(differences(found, self.settings))
+            sys.exit(f"cannot resume: {self.checkpoint} was made with {what}")
+        return state
+
+    def _put_aside(self) -> None:
+        """A run that starts anew keeps what the last one left in this folder, but not where its own will be.
+
+        Pictures from before the last run began, which is when it touched the lock, are none of its.
+        """
+        lock, aside = self.out / ".lock", self.out / "previous"
+        began = lock.stat().st_mtime_ns
+        old = [
+            file
+            for file in self.out.iterdir()
+            if (file.name in RECORDS and file.stat().st_size)  # the history of no round is empty
+            or (file.suffix in PICTURES and file.stat().st_mtime_ns >= began)
+        ]
+        os.utime(lock)
+        if old:
+            aside.mkdir(exist_ok=True)
+            for file in old:
+                file.replace(aside / file.name)
+            print(f"starting anew; what the last run left in {self.out} is now in {aside}")
+
+    def rounds(self, count: int, unit: str, size: int = 1, **parts: Stateful) -> Iterator[int]:
+        """Yield the rounds still to do, from the checkpoint's on, with a progress bar; save the `parts` between rounds.
+
+        size: how many `unit`s a round has; they are what is shown.
+        Ctrl-C lets the round end, saves, and exits; a second Ctrl-C exits at once.
+        """
+        start, total = 0, f"{count * size} {unit}s"
+        if self._saved is not None:
+            start = self._saved["round"]
+            for name, part in parts.items():
+                part.load_state_dict(self._saved["parts"][name])
+            if start > count:
+                sys.exit(f"the checkpoint has {start * size} {unit}s already, more than {total}")
+        stop = _StopAfterRound(unit if size == 1 else "round")
+        saved_at = time.monotonic()
+        shown = {"total": count * size, "initial": start * size, "unit": unit}
+        with stop, tqdm(**shown, disable=None if self.leads else True) as self.bar:
+            for i in range(start, count):
+                began = time.perf_counter()
+                yield i
+                self._seconds.append(time.perf_counter() - began)
+                self.bar.update(size)
+                asked = self.team.sum([stop.asked])[0] > 0  # of any rank
+                if asked or i + 1 == count or time.monotonic() - saved_at > SAVE_EVERY:
+                    self._save(i + 1, parts)
+                    saved_at = time.monotonic()
+                if asked and i + 1 < count:
+                    self.bar.close()
+                    if self.leads:
+                        print(
+                            f"stopped after {(i + 1) * size} of {total}; add --resume to go on",
+                            file=sys.stderr,
+                        )
+                    sys.exit(130)
+
+    def _save(self, done: int, parts: dict[str, Stateful]) -> None:
+        if not self.leads:
+            return
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state = {"settings": self.settings, "round": done, "history": self.history, "parts": state}
+        with self._writing():
+            save(self.checkpoint, state)
+            self._write_history()
+
+    def log(self, **figures: float) -> None:
+        """Add a line to the history; it is shown beside the progress bar."""
+        # Plain numbers, whatever came: the history goes through a checkpoint and into JSON.
+        figures = {k: v if isinstance(v, int) else float(v) for k, v in figures.items()}
+        self.history.append(figures)
+        width = getattr(self.bar, "ncols", None) or 80
+        self.bar.set_postfix_str(", ".join(that_fit(figures, width - BAR)))
+
+    def seconds(self, rounds: int) -> float | None:
+        """How long so many rounds take, by those of this process; None if it had none to do."""
+        return float(np.mean(self._seconds)) * rounds if self._seconds else None
+
+    def _write_history(self) -> None:
+        if not self.leads:
+            return
+        lines = "".join(json.dumps(_numbers(line), allow_nan=False) + "\n" for line in self.history)
+        write_atomically(self.out / "history.jsonl", lines)
+
+    def finish(self, **figures: Any) -> None:
+        """Write `metrics.json` and print it. What is not finite is null there.
+
+        A figure that is None, for there was no round left to take the time of, stays what it was.
+        """
+        if not self.leads:
+            return
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            old = json.loads((self.out / "metrics.json").read_text())
+            figures = {k: old.get(k) if v is None else v for k, v in figures.items()}
+        text = json.dumps(_numbers(figures), indent=2, allow_nan=False) + "\n"
+        with self._writing():
+            write_atomically(self.out / "metrics.json", text)
+        self._lock.close()
+        print(f"{text}results and pictures are in {self.out}")
+
+
+def that_fit(figures: Mapping[str, float], room: int) -> list[str]:
+    """The first few figures, in words of at most `room` characters with what comes between; whole ones are counts."""
+    found: list[str] = []
+    for name, value in figures.items():
+        word = f"{name}={value:.3g}"
+        if isinstance(value, float) and len(", ".join([*found, word])) <= room:
+            found.append(word)
+    return found[:MOST_SHOWN]
+
+
+def _numbers(tree: Any) -> Any:
+    """`tree` with None for NaN and infinities, which JSON does not know."""
+    if isinstance(tree, Mapping):
+        return {key: _numbers(value) for key, value in tree.items()}
+    if isinstance(tree, Sequence) and not isinstance(tree, str):
+        return [_numbers(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], of: str = "") -> list[str]:
+    """In words, the settings that differ. Those of another demo are other settings, so there only its name counts."""
+    found = []
+    for key in ["demo"] if old.get("demo") != new.get("demo") else old | new:
+        a, b = old.get(key, "nothing"), new.get(key, "nothing")
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{of}{key}.")
+        elif a != b:
+            found.append(f"{of}{key} = {a}, not {b}")
+    return found
+
+
+class _StopAfterRound:
+    """Turns the first Ctrl-C into a wish, which the loop grants between two rounds."""
+
+    def __init__(self, unit: str):
+        self.asked, self.unit = False, unit
+
+    def __enter__(self) -> None:
+        self.before = signal.signal(signal.SIGINT, self._ask)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        tqdm.write(
+            f"finishing this {self.unit} to save it; Ctrl-C again to stop at once", file=sys.stderr
+        )

@@ -1,0 +1,227 @@
+"""A run's folder, whatever the demo: who may write there, what is kept, and what is said."""
+
+import errno
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tqdm import tqdm
+
+from demos import (
+    density_network,
+    gan_1d,
+    gan_2d,
+    gan_mnist,
+    likelihood,
+    mode_coverage,
+    monte_carlo,
+    wgan,
+)
+from demos import run as module
+from demos.run import Run, that_fit
+
+SETTINGS = {"demo": "none", "latent": 5}
+
+
+def play(out: Path, rounds: int = 2, *, resume: bool = False, **settings) -> Run:
+    run = Run(out, SETTINGS | settings, resume)
+    for i in run.rounds(rounds, "epoch"):
+        run.log(epoch=i + 1, loss=0.5)
+    return run
+
+
+def exit_message(out: Path, **options) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        play(out, **options)
+    return str(stopped.value.code)
+
+
+def test_a_run_leaves_nothing_of_the_last_one_beside_its_own(tmp_path, capsys):
+    photo = tmp_path / "photo.png"
+    photo.write_text("the user's")
+    os.utime(photo, (1e9, 1e9))
+    play(tmp_path).finish(figure=1)
+    (tmp_path / "walk.png").write_text("of that run")
+    (tmp_path / "game.gif").write_text("of that run, too")
+    old = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file != photo}
+    capsys.readouterr()
+
+    Run(tmp_path, {"demo": "another"}, False)  # and fails before it has anything
+    assert "what the last run left" in capsys.readouterr().out
+    left = {file.name for file in tmp_path.iterdir()}
+    assert left == {".lock", "photo.png", "previous", "history.jsonl"}
+    assert (tmp_path / "history.jsonl").read_text() == ""
+    previous = {file.name: file.read_bytes() for file in (tmp_path / "previous").iterdir()}
+    assert previous == {name: old[name] for name in old if name != ".lock"}
+
+    Run(tmp_path, SETTINGS, False)  # what came to nothing takes no room of what did not
+    assert "what the last run left" not in capsys.readouterr().out
+    assert (tmp_path / "previous" / "history.jsonl").read_bytes() == old["history.jsonl"]
+
+
+AT_WORK = """
+import sys
+from pathlib import Path
+from demos.run import Run
+run = Run(Path(sys.argv[1]), {}, False)
+print("at work", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(module.fcntl is None, reason="no locks that die with their process")
+def test_a_second_run_in_the_folder_stops_at_once_and_a_killed_one_is_not_in_the_way(tmp_path):
+    command = [sys.executable, "-c", AT_WORK, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True) as first:
+        assert first.stdout.readline() == "at work\n"
+        for resume in (False, True):
+            message = exit_message(tmp_path, resume=resume)
+            assert message == f"cannot use --out {tmp_path}: another run is at work there"
+        first.send_signal(signal.SIGKILL)
+    play(tmp_path).finish(figure=1)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"figure": 1}
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("written", ["save", "write_atomically"])
+def test_a_full_disk_is_one_line(written, tmp_path, monkeypatch):
+    run = play(tmp_path)
+    monkeypatch.setattr(module, written, full)
+    with pytest.raises(SystemExit, match=r"cannot use --out .*No space left on device"):
+        list(run.rounds(2, "epoch"))
+    with pytest.raises(SystemExit, match=r"cannot write the results: .*No space left on device"):
+        module.start(full)  # while it draws
+
+
+def test_other_mistakes_keep_their_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        module.start((tmp_path / "none").read_text)
+
+
+def test_what_differs_is_said_and_nothing_else(tmp_path):
+    play(tmp_path, model={"data": "digits", "k": 1})
+    cannot = f"cannot resume: {tmp_path / 'checkpoint.safetensors'} was made with "
+    message = exit_message(tmp_path, resume=True, latent=20, model={"data": "digits", "k": 5})
+    assert message == f"{cannot}latent = 5, not 20, model.k = 1, not 5"
+    assert (
+        exit_message(tmp_path, resume=True)
+        == f"{cannot}model = {{'data': 'digits', 'k': 1}}, not nothing"
+    )
+    message = exit_message(tmp_path, resume=True, latent=20, demo="another")
+    assert message == f"{cannot}demo = none, not another"
+
+
+def interrupted(out: Path, after: int):
+    """Ctrl-C pressed twice in the round after so many."""
+    for i in (run := Run(out, SETTINGS, False)).rounds(3, "epoch"):
+        run.log(loss=0.5)
+        if i == after:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_at_once_says_whether_anything_was_saved(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(module, "SAVE_EVERY", 0.0)
+    for after, said in [
+        (0, "stopped; there is no checkpoint to go on from"),
+        (1, f"stopped; --resume goes on from {tmp_path / 'checkpoint.safetensors'}"),
+    ]:
+        with pytest.raises(SystemExit) as stopped:
+            module.start(lambda after=after: interrupted(tmp_path, after))
+        assert stopped.value.code == 130
+        assert capsys.readouterr().err.endswith(f"{said}\n")
+
+
+def test_ctrl_c_while_it_imports_leaves_no_traceback():
+    command = [sys.executable, "-X", "importtime", "-m", "demos.monte_carlo", "--steps", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.rstrip().endswith("| demos"):
+                process.send_signal(signal.SIGINT)
+                break
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == -signal.SIGINT  # 130 in a shell
+
+
+def test_a_resumed_run_that_was_finished_keeps_its_times(tmp_path):
+    def figures(seconds: float | None) -> dict:
+        play(tmp_path, resume=True).finish(seconds=seconds, loss=math.nan)
+        return json.loads((tmp_path / "metrics.json").read_text())
+
+    assert figures(None) == {"seconds": None, "loss": None}
+    assert figures(2.5) == {"seconds": 2.5, "loss": None}
+    assert figures(None) == {"seconds": 2.5, "loss": None}
+    play(tmp_path).finish(seconds=None)  # another run, whose time is not known
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"seconds": None}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_steps_are_counted_and_not_rounds(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    run = Run(tmp_path, SETTINGS, False)
+    rounds = run.rounds(4, "step", 250)
+    assert next(rounds) == 0
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(SystemExit):
+        next(rounds)
+    said = sys.stderr.getvalue()
+    assert "finishing this round to save it" in said
+    assert "| 250/1000 [" in said
+    assert "step/s" in said
+    assert "stopped after 250 of 1000 steps; add --resume to go on" in said
+    run = Run(tmp_path, SETTINGS, True)
+    with pytest.raises(SystemExit, match="has 250 steps already, more than 0 steps"):
+        list(run.rounds(0, "step", 250))
+
+
+def test_figures_fit_beside_the_bar():
+    long = {
+        "epoch": 3,
+        "train_reconstruction": 2123.4,
+        "train_kl": 8.123,
+        "kl": 0.00012,
+        "x": math.nan,
+    }
+    shown = that_fit(long, 80 - module.BAR)
+    assert shown == ["train_reconstruction=2.12e+03"]
+    assert that_fit(long, 200) == ["train_reconstruction=2.12e+03", "train_kl=8.12", "kl=0.00012"]
+    bar = tqdm.format_meter(
+        2999, 3000, 3599, ncols=80, unit="step", rate=99.99, postfix=", ".join(shown)
+    )
+    assert len(bar) <= 80
+    assert bar.endswith("train_reconstruction=2.12e+03]")
+
+
+@pytest.mark.parametrize("demo", [gan_1d, gan_2d, gan_mnist, density_network, wgan, mode_coverage])
+def test_help_says_that_steps_are_rounded_up(demo, capsys):
+    with pytest.raises(SystemExit):
+        demo.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"training steps, rounded up to whole rounds of {demo.ROUND}; default: " in said
+
+
+@pytest.mark.parametrize("demo", [likelihood, monte_carlo])
+def test_what_trains_nothing_has_no_training_steps(demo, capsys):
+    with pytest.raises(SystemExit):
+        demo.main(["--help"])
+    assert "training steps" not in capsys.readouterr().out
+
+
+def test_a_sample_that_could_never_be_drawn_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        monte_carlo.main(["--steps", "40", "--out", str(tmp_path)])
+    assert "argument --steps: must be 22 at most" in capsys.readouterr().err
