@@ -105,7 +105,7 @@ def test_unset_variable_is_mentioned(places, server, monkeypatch):
 @pytest.mark.parametrize(("module", "name"), [("pooch", "mnist"), ("sklearn.datasets", "digits")])
 def test_missing_extra_says_what_to_install(places, monkeypatch, module, name):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r"pip install tinygen\[demos\]"):
+    with pytest.raises(ImportError, match=r"pip install 'tinygen\[demos\]'"):
         load(name)
 
 

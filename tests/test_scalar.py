@@ -190,6 +190,9 @@ def test_ranks_sort_as_numbers_do(dtype):
     ranks_and_back(x, ranks, back, finite)
     assert (np.diff(ranks) > 0).all()
     assert back.tobytes() == x.tobytes()
+    x[-1] = np.copysign(NAN, -1)
+    ranks_and_back(x, ranks, back, finite)
+    assert (np.diff(ranks) > 0).all()
     assert np.array_equal(finite, np.nan_to_num(x, posinf=0, neginf=0))
 
 

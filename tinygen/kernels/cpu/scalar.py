@@ -345,11 +345,15 @@ def _finite(x, k):
 
 
 @melting
-def _rank(x, k):
+def _turned(x, k):
     """The bits of a float are sign and size: an integer sorts likewise once those of negative size are turned round."""
     bits = _bits(x)
-    bits = bits & ~k.sign if x != x else bits  # the NaN of a processor is a negative one
     return _narrow(bits ^ ~k.sign if bits < 0 else bits, x)
+
+
+@melting
+def _rank(x, k):
+    return _turned(abs(x) if x != x else x, k)  # the NaN of a processor is a negative one
 
 
 # The same for either type, for compiled code to call; and for Python, where nothing is compiled ---------------------
@@ -401,7 +405,10 @@ rank = _either(
 )
 
 
+turned = _either(_turned, "turned", "`rank`, but that a negative NaN is below all numbers.")
+
+
 @melting
 def of_rank(r, like):
-    """The float of the type of `like` that has rank r: ranking undoes itself."""
-    return _float(rank(_float(r, like)), like)
+    """The float of the type of `like` that has rank r: turning undoes itself."""
+    return _float(turned(_float(r, like)), like)
