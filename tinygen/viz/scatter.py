@@ -54,7 +54,7 @@ def scatter(
     first = next(iter(panels.values()))
     with figure(path) as drawing:
         drawing.set_size_inches(size * columns, (size + 0.2) * rows)
-        drawing.set_layout_engine("constrained")
+        drawing.set_layout_engine("compressed")  # for axes as high as wide
         grid = drawing.subplots(rows, columns, squeeze=False).ravel()
         for axis in grid[len(panels) :]:
             axis.set_axis_off()
