@@ -45,10 +45,10 @@ def compile(f: Callable) -> Callable:
     tensors and drawing from a `tg.random.Generator`, belongs to the recording: a number of an enclosing scope keeps the
     value it had. On a GPU `f` runs as it is.
 
-    Raises, when called: TypeError on a branch on the numbers in a tensor, on an array among the results, and on an
-    argument of another kind that cannot be told from others, for it has no hash; ValueError if the first result is to
-    be differentiated and is not a single number. RuntimeError, when its gradient is to be differentiated once more.
-    Warns at the 32nd recording.
+    Raises, when called: TypeError on a branch on the numbers in a tensor, on a mask that picks elements, on an array
+    among the results, and on an argument of another kind that has no hash; ValueError if the first result is to be
+    differentiated and is not a single number, or leads back to what was computed outside; RuntimeError on a view from
+    before a `copy_`, and when its gradient is to be differentiated once more. Warns when there are 32 recordings.
     """
     recordings: dict[object, Recording] = {}
 

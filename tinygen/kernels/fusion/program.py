@@ -70,8 +70,7 @@ class Program:
             and item.outs[0].storage.nbytes > COPIED
         }  # fmt: skip
         self._lock = threading.Lock()
-        self._last: list[np.ndarray | None] = [None] * len(self.inputs)
-        self._here = [np.empty(0)] * len(self.inputs)  # the same, C-contiguous
+        self._here = [np.empty(0)] * len(self.inputs)  # the last ones, or C-contiguous copies
         # Where an array that is another in each run is put: (arguments of a call, position, its place or None if flat).
         self._uses: dict[Storage, list[tuple[list, int, Place | str | None]]] = {}
         self._memory = self._planned(items, {*self.fresh, *self._adopted})
@@ -94,10 +93,9 @@ class Program:
         """The outputs, for these inputs. `recorded`: what has an effect is not done again, but gives what it gave."""
         with self._lock:
             for i, array in enumerate(arrays):
-                if array is not self._last[i]:
+                if array is not self._here[i]:
                     self._here[i] = np.asarray(array, order="C")
                     self._put(self.inputs[i], self._here[i])
-                    self._last[i] = array if array.flags.c_contiguous else None
             new = [np.empty(storage.shape, storage.dtype) for storage in self.fresh]
             for uses, array in zip(self._fresh_uses, new):  # noqa: B905 (every microsecond counts here)
                 _fill(uses, array)
