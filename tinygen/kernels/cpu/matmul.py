@@ -26,6 +26,7 @@ threads. Each element is summed in order of k, in steps of one multiply-add, in 
 """
 
 import functools
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -48,6 +49,8 @@ WIDTH = 4
 
 # Starting the threads takes 2 microseconds, a tenth of what one core needs for this.
 MULTIPLY_ADDS_PER_THREAD = 1 << 18
+
+OWNED = 1 << 15
 
 # What NumPy's BLAS does faster: all products on CPUs with vectors of 16 bytes (on Apple's, it has a matrix unit to
 # itself). It would be faster at a matrix times a vector, too, where tiles are mostly padding; but it has threads of its
@@ -103,18 +106,59 @@ def _blocks(out, a, b, bias, code, down, across):
         _block(out, a, b, bias, code, down, across, np.int64(thread))
 
 
-@functools.lru_cache(maxsize=1024)
-def _split(m: int, n: int, lanes: int, threads: int) -> tuple[int, int]:
-    """Into how many blocks down and across to cut a result for `threads` threads, so that a block costs least.
+@Loop
+def _sum_of_halves(out, a, b, no_bias, down, across):
+    """out = a b, as a sum of two products: of the left half of a with the upper half of b, and of the others."""
+    half, blocks = a.shape[1] // 2, down * across
+    rest = np.empty_like(out)
+    for thread in numba.prange(2 * blocks):
+        block = np.int64(thread % blocks)
+        if thread < blocks:
+            _block(out, a[:, :half], b[:half], no_bias, 0, down, across, block)
+        else:
+            _block(rest, a[:, half:], b[half:], no_bias, 0, down, across, block)
+    lanes = VECTOR_BYTES // out.itemsize
+    n = out.shape[1]
+    wide = -(-n // lanes)
+    for strip in numba.prange(2 * blocks):
+        j0 = wide * strip // (2 * blocks) * lanes
+        j1 = min(wide * (strip + 1) // (2 * blocks) * lanes, n)
+        for i in range(len(out)):
+            for j in range(j0, j1):
+                out[i, j] += rest[i, j]
 
-    Packing takes a panel as long as one or two tiles do, and a narrow tile takes longer than its share of a wide one,
-    hence what is added to the sides.
+
+class Cut(NamedTuple):
+    """Into how many blocks a product is cut: down and across the result; in halves, along the sums."""
+
+    down: int
+    across: int
+    halves: bool
+
+
+@functools.lru_cache(maxsize=1024)
+def _cut(
+    m: int, k: int, n: int, lanes: int, threads: int, turned_a: bool, turned_b: bool, plain: bool
+) -> Cut:
+    """How to cut the product of (m, k) and (k, n) for so many threads.
+
+    So that a block costs least: packing takes a panel as long as one or two tiles do, and a narrow tile takes longer
+    than its share of a wide one, hence what is added to the sides.
     """
+    down_owned = turned_a and not turned_b and m * n >= OWNED and 2 * k <= m
+    across_owned = turned_b and not turned_a and k * n >= OWNED and 2 * m <= n
+    halves = plain and not (turned_a or turned_b) and k * n >= OWNED and 2 * m <= k
+    if halves:
+        threads = max(threads // 2, 1)
     tall, wide = -(-m // ROWS), -(-n // lanes)
-    splits = [
-        (threads // across, across) for across in range(1, threads + 1) if threads % across == 0
-    ]
-    return min(splits, key=lambda s: (-(-tall // s[0]) + 1.5) * (-(-wide // s[1]) + 0.5))
+
+    def cost(across: int) -> float:
+        down = threads // across
+        foreign = (across_owned and down > 1) or (down_owned and across > 1)
+        return (1.1 if foreign else 1) * (-(-tall // down) + 1.5) * (-(-wide // across) + 0.5)
+
+    across = min((c for c in range(1, threads + 1) if threads % c == 0), key=cost)
+    return Cut(threads // across, across, halves)
 
 
 class _Product:
@@ -131,34 +175,37 @@ class _Product:
         signature = (out, matrix, matrix, bias, *[types.intp] * 3)
         only(_block, *signature, types.intp)
         only(_blocks, *signature)
+        for loop in (_sum_of_halves.serial, _sum_of_halves.parallel):
+            only(loop, out, matrix, matrix, bias, types.intp, types.intp)
         self.compiled = True
 
     def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:
         m, n = a.shape[0], b.shape[1]
         out = np.empty((m, n), self.dtype)
-        bias = self.no_bias if bias is None else bias
-        self.into(out, a, b, bias, code, *self.cut(m, a.shape[1], n))
+        turned_a, turned_b = (x.strides[1] != x.itemsize for x in (a, b))
+        cut = self.cut(m, a.shape[1], n, turned_a, turned_b, bias is None and not code)
+        self.into(out, a, b, self.no_bias if bias is None else bias, code, *cut)
         return out
 
-    def cut(self, m: int, k: int, n: int) -> tuple[int, int]:
-        """Into how many blocks down and across to cut the product of (m, k) and (k, n)."""
-        threads = m * n * k // MULTIPLY_ADDS_PER_THREAD
-        if threads > 1:
-            threads = min(threads, numba.get_num_threads())
-        return _split(m, n, self.lanes, threads) if threads > 1 else (1, 1)
+    def cut(self, m: int, k: int, n: int, *kind: bool) -> Cut:
+        """How to cut the product of (m, k) and (k, n)."""
+        threads = min(max(m * n * k // MULTIPLY_ADDS_PER_THREAD, 1), numba.get_num_threads())
+        return _cut(m, k, n, self.lanes, threads, *kind)
 
     def into(
-        self, out: Array, a: Array, b: Array, bias: Array, code: int, down: int, across: int
+        self, out: Array, a: Array, b: Array, bias: Array, code: int, down: int, across: int, halves: bool
     ) -> None:
         """out, C-contiguous, becomes f(a b + bias), cut so; an empty bias is none."""
         if not self.compiled:
             self.compile()
-        threads = down * across
+        threads = down * across * (2 if halves else 1)
         parallel = threads > 1 and Loop._taken.acquire(blocking=False)
         try:
             if sparse.product(out, a, b, bias, code, threads if parallel else 1):
                 return
-            if parallel:
+            if halves:
+                (_sum_of_halves.parallel if parallel else _sum_of_halves.serial)(out, a, b, bias, down, across)
+            elif parallel:
                 _blocks(out, a, b, bias, code, down, across)
             else:
                 _block(out, a, b, bias, code, 1, 1, 0)

@@ -34,6 +34,7 @@ from tinygen.kernels.fusion.words import (
 )
 
 CHUNKS, CHUNK_ROWS = 8, 16  # of a loop: at most so many, of no fewer rows
+LINE = 64  # bytes of a line of the cache, which two cores had better not both write to
 ENTIRE = "entire"
 COPIED = 1 << 14  # bytes that are copied sooner than put in the place of others
 Item = LoopPlan | Word
@@ -137,9 +138,9 @@ class Program:
         for i, item in enumerate(items):
             for storage in item_writes(item):
                 if storage.computed and storage not in elsewhere and storage not in memory:
-                    size = max(storage.nbytes, 64)
-                    fits = [b for b in free if size <= b.nbytes <= 2 * size]
-                    buffer = min(fits, key=len) if fits else np.empty(-(-size // 64) * 64, np.uint8)
+                    size = -(-max(storage.nbytes, 1) // LINE) * LINE
+                    fits = [b for b in free if b.nbytes == size]
+                    buffer = fits[0] if fits else whole_lines(size)
                     free = [b for b in free if b is not buffer]
                     buffers[storage] = buffer
                     flat = buffer[: storage.nbytes].view(storage.dtype)
@@ -210,7 +211,9 @@ class Program:
         else:
             self._given(arguments, word.bias.storage, word.bias)
         (m, k), n = word.a.shape, word.b.shape[1]
-        arguments += [CODES[word.activation], *product.cut(m, k, n)]
+        turned_a, turned_b = (x.strides[1] != 1 for x in (word.a, word.b))
+        plain = word.bias is None and word.activation is None
+        arguments += [CODES[word.activation], *product.cut(m, k, n, turned_a, turned_b, plain)]
         return product.into, arguments
 
     def _ufunc(self, function: np.ufunc, word: Pointwise) -> tuple[Callable, list]:
@@ -252,6 +255,13 @@ class Program:
             _fill(uses, array)
 
         return adopt, arguments
+
+
+def whole_lines(size: int) -> np.ndarray:
+    """So many bytes that begin where a line of the cache does."""
+    memory = np.empty(size + LINE, np.uint8)
+    first = -memory.ctypes.data % LINE
+    return memory[first : first + size]
 
 
 def _fill(uses: Sequence[tuple], array: np.ndarray) -> None:
