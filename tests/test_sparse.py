@@ -15,7 +15,7 @@ from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
 from tinygen.kernels.cpu.matmul import PRODUCTS, linear, matmul
 from tinygen.kernels.cpu.matmul import _block as dense
-from tinygen.kernels.cpu.sparse import DEPTH, NARROW, SHALLOW, _block, _blocks
+from tinygen.kernels.cpu.sparse import DEPTH, NARROW, SHALLOW, _blocks
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
 DTYPES = [np.float32, np.float64]
@@ -59,7 +59,8 @@ def prepared(dtype):
     product = PRODUCTS[np.dtype(dtype)]
     if not product.compiled:
         product.compile()
-    sparse._loops(product.dtype, True)
+    for parallel in (False, True):
+        sparse._loop(product.dtype, parallel)
     return product
 
 
@@ -83,12 +84,12 @@ def test_the_same_numbers_as_the_dense_product(dtype, side, shape, share, layout
         bias, code = no_bias, 0
     expected, out = np.empty((m, n), dtype), np.full((m, n), np.nan, dtype)
     dense(expected, a, b, bias, code, 1, 1, 0)
-    assert _block(out, a, b, bias, code, side, 1, 1, 0)
+    assert _blocks.serial(out, a, b, bias, code, side, 1, 1)
     np.testing.assert_array_equal(out, expected, strict=True)
     for down, across in [(2, 1), (7, 1), (1, 2), (3, 2)]:
         if across == 1 or side == A:
             out.fill(np.nan)
-            assert _blocks(out, a, b, bias, code, side, down, across)
+            assert _blocks.parallel(out, a, b, bias, code, side, down, across)
             np.testing.assert_array_equal(out, expected)
 
 
@@ -143,7 +144,7 @@ def test_what_it_does_not_suit(small, monkeypatch):
     assert attempt(g.T, x, x[0], 0) is None  # the gradient has no bias ...
     assert attempt(g.T, x, code=1) is None  # ... or activation
     monkeypatch.setattr(sparse, "LARGEST", 64 * 784 - 1)
-    assert attempt(g.T, x) is None  # too many to list
+    assert attempt(x, w) is attempt(g.T, x) is None  # too many to list
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
@@ -172,7 +173,7 @@ from tests.machine_code import fenced
 from tinygen.kernels.cpu import sparse
 
 for dtype in map(np.dtype, ("f4", "f8")):
-    sparse._look(dtype), sparse._loops(dtype, False)
+    sparse._look(dtype), sparse._loop(dtype, False)
 rng = np.random.default_rng(0)
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (17, 33, 50), (5, 401, 35), (13, 2, 209), (98, 257, 9)]
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
@@ -186,8 +187,7 @@ for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, 
         few = a if side == 1 else b
         few *= rng.random(few.shape) < 0.3
         split = (1, 2) if side == 1 else (2, 1)
-        for thread in (0, 1):
-            assert sparse._block(out, a, b, bias, 0, side, *split, thread)
+        assert sparse._blocks.serial(out, a, b, bias, 0, side, *split)
         assert np.all(out == a @ b + (side == 1))
         assert np.all(bias == 1)
         few[...] = 0

@@ -56,16 +56,15 @@ def append(_, places, count, p, table, byte):
     return n(places, n, n, table, n), codegen
 
 
-def _gather(vectors, listed):
-    """The innermost loop, for `vectors` vectors of columns; `listed`: weights are in the order of places."""
+def _gather(vectors):
+    """The innermost loop, for `vectors` vectors of columns."""
 
     @intrinsic
     def gather(_, out, i, j, columns, weights, places, count, b, start, first):
-        """out[i, j : j + columns] += weight b[p] for each p of the first `count` places; if `first`, out is not read:
-        `start` takes its place.
+        """out[i, j : j + columns] += weights[t] b[places[t]] for each t < count; if `first`, out is not read: `start`
+        takes its place.
 
-        The weight is weights[p], or weights[t] for the t-th place if `listed`. All are contiguous along their rows, and
-        `start` and the rows of b are whole vectors.
+        All are contiguous along their rows, and `start` and the rows of b are whole vectors.
         """
 
         def codegen(context, builder, signature, arguments):
@@ -90,7 +89,7 @@ def _gather(vectors, listed):
             t = builder.phi(INT64)
             running = [builder.phi(wide.type) for _ in begin]
             p = builder.zext(builder.load(builder.gep(place, [t])), INT64)
-            x, b_row = wide.broadcast(weights_[t if listed else p,]), b_[p, zero]
+            x, b_row = wide.broadcast(weights_[t,]), b_[p, zero]
             stepped = [
                 wide.multiply_add(x, wide.load(b_row, v), running[v]) for v in range(vectors)
             ]
@@ -118,5 +117,4 @@ def _gather(vectors, listed):
     return gather
 
 
-gather4, gather8, gather13 = (_gather(vectors, listed=False) for vectors in (4, 8, 13))
-gather3 = _gather(3, listed=True)
+gather3, gather4, gather8, gather13 = (_gather(vectors) for vectors in (3, 4, 8, 13))

@@ -193,7 +193,15 @@ class _Product:
         return _cut(m, k, n, self.lanes, threads, *kind)
 
     def into(
-        self, out: Array, a: Array, b: Array, bias: Array, code: int, down: int, across: int, halves: bool
+        self,
+        out: Array,
+        a: Array,
+        b: Array,
+        bias: Array,
+        code: int,
+        down: int,
+        across: int,
+        halves: bool,
     ) -> None:
         """out, C-contiguous, becomes f(a b + bias), cut so; an empty bias is none."""
         if not self.compiled:
@@ -204,7 +212,9 @@ class _Product:
             if sparse.product(out, a, b, bias, code, threads if parallel else 1):
                 return
             if halves:
-                (_sum_of_halves.parallel if parallel else _sum_of_halves.serial)(out, a, b, bias, down, across)
+                (_sum_of_halves.parallel if parallel else _sum_of_halves.serial)(
+                    out, a, b, bias, down, across
+                )
             elif parallel:
                 _blocks(out, a, b, bias, code, down, across)
             else:

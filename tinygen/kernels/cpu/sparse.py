@@ -12,6 +12,9 @@ the pipeline at every change. So the places of the others are listed first, a ve
         places = [p where b[p, j] != 0]
         for p in places:  out[:, j] += a[:, p] b[p, j]        -> 3 vectors of out[:, j] in registers
 
+The cores share out the lists, too, by rows of a or columns of b. Then each needs all of them, but they are a quarter of
+what they list, which another core has just written and would have to send.
+
 Each vector that is loaded is used for one multiply-add, where the dense product uses it many times over. So a
 multiply-add costs two or three times as much, and with the lists and the packing all this pays off where a quarter of
 them is left (of a's; of b's a fifth) or less.
@@ -29,7 +32,7 @@ import numpy as np
 from numba import types
 from numba.core import config
 
-from tinygen.kernels.cpu._compile import compiled, layouts, only
+from tinygen.kernels.cpu._compile import Loop, compiled, layouts, only
 from tinygen.kernels.cpu.epilogue import activate
 from tinygen.kernels.cpu.gather import (
     PLACES,
@@ -51,9 +54,9 @@ MOST = 1 / 4, 1 / 5
 NARROWEST = 4  # vectors of the other side
 WIDEST = 13  # vectors of a row that are summed in registers, of at least 16
 DEPTH = 400  # rows of a block of b, which stays in the L2 cache
-NARROW = 3  # vectors of a column that are summed in registers
+NARROW = 3  # vectors of a column that are summed in registers, or one more
 SHALLOW = 256  # rows of a block that is so narrow: 48 KiB, which mostly stays in the L1 cache
-LARGEST = 1 << 24  # elements of b whose places are listed at once, in memory of each thread
+LARGEST = 1 << 24  # elements whose places are listed at once
 
 
 @compiled
@@ -108,81 +111,96 @@ def _finite(x):
 
 
 @compiled
-def _of_sparse_a(out, a, b, bias, code, i0, i1, j0, j1):
-    """out[i0:i1, j0:j1] = f(a b + bias) there, at most WIDEST vectors in a row, for an a with contiguous rows.
-    Whether b is finite there."""
+def _list(places, weights, ends, x, side, depth, part, parts):
+    """Where rows of x are not zero, and what they are there, for one block of `depth` columns after the other.
+
+    Of as many rows as are part number `part` of all. Those of row i of a block lie at places[ends[block, 0, i] :
+    ends[block, 1, i]], counted from the block's first column; in `weights` likewise.
+    """
+    rows, k = x.shape
+    lanes = VECTOR_BYTES // x.itemsize
+    tall = -(-rows // lanes)
+    i0, i1 = tall * part // parts * lanes, min(tall * (part + 1) // parts * lanes, rows)
+    turned = whole_vectors(i1 - i0 if side == 2 else 0, min(depth, k), weights)
+    count = i0 * k + 8 * part
+    for block in range(len(ends)):
+        k0 = block * depth
+        columns = min(depth, k - k0)
+        if side == 2:
+            pack(turned, 0, x, i0, i1 - i0, k0, columns)
+        for i in range(i0, i1):
+            begin = ends[block, 0, i] = count
+            if side == 2:
+                count = _find(places, count, turned, i - i0, 0, columns)
+                for t in range(begin, count):
+                    weights[t] = turned[i - i0, places[t]]
+            else:
+                count = _find(places, count, x, i, k0, columns)
+                for t in range(begin, count):
+                    weights[t] = x[i, k0 + places[t]]
+            ends[block, 1, i] = count
+
+
+@compiled
+def _of_sparse_a(out, b, places, weights, ends, bias, code, i0, i1, j0, j1):
+    """out[i0:i1, j0:j1] = f(a b + bias) there, at most WIDEST vectors in a row, for an a listed by rows. Whether b is
+    finite there."""
     lanes = VECTOR_BYTES // out.itemsize
-    columns, k = j1 - j0, a.shape[1]
+    columns, k = j1 - j0, b.shape[0]
     vectors = -(-columns // lanes)
     width = (4 if vectors <= 4 else 8 if vectors <= 8 else WIDEST) * lanes
     packed = whole_vectors(min(DEPTH, k), width, out)
     packed[:, columns:] = 0
-    places = np.empty(DEPTH + 8, np.int32)
     start = np.zeros(width, out.dtype)
     for c in range(min(columns, len(bias) - j0)):
         start[c] = bias[j0 + c]
-    for k0 in range(0, k, DEPTH):
+    for block in range(len(ends)):
+        k0, first = block * DEPTH, block == 0
         depth = min(DEPTH, k - k0)
         pack(packed, 0, b, k0, depth, j0, columns)
         if not _finite(packed[:depth]):
             return False
         for i in range(i0, i1):
-            count, row, first = _find(places, 0, a, i, k0, depth), a[i, k0:], k0 == 0
+            begin, end = ends[block, 0, i], ends[block, 1, i]
+            listed = weights[begin:], places[begin:], end - begin
             if vectors <= 4:
-                gather4(out, i, j0, columns, row, places, count, packed, start, first)
+                gather4(out, i, j0, columns, *listed, packed, start, first)
             elif vectors <= 8:
-                gather8(out, i, j0, columns, row, places, count, packed, start, first)
+                gather8(out, i, j0, columns, *listed, packed, start, first)
             else:
-                gather13(out, i, j0, columns, row, places, count, packed, start, first)
+                gather13(out, i, j0, columns, *listed, packed, start, first)
             if code and k0 + depth == k:
                 activate(out, i, 1, j0, columns, code)
     return True
 
 
 @compiled
-def _columns(b):
-    """(places, weights, ends): where each column of b is not zero, and what it is there, for one block of SHALLOW rows
-    after the other. Column c of a block takes up what lies between ends[block, c - 1] and ends[block, c]; places are
-    counted from the block's first row."""
-    k, columns = b.shape
-    # As long as can be, though pages of it that are not needed are never touched.
-    places = np.empty(k * columns + 8, np.int32)
-    weights = np.empty(k * columns, b.dtype)
-    ends = np.empty((-(-k // SHALLOW), columns), np.int64)
-    turned = whole_vectors(columns, min(SHALLOW, k), b)
-    count = 0
-    for block in range(len(ends)):
-        depth = min(SHALLOW, k - block * SHALLOW)
-        pack(turned, 0, b.T, 0, columns, block * SHALLOW, depth)
-        for c in range(columns):
-            begin, count = count, _find(places, count, turned, c, 0, depth)
-            for t in range(begin, count):
-                weights[t] = turned[c, places[t]]
-            ends[block, c] = count
-    return places, weights, ends
-
-
-@compiled
-def _of_sparse_b(out, a, b, i0, i1):
-    """out[i0:i1] = a[i0:i1] b, for a b with contiguous rows. Whether a is finite there."""
+def _of_sparse_b(out, a, places, weights, ends, i0, i1):
+    """out[i0:i1] = a[i0:i1] b, for a b listed by columns. Whether a is finite there."""
     lanes = VECTOR_BYTES // out.itemsize
-    (k, columns), width = b.shape, NARROW * lanes
-    places, weights, ends = _columns(b)
-    packed = whole_vectors(min(SHALLOW, k), width, out)
-    sums = whole_vectors(columns, width, out)
-    start = np.zeros(width, out.dtype)
+    k, columns = a.shape[1], out.shape[1]
+    widest = (NARROW + 1) * lanes
+    packed = whole_vectors(min(SHALLOW, k), widest, out)
+    sums = whole_vectors(columns, widest, out)
+    start = np.zeros(widest, out.dtype)
     packed[:] = 0  # what lies beyond the last row is summed, too, and not stored
-    for i in range(i0, i1, width):
-        rows, begin = min(width, i1 - i), 0
+    tall = -(-(i1 - i0) // lanes)
+    strips = max(tall // NARROW, -(-tall // (NARROW + 1)))  # of NARROW vectors, some of one more
+    for strip in range(strips):
+        i = i0 + tall * strip // strips * lanes
+        rows = min(i0 + tall * (strip + 1) // strips * lanes, i1) - i
         for block in range(len(ends)):
-            depth = min(SHALLOW, k - block * SHALLOW)
+            depth, first = min(SHALLOW, k - block * SHALLOW), block == 0
             pack(packed, 0, a.T, block * SHALLOW, depth, i, rows)
             if not _finite(packed[:depth]):
                 return False
             for c in range(columns):
-                rest = weights[begin:], places[begin:], ends[block, c] - begin
-                gather3(sums, c, 0, width, *rest, packed, start, block == 0)
-                begin = ends[block, c]
+                begin, end = ends[block, 0, c], ends[block, 1, c]
+                listed = weights[begin:], places[begin:], end - begin
+                if rows <= NARROW * lanes:
+                    gather3(sums, c, 0, NARROW * lanes, *listed, packed, start, first)
+                else:
+                    gather4(sums, c, 0, widest, *listed, packed, start, first)
         for r in range(0, rows, lanes):
             for c in range(0, columns, lanes):
                 if r + lanes <= rows and c + lanes <= columns:
@@ -195,7 +213,7 @@ def _of_sparse_b(out, a, b, i0, i1):
 
 
 @compiled
-def _block(out, a, b, bias, code, side, down, across, thread):
+def _block(out, a, b, places, weights, ends, bias, code, side, down, across, thread):
     """Block number `thread` of out = f(a b + bias), cut into down x across blocks. Whether it was done."""
     lanes = VECTOR_BYTES // out.itemsize
     m, n = out.shape
@@ -204,22 +222,30 @@ def _block(out, a, b, bias, code, side, down, across, thread):
     i0, i1 = tall * r // down * lanes, min(tall * (r + 1) // down * lanes, m)
     first, last = wide * c // across, wide * (c + 1) // across
     if side == 2:
-        return i0 == i1 or _of_sparse_b(out, a, b, i0, i1)
+        return i0 == i1 or _of_sparse_b(out, a, places, weights, ends, i0, i1)
     strips = -(-(last - first) // WIDEST)
     for s in range(strips):
         j0 = (first + (last - first) * s // strips) * lanes
         j1 = min((first + (last - first) * (s + 1) // strips) * lanes, n)
-        if not _of_sparse_a(out, a, b, bias, code, i0, i1, j0, j1):
+        if not _of_sparse_a(out, b, places, weights, ends, bias, code, i0, i1, j0, j1):
             return False
     return True
 
 
-@functools.partial(compiled, parallel=True)
+@Loop
 def _blocks(out, a, b, bias, code, side, down, across):
     """All of out = f(a b + bias), each block on a thread of its own. Whether it was done."""
-    done = np.zeros(down * across, np.bool_)
-    for thread in numba.prange(down * across):
-        done[thread] = _block(out, a, b, bias, code, side, down, across, np.int64(thread))
+    parts = down * across
+    x, depth = (a, DEPTH) if side == 1 else (b.T, SHALLOW)
+    # As long as can be, though pages that are not needed are never touched.
+    places, weights = np.empty(x.size + 8 * parts, np.int32), np.empty(x.size + 8 * parts, x.dtype)
+    ends = np.empty((-(-x.shape[1] // depth), 2, x.shape[0]), np.int64)
+    for part in numba.prange(parts):
+        _list(places, weights, ends, x, side, depth, np.int64(part), parts)
+    done = np.zeros(parts, np.bool_)
+    for thread in numba.prange(parts):
+        listed = places, weights, ends
+        done[thread] = _block(out, a, b, *listed, bias, code, side, down, across, np.int64(thread))
     return done.all()
 
 
@@ -243,14 +269,12 @@ def _look(dtype: np.dtype) -> Callable:
 
 
 @functools.cache
-def _loops(dtype: np.dtype, parallel: bool) -> Callable:
-    """`_blocks` or `_block`, compiled for one dtype."""
+def _loop(dtype: np.dtype, parallel: bool) -> Callable:
+    """`_blocks`, compiled for one dtype."""
     out, matrix, bias = layouts(dtype)
-    signature = (out, matrix, matrix, bias, *[types.intp] * 4)
-    only(_block, *signature, types.intp)
-    if parallel:
-        only(_blocks, *signature)
-    return _blocks if parallel else _block
+    loop = _blocks.parallel if parallel else _blocks.serial
+    only(loop, out, matrix, matrix, bias, *[types.intp] * 4)
+    return loop
 
 
 def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int) -> bool:
@@ -262,14 +286,11 @@ def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int
     if out.size * a.shape[1] < MULTIPLY_ADDS or config.DISABLE_JIT:
         return False
     side = _look(out.dtype)(a, b)
-    if side == 0 or (side == 2 and (code or len(bias) or b.size > LARGEST)):
+    if side == 0 or (a, b)[side - 1].size > LARGEST or (side == 2 and (code or len(bias))):
         return False
     n = out.shape[1] if side == 1 else out.shape[0]
     wide = -(-n * out.itemsize // VECTOR_BYTES)  # vectors that each element is multiplied with
     if wide < NARROWEST:
         return False
     down, across = _cut(wide, threads) if side == 1 else (threads, 1)
-    loop = _loops(out.dtype, threads > 1)
-    if threads == 1:
-        return loop(out, a, b, bias, code, side, 1, 1, 0)
-    return loop(out, a, b, bias, code, side, down, across)
+    return _loop(out.dtype, threads > 1)(out, a, b, bias, code, side, down, across)
