@@ -3,7 +3,9 @@
 The floor is the time of the products' multiply-adds at the peak of the matrix unit, and of all other bytes at the
 bandwidth of a copy, both measured here in turn with the step: numbers that a pass reads or writes count once for each
 pass that no order of the arithmetic could save. All multiply-adds count, also those with zeros, which the step skips
-where most are, as in pictures of digits; hence the rows on noise, where it cannot.
+where most are, as in pictures of digits; hence the rows on noise, where it cannot. The floor knows of nothing that
+cores tell each other. A step has to wait for that, the longer the farther they are apart (`benchmarks.cores`): rounds
+in which they share a cache have a row of their own, and those in which they do not.
 """
 
 import argparse
@@ -42,12 +44,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=2, help="default: 2")
-    parser.add_argument("--rounds", type=int, default=10, help="default: 10")
+    parser.add_argument("--rounds", type=int, default=20, help="default: 20")
     args = parser.parse_args()
     set_threads(args.threads)
     import numba
     import numpy as np
 
+    from benchmarks.cores import FAR, distance
     from benchmarks.products import peak
     from benchmarks.timing import burst
     from benchmarks.workers import Worker
@@ -58,24 +61,33 @@ def main() -> None:
             out[i] = x[i]
 
     worker = Worker("tinygen", args.threads)
-    print("| batch | pixels | peak, GFLOP/s | copy, GB/s | floor, ms | step, ms | step / floor |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| batch | pixels | rounds | cores apart, ns | peak, GFLOP/s | copy, GB/s | floor, ms | step, ms "
+        f"| step / floor |\n{'|---' * 9}|"
+    )
     for n, on in itertools.product((128, 512), ("digits", "noise")):
         worker.make(f"VAE 784-400-20, batch {n}{', on noise' if on == 'noise' else ''}")
         # As much as the step moves: half read, half written.
         x = np.ones(moved(n) // FLOAT // 2, np.float32)
         out = np.empty_like(x)
         copy(out, x)
-        rates, copies, steps = [], [], []
+        rounds: dict[bool, list[tuple]] = {
+            False: [],
+            True: [],
+        }  # with cores near each other, and far
         for _ in range(args.rounds):
-            rates.append(peak(np.dtype(np.float32), args.threads))
-            copies += burst(lambda out=out, x=x: copy(out, x), 0.05)
-            steps += worker.burst()
-        rate, seconds, step = map(statistics.median, (rates, copies, steps))
-        floor = 2 * multiply_adds(n) / (rate * 1e9) + seconds
-        numbers = [f"{rate:.0f}", f"{2 * x.nbytes / seconds / 1e9:.0f}"]
-        numbers += [f"{ms:.2f}" for ms in (1e3 * floor, 1e3 * step, step / floor)]
-        print(f"| {n} | {on} | {' | '.join(numbers)} |", flush=True)
+            apart = distance() if args.threads > 1 else 0.0
+            rate = peak(np.dtype(np.float32), args.threads)
+            copies = burst(lambda out=out, x=x: copy(out, x), 0.05)
+            steps = worker.burst()
+            rounds[apart > FAR].append((apart, rate, *map(statistics.median, (copies, steps))))
+        for found in filter(None, rounds.values()):
+            apart, rate, seconds, step = map(statistics.median, zip(*found, strict=True))
+            floor = 2 * multiply_adds(n) / (rate * 1e9) + seconds
+            numbers = [f"{len(found)}", f"{apart:.0f}", f"{rate:.0f}"]
+            numbers.append(f"{2 * x.nbytes / seconds / 1e9:.0f}")
+            numbers += [f"{ms:.2f}" for ms in (1e3 * floor, 1e3 * step, step / floor)]
+            print(f"| {n} | {on} | {' | '.join(numbers)} |", flush=True)
     worker.end()
 
 

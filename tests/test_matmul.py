@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from tests.machine_code import half_the_width, run
 from tinygen.kernels import reference
-from tinygen.kernels.cpu.matmul import DEPTH, PRODUCTS, WIDTH, _block, _blocks, linear, matmul
+from tinygen.kernels.cpu.matmul import (
+    DEPTH,
+    PRODUCTS,
+    WIDTH,
+    _block,
+    _blocks,
+    _sum_of_halves,
+    linear,
+    matmul,
+)
 from tinygen.kernels.cpu.microkernel import ROWS, VECTORS
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
@@ -175,6 +184,37 @@ def test_the_same_bits_on_any_number_of_threads(dtype, shape, transposed, activa
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@given(shape=shapes)
+def test_halves_on_any_number_of_threads(dtype, shape):
+    m, k, n = shape
+    a, b = normal(0, (m, k), dtype), normal(1, (k, n), dtype)
+    product, half, zeros = PRODUCTS[np.dtype(dtype)], k // 2, np.zeros(n, dtype)
+    expected = product(a[:, :half], b[:half], zeros, 0) + product(a[:, half:], b[half:], zeros, 0)
+    for loop in (_sum_of_halves.serial, _sum_of_halves.parallel):
+        for down, across in [(1, 1), (1, 2), (3, 1)]:
+            out = np.full((m, n), np.nan, dtype)
+            loop(out, a, b, product.no_bias, down, across)
+            np.testing.assert_array_equal(out, expected)  # which has another sign of zero
+
+
+def test_a_core_keeps_to_its_rows_of_a_weight_matrix(monkeypatch):
+    """Rows are columns of a turned b, rows of the result where a is turned, else steps of the sums."""
+    monkeypatch.setattr("numba.get_num_threads", lambda: 2)
+    cut = PRODUCTS[np.dtype(np.float32)].cut
+    for batch, n_in, n_out in [(128, 784, 400), (128, 400, 784), (64, 200, 784), (100, 256, 256)]:
+        assert cut(batch, n_in, n_out, False, True, False) == (1, 2, False)
+        assert cut(n_out, batch, n_in, True, False, True) == (2, 1, False)
+        assert cut(batch, n_out, n_in, False, False, True) == (1, 1, True)
+        assert not cut(batch, n_out, n_in, False, False, False).halves
+        assert not cut(n_out, n_out, n_in, False, False, True).halves  # a large batch
+    for threads in (1, 3, 4, 16):
+        monkeypatch.setattr("numba.get_num_threads", lambda threads=threads: threads)
+        down, across, halves = cut(128, 784, 400, False, False, True)
+        assert halves
+        assert down * across == max(threads // 2, 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_two_python_threads_at_once(dtype):
     a, w, bias = normal(0, (200, 300), dtype), normal(1, (250, 300), dtype), normal(2, 250, dtype)
     expected = linear(a, w, bias, "relu").tobytes()
@@ -217,13 +257,14 @@ FENCED = """
 import itertools
 import numpy as np
 from tests.machine_code import fenced
-from tinygen.kernels.cpu.matmul import PRODUCTS, _block
+from tinygen.kernels.cpu.matmul import PRODUCTS, _block, _sum_of_halves
 
 for product in PRODUCTS.values():
     if not product.compiled:
         product.compile()
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (8, 16, 48), (17, 33, 50), (5, 257, 35), (13, 2, 100)]
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
+    product = PRODUCTS[np.dtype(dtype)]
     for a_order, b_order in itertools.product("CF", "CF"):
         out = fenced((m, n), "C", dtype, at_end)
         a = fenced((m, k), a_order, dtype, at_end)
@@ -232,6 +273,8 @@ for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, 
         for thread in (0, 1):
             _block(out, a, b, bias, 1, 1, 2, thread)
         assert np.all(out == k + 1)
+        _sum_of_halves.serial(out, a, b, product.no_bias, 1, 2)
+        assert np.all(out == k)
         for x in (a, b, bias):
             assert np.all(x == 1)
 print("unharmed")

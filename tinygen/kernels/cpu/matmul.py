@@ -21,8 +21,16 @@ A large product is first offered to `sparse.py`, which skips zeros where one sid
 A bias costs nothing: the sums start from it instead of from zero. An activation is applied to a few rows of the result
 while they are in the L1 cache.
 
-Threads get disjoint blocks of the result and never share a sum: the result is the same, bit for bit, on any number of
-threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`.
+Threads get disjoint blocks of the result: it is the same, bit for bit, on any number of threads. Each element is
+summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`; some, as two such sums.
+
+Which core gets which block matters where cores share no cache: a number that one has read is then dear to write for
+another, for all copies of it must be called in. The optimiser gives each core a stretch of the rows of every weight
+matrix W to write. So each core keeps to the same rows in the products of a layer, which can be told by their layouts:
+
+    x W^T     b is turned     the rows of W are columns of b        cut across
+    g^T x     a is turned     they are rows of the result           cut down
+    g W       neither is      they are steps of the sums            cut in two halves, which are added up
 """
 
 import functools
@@ -50,6 +58,7 @@ WIDTH = 4
 # Starting the threads takes 2 microseconds, a tenth of what one core needs for this.
 MULTIPLY_ADDS_PER_THREAD = 1 << 18
 
+# From so many elements on, a matrix has rows that a core should keep to. Smaller ones are stepped by one core alone.
 OWNED = 1 << 15
 
 # What NumPy's BLAS does faster: all products on CPUs with vectors of 16 bytes (on Apple's, it has a matrix unit to
@@ -117,14 +126,9 @@ def _sum_of_halves(out, a, b, no_bias, down, across):
             _block(out, a[:, :half], b[:half], no_bias, 0, down, across, block)
         else:
             _block(rest, a[:, half:], b[half:], no_bias, 0, down, across, block)
-    lanes = VECTOR_BYTES // out.itemsize
-    n = out.shape[1]
-    wide = -(-n // lanes)
-    for strip in numba.prange(2 * blocks):
-        j0 = wide * strip // (2 * blocks) * lanes
-        j1 = min(wide * (strip + 1) // (2 * blocks) * lanes, n)
-        for i in range(len(out)):
-            for j in range(j0, j1):
+    for part in numba.prange(2 * blocks):
+        for i in range(len(out) * part // (2 * blocks), len(out) * (part + 1) // (2 * blocks)):
+            for j in range(out.shape[1]):
                 out[i, j] += rest[i, j]
 
 
@@ -138,23 +142,29 @@ class Cut(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def _cut(
-    m: int, k: int, n: int, lanes: int, threads: int, turned_a: bool, turned_b: bool, plain: bool
+    m: int, k: int, n: int, turned_a: bool, turned_b: bool, plain: bool, lanes: int, threads: int
 ) -> Cut:
-    """How to cut the product of (m, k) and (k, n) for so many threads.
+    """How to cut the product of (m, k) and (k, n) for so many threads. `plain`: it has no bias and no activation.
 
     So that a block costs least: packing takes a panel as long as one or two tiles do, and a narrow tile takes longer
-    than its share of a wide one, hence what is added to the sides.
+    than its share of a wide one, hence what is added to the sides. And so that a core keeps to its own rows of a large
+    matrix, unless the batch is so large that this matters less. Halves are not for the number of threads to decide.
     """
-    down_owned = turned_a and not turned_b and m * n >= OWNED and 2 * k <= m
-    across_owned = turned_b and not turned_a and k * n >= OWNED and 2 * m <= n
-    halves = plain and not (turned_a or turned_b) and k * n >= OWNED and 2 * m <= k
+    if turned_b:
+        batch, rows, size = m, n, k * n
+    elif turned_a:
+        batch, rows, size = k, m, m * n
+    else:
+        batch, rows, size = m, k, k * n
+    owned = size >= OWNED and 2 * batch <= rows
+    halves = owned and plain and not (turned_a or turned_b)
     if halves:
         threads = max(threads // 2, 1)
     tall, wide = -(-m // ROWS), -(-n // lanes)
 
     def cost(across: int) -> float:
         down = threads // across
-        foreign = (across_owned and down > 1) or (down_owned and across > 1)
+        foreign = owned and ((turned_b and down > 1) or (turned_a and across > 1))
         return (1.1 if foreign else 1) * (-(-tall // down) + 1.5) * (-(-wide // across) + 0.5)
 
     across = min((c for c in range(1, threads + 1) if threads % c == 0), key=cost)
@@ -188,9 +198,9 @@ class _Product:
         return out
 
     def cut(self, m: int, k: int, n: int, *kind: bool) -> Cut:
-        """How to cut the product of (m, k) and (k, n)."""
+        """How to cut the product of (m, k) and (k, n), of that kind (see `_cut`)."""
         threads = min(max(m * n * k // MULTIPLY_ADDS_PER_THREAD, 1), numba.get_num_threads())
-        return _cut(m, k, n, self.lanes, threads, *kind)
+        return _cut(m, k, n, *kind, self.lanes, threads)
 
     def into(
         self,
@@ -212,9 +222,8 @@ class _Product:
             if sparse.product(out, a, b, bias, code, threads if parallel else 1):
                 return
             if halves:
-                (_sum_of_halves.parallel if parallel else _sum_of_halves.serial)(
-                    out, a, b, bias, down, across
-                )
+                loop = _sum_of_halves.parallel if parallel else _sum_of_halves.serial
+                loop(out, a, b, bias, down, across)
             elif parallel:
                 _blocks(out, a, b, bias, code, down, across)
             else:

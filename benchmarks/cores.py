@@ -1,0 +1,88 @@
+"""How far apart two cores are: python -m benchmarks.cores
+
+Two threads hand each other a number that lies in a line of the cache. Where their cores share a cache that takes some
+40 ns; where they do not, as on processors that are made of several dies, 170. The cores of a virtual machine are moved
+about: within a minute they may be near each other, and far. Then what one core has written and the other reads or
+overwrites takes longer, and a step that two cores share may take half as long again, while each alone is as fast as
+ever. So compare measurements with cores as far apart.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+FAR = 100  # nanoseconds: cores that share no cache
+ROUNDS, ENOUGH = 2000, 1 << 20  # of handing over; of looking, if nobody answers
+
+
+def _atomic(change: Callable) -> Callable:
+    """An intrinsic on the first number of an array, which no compiler may leave out, or move."""
+
+    def codegen(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return change(context, builder, array.data, *arguments[1:])
+
+    return codegen
+
+
+@intrinsic
+def _look(_, x):
+    def load(context, builder, address):
+        return builder.load_atomic(address, "acquire", 8, typ=ir.IntType(64))
+
+    return types.int64(x), _atomic(load)
+
+
+@intrinsic
+def _put(_, x, value):
+    def store(context, builder, address, value):
+        builder.store_atomic(value, address, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(x, types.int64), _atomic(store)
+
+
+@numba.njit(parallel=True)
+def _hand_over(number):
+    for side in numba.prange(2):
+        for i in range(ROUNDS):
+            looked = 0
+            while _look(number) != 2 * i + np.int64(side) and looked < ENOUGH:
+                looked += 1
+            if looked == ENOUGH:  # both sides are on one thread
+                break
+            _put(number, 2 * i + np.int64(side) + 1)
+
+
+def distance() -> float:
+    """Nanoseconds from one of Numba's first two threads to the other, the least of three tries."""
+    found = []
+    for _ in range(4):  # the first compiles
+        number = np.zeros(1, np.int64)
+        began = time.perf_counter()
+        _hand_over(number)
+        found.append(1e9 * (time.perf_counter() - began) / (2 * ROUNDS))
+    return min(found[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=int, default=10, help="one look a second; default: 10")
+    args = parser.parse_args()
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        raise SystemExit("there is but one core")
+    for _ in range(args.seconds):
+        print(f"{distance():.0f} ns", flush=True)
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    main()
