@@ -81,6 +81,14 @@ def normal(seed, shape, dtype):
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
+def prepared(dtype):
+    """The product for this dtype, of which all loops can be called."""
+    product = PRODUCTS[np.dtype(dtype)]
+    for loop in (_block, _blocks, _sum_of_halves.serial, _sum_of_halves.parallel):
+        product.ready(loop)
+    return product
+
+
 def check(y, a, b, bias=None):
     """|y - (a b + bias)| <= (k + 1) eps (|a| |b| + |bias|), the bound for a sum in any order (Higham, 2002, §3.1)."""
     k, dtype = a.shape[1], a.dtype.type
@@ -171,7 +179,7 @@ def test_the_same_bits_on_any_number_of_threads(dtype, shape, transposed, activa
     a, b = normal(0, (m, k), dtype), normal(1, (k, n), dtype)
     b = np.asfortranarray(b) if transposed else b
     bias = normal(2, n, dtype)
-    product = PRODUCTS[np.dtype(dtype)]
+    product = prepared(dtype)
     expected = product(a, b, bias, activation)
     for down, across in [(1, 1), (1, 2), (2, 1), (2, 3), (5, 1), (1, 7)]:
         out = np.full((m, n), np.nan, dtype)
@@ -188,7 +196,7 @@ def test_the_same_bits_on_any_number_of_threads(dtype, shape, transposed, activa
 def test_halves_on_any_number_of_threads(dtype, shape):
     m, k, n = shape
     a, b = normal(0, (m, k), dtype), normal(1, (k, n), dtype)
-    product, half, zeros = PRODUCTS[np.dtype(dtype)], k // 2, np.zeros(n, dtype)
+    product, half, zeros = prepared(dtype), k // 2, np.zeros(n, dtype)
     expected = product(a[:, :half], b[:half], zeros, 0) + product(a[:, half:], b[half:], zeros, 0)
     for loop in (_sum_of_halves.serial, _sum_of_halves.parallel):
         for down, across in [(1, 1), (1, 2), (3, 1)]:
@@ -243,9 +251,7 @@ def test_nothing_is_written_around_the_result(dtype, shape, split, layout):
     memory = np.full(guard + m * n + guard, canary)
     out = memory[guard : guard + m * n].reshape(m, n)
     a, b = normal(0, (m, k), dtype), np.array(normal(1, (k, n), dtype), order=layout)
-    product = PRODUCTS[np.dtype(dtype)]
-    if not product.compiled:
-        product.compile()
+    product = prepared(dtype)
     for thread in range(split[0] * split[1]):
         _block(out, a, b, product.no_bias, 1, *split, thread)
     assert np.all(memory[:guard] == canary)
@@ -260,8 +266,7 @@ from tests.machine_code import fenced
 from tinygen.kernels.cpu.matmul import PRODUCTS, _block, _sum_of_halves
 
 for product in PRODUCTS.values():
-    if not product.compiled:
-        product.compile()
+    product.ready(_block), product.ready(_sum_of_halves.serial)
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (8, 16, 48), (17, 33, 50), (5, 257, 35), (13, 2, 100)]
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
     product = PRODUCTS[np.dtype(dtype)]

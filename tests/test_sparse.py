@@ -57,8 +57,7 @@ OTHER = [*SPARSE, np.asfortranarray, lambda x: np.repeat(np.repeat(x, 2, 0), 3, 
 
 def prepared(dtype):
     product = PRODUCTS[np.dtype(dtype)]
-    if not product.compiled:
-        product.compile()
+    product.ready(dense)
     for parallel in (False, True):
         sparse._loop(product.dtype, parallel)
     return product

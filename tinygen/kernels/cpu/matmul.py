@@ -34,6 +34,7 @@ matrix W to write. So each core keeps to the same rows in the products of a laye
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numba
@@ -178,16 +179,18 @@ class _Product:
         self.dtype = np.dtype(dtype)
         self.lanes = VECTOR_BYTES // self.dtype.itemsize
         self.no_bias = np.zeros(0, dtype)
-        self.compiled = config.DISABLE_JIT
+        self._ready: set[Callable] = set()
 
-    def compile(self) -> None:
-        out, matrix, bias = layouts(self.dtype)
-        signature = (out, matrix, matrix, bias, *[types.intp] * 3)
-        only(_block, *signature, types.intp)
-        only(_blocks, *signature)
-        for loop in (_sum_of_halves.serial, _sum_of_halves.parallel):
-            only(loop, out, matrix, matrix, bias, types.intp, types.intp)
-        self.compiled = True
+    def ready(self, loop: Callable) -> Callable:
+        """One of the four loops above, compiled for this dtype; each takes seconds, so none is before it is needed."""
+        if loop not in self._ready and not config.DISABLE_JIT:
+            numbers = {_block: 4, _blocks: 3}.get(loop, 2)
+            out, matrix, bias = layouts(self.dtype)
+            if loop is not _block:
+                self.ready(_block)
+            only(loop, out, matrix, matrix, bias, *[types.intp] * numbers)
+            self._ready.add(loop)
+        return loop
 
     def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:
         m, n = a.shape[0], b.shape[1]
@@ -214,8 +217,6 @@ class _Product:
         halves: bool,
     ) -> None:
         """out, C-contiguous, becomes f(a b + bias), cut so; an empty bias is none."""
-        if not self.compiled:
-            self.compile()
         threads = down * across * (2 if halves else 1)
         parallel = threads > 1 and Loop._taken.acquire(blocking=False)
         try:
@@ -223,11 +224,11 @@ class _Product:
                 return
             if halves:
                 loop = _sum_of_halves.parallel if parallel else _sum_of_halves.serial
-                loop(out, a, b, bias, down, across)
+                self.ready(loop)(out, a, b, bias, down, across)
             elif parallel:
-                _blocks(out, a, b, bias, code, down, across)
+                self.ready(_blocks)(out, a, b, bias, code, down, across)
             else:
-                _block(out, a, b, bias, code, 1, 1, 0)
+                self.ready(_block)(out, a, b, bias, code, 1, 1, 0)
         finally:
             if parallel:
                 Loop._taken.release()
