@@ -15,6 +15,7 @@ from tinygen.kernels.checks import FLOATS, by_reference
 from tinygen.kernels.cpu._compile import Loop, inner
 from tinygen.kernels.cpu._entry import Array, fit, flat
 
+DEAR = 4  # work of an element that is divided by a root, in the measure of PARALLEL_FROM
 CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the number of cores
 
 
@@ -144,7 +145,7 @@ def sgd_step(p, g, v, lr, momentum, nesterov, weight_decay):
 
 def rmsprop_step(p, g, s, lr, alpha, eps, weight_decay):
     p, g, s = _checked("rmsprop_step", p, g, s)
-    _rmsprop(p.size, p, g, s, float(lr), float(alpha), float(eps), float(weight_decay))
+    _rmsprop(DEAR * p.size, p, g, s, float(lr), float(alpha), float(eps), float(weight_decay))
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
@@ -152,7 +153,7 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     rate, scale = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
     keep = 1 - lr * weight_decay if decoupled else 1
     settings = map(float, (rate, beta1, beta2, scale, eps, weight_decay, keep))
-    _adam(p.size, p, g, m, v, *settings, bool(decoupled))
+    _adam(DEAR * p.size, p, g, m, v, *settings, bool(decoupled))
 
 
 def sum_of_squares(x):
