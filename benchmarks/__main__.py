@@ -1,8 +1,9 @@
 """All benchmarks of one process, one after the other: python -m benchmarks, after pip install -e '.[bench]'
 
 Each is a module of its own with options of its own: python -m benchmarks.training --help. What they print (tables in
-Markdown) is kept in --out. It takes about half an hour, in which nothing else should run. `benchmarks.ranks` and
-`benchmarks.scaling` start several processes, over MPI, and are run by themselves.
+Markdown) is kept in --out. It takes about half an hour, in which nothing else should run. Run by themselves:
+`benchmarks.ranks` and `benchmarks.scaling`, which start several processes, over MPI, and `benchmarks.cores`, which says
+how far apart two cores are, and so what to compare.
 """
 
 import argparse

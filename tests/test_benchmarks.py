@@ -1,10 +1,13 @@
 """Every library that is timed does the same work: from the same weights, with the same noise, it learns as tinygen."""
 
 import contextlib
+import math
 
+import numba
 import numpy as np
 import pytest
 
+from benchmarks.cores import distance
 from benchmarks.kits import KITS
 from benchmarks.kits.arrays import NumPyRandom
 from benchmarks.steps import STEPS
@@ -49,3 +52,15 @@ def test_a_peer_learns_as_tinygen_does(name, peer):
         losses = np.array([(mine(), theirs()) for _ in range(4)])
     np.testing.assert_allclose(*losses.T, rtol=1e-4)
     assert len(set(losses[:, 0])) == 4
+
+
+def test_how_far_two_cores_are_apart():
+    usual = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        assert distance() == math.inf
+        if usual > 1:
+            numba.set_num_threads(2)
+            assert 1 < distance() < 1e6
+    finally:
+        numba.set_num_threads(usual)
