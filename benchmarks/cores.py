@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import intrinsic
 
 FAR = 100  # nanoseconds: cores that share no cache
-ROUNDS, ENOUGH = 2000, 1 << 26  # of handing over; of looking, if nobody answers
+ROUNDS, ENOUGH = 2000, 1 << 26  # of handing over; of looking, in all of them together
 
 
 def _atomic(change: Callable) -> Callable:
@@ -52,17 +52,18 @@ def _put(_, x, value):
 @numba.njit(parallel=True)
 def _hand_over(number):
     for side in numba.prange(2):
+        looked = 0
         for i in range(ROUNDS):
-            looked = 0
             while _look(number) != 2 * i + np.int64(side) and looked < ENOUGH:
                 looked += 1
-            if looked == ENOUGH:  # both sides are on one thread
+            if looked == ENOUGH:  # both sides are on one thread, or on one core
                 break
             _put(number, 2 * i + np.int64(side) + 1)
 
 
 def distance() -> float:
-    """Nanoseconds from one of Numba's first two threads to the other, the least of three tries; inf if there is one."""
+    """Nanoseconds from one of Numba's first two threads to the other, the least of three tries; inf if they never run
+    at the same time."""
     found = [math.inf]
     for attempt in range(4):
         number = np.zeros(1, np.int64)

@@ -10,6 +10,7 @@ in which they share a cache have a row of their own, and those in which they do 
 
 import argparse
 import itertools
+import math
 import statistics
 
 from benchmarks.training import set_threads
@@ -71,16 +72,16 @@ def main() -> None:
         x = np.ones(moved(n) // FLOAT // 2, np.float32)
         out = np.empty_like(x)
         copy(out, x)
-        rounds: dict[bool, list[tuple]] = {
-            False: [],
-            True: [],
-        }  # with cores near each other, and far
+        # With cores near each other, and far.
+        rounds: dict[bool, list[tuple]] = {False: [], True: []}
         for _ in range(args.rounds):
             apart = distance() if args.threads > 1 else 0.0
             rate = peak(np.dtype(np.float32), args.threads)
             copies = burst(lambda out=out, x=x: copy(out, x), 0.05)
             steps = worker.burst()
-            rounds[apart > FAR].append((apart, rate, *map(statistics.median, (copies, steps))))
+            rounds[FAR < apart < math.inf].append(
+                (apart, rate, *map(statistics.median, (copies, steps)))
+            )
         for found in filter(None, rounds.values()):
             apart, rate, seconds, step = map(statistics.median, zip(*found, strict=True))
             floor = 2 * multiply_adds(n) / (rate * 1e9) + seconds

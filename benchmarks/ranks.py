@@ -103,9 +103,8 @@ def work(side: str, batch: int) -> None:
     if rank == 0:
         print(1e3 * statistics.median(seconds[WARM:]), flush=True)
     if side == "PyTorch":
-        os._exit(
-            0
-        )  # gloo's threads are at times still there when it is taken apart, which ends in an abort
+        # When gloo is taken apart, its threads are at times still there, which ends in an abort.
+        os._exit(0)
 
 
 def measured(side: str, ranks: int, batch: int, turn: int) -> float:

@@ -17,7 +17,6 @@ from tinygen.kernels.cpu.matmul import (
     WIDTH,
     _block,
     _blocks,
-    _sum_of_halves,
     linear,
     matmul,
 )
@@ -84,8 +83,7 @@ def normal(seed, shape, dtype):
 def prepared(dtype):
     """The product for this dtype, of which all loops can be called."""
     product = PRODUCTS[np.dtype(dtype)]
-    for loop in (_block, _blocks, _sum_of_halves.serial, _sum_of_halves.parallel):
-        product.ready(loop)
+    product.ready(_block), product.ready(_blocks)
     return product
 
 
@@ -191,35 +189,20 @@ def test_the_same_bits_on_any_number_of_threads(dtype, shape, transposed, activa
         assert out.tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@given(shape=shapes)
-def test_halves_on_any_number_of_threads(dtype, shape):
-    m, k, n = shape
-    a, b = normal(0, (m, k), dtype), normal(1, (k, n), dtype)
-    product, half, zeros = prepared(dtype), k // 2, np.zeros(n, dtype)
-    expected = product(a[:, :half], b[:half], zeros, 0) + product(a[:, half:], b[half:], zeros, 0)
-    for loop in (_sum_of_halves.serial, _sum_of_halves.parallel):
-        for down, across in [(1, 1), (1, 2), (3, 1)]:
-            out = np.full((m, n), np.nan, dtype)
-            loop(out, a, b, product.no_bias, down, across)
-            np.testing.assert_array_equal(out, expected)  # which has another sign of zero
-
-
 def test_a_core_keeps_to_its_rows_of_a_weight_matrix(monkeypatch):
-    """Rows are columns of a turned b, rows of the result where a is turned, else steps of the sums."""
+    """Rows are columns of a turned b, and rows of the result where a is turned; in any layout they come in."""
     monkeypatch.setattr("numba.get_num_threads", lambda: 2)
-    cut = PRODUCTS[np.dtype(np.float32)].cut
+    cuts, kind = [], type(PRODUCTS[np.dtype(np.float32)])
+    into = kind.into
+    monkeypatch.setattr(kind, "into", lambda *args: cuts.append(args[-2:]) or into(*args))
     for batch, n_in, n_out in [(128, 784, 400), (128, 400, 784), (64, 200, 784), (100, 256, 256)]:
-        assert cut(batch, n_in, n_out, False, True, False) == (1, 2, False)
-        assert cut(n_out, batch, n_in, True, False, True) == (2, 1, False)
-        assert cut(batch, n_out, n_in, False, False, True) == (1, 1, True)
-        assert not cut(batch, n_out, n_in, False, False, False).halves
-        assert not cut(n_out, n_out, n_in, False, False, True).halves  # a large batch
-    for threads in (1, 3, 4, 16):
-        monkeypatch.setattr("numba.get_num_threads", lambda threads=threads: threads)
-        down, across, halves = cut(128, 784, 400, False, False, True)
-        assert halves
-        assert down * across == max(threads // 2, 1)
+        x, w, g = (
+            normal(i, shape, np.float32)
+            for i, shape in enumerate([(batch, n_in), (n_out, n_in), (batch, n_out)])
+        )
+        product = PRODUCTS[x.dtype]
+        product(x, w.T, None, 0), product(g.T, x, None, 0)
+        assert cuts[-2:] == [(1, 2), (2, 1)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -263,13 +246,12 @@ FENCED = """
 import itertools
 import numpy as np
 from tests.machine_code import fenced
-from tinygen.kernels.cpu.matmul import PRODUCTS, _block, _sum_of_halves
+from tinygen.kernels.cpu.matmul import PRODUCTS, _block
 
 for product in PRODUCTS.values():
-    product.ready(_block), product.ready(_sum_of_halves.serial)
+    product.ready(_block)
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (8, 16, 48), (17, 33, 50), (5, 257, 35), (13, 2, 100)]
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
-    product = PRODUCTS[np.dtype(dtype)]
     for a_order, b_order in itertools.product("CF", "CF"):
         out = fenced((m, n), "C", dtype, at_end)
         a = fenced((m, k), a_order, dtype, at_end)
@@ -278,8 +260,6 @@ for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, 
         for thread in (0, 1):
             _block(out, a, b, bias, 1, 1, 2, thread)
         assert np.all(out == k + 1)
-        _sum_of_halves.serial(out, a, b, product.no_bias, 1, 2)
-        assert np.all(out == k)
         for x in (a, b, bias):
             assert np.all(x == 1)
 print("unharmed")
@@ -312,6 +292,26 @@ for dtype, (m, k, n) in itertools.product(
         )
 print("right at", VECTOR_BYTES)
 """
+
+
+AT_ONCE = """
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from tinygen.kernels.cpu.matmul import PRODUCTS
+
+def right(i):
+    a, b = (np.full(shape, i, ("f4", "f8")[i % 2]) for shape in ((90, 80), (80, 70)))
+    return np.all(PRODUCTS[a.dtype](a, b, None, 0) == 80 * i * i)
+
+with ThreadPoolExecutor(6) as pool:
+    assert all(pool.map(right, range(60)))
+print("right")
+"""
+
+
+def test_both_dtypes_in_python_threads_at_once(tmp_path):
+    """Nothing is compiled yet: what one needs must not get in another's way."""
+    assert run(AT_ONCE, NUMBA_CACHE_DIR=str(tmp_path)) == "right"
 
 
 @pytest.mark.parametrize("uncompiled", ["0", "1"])

@@ -143,7 +143,17 @@ def test_what_it_does_not_suit(small, monkeypatch):
     assert attempt(g.T, x, x[0], 0) is None  # the gradient has no bias ...
     assert attempt(g.T, x, code=1) is None  # ... or activation
     monkeypatch.setattr(sparse, "LARGEST", 64 * 784 - 1)
-    assert attempt(x, w) is attempt(g.T, x) is None  # too many to list
+    assert attempt(g.T, x) is None  # too many to list
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_lists_of_a_tall_matrix_are_made_in_turn(small, monkeypatch, threads):
+    x, w, bias = pictures(65), normal(1, (784, 400), np.float32), normal(2, 400, np.float32)
+    expected = attempt(x, w, bias, 1, threads)
+    monkeypatch.setattr(sparse, "LARGEST", 16 * 784)
+    np.testing.assert_array_equal(attempt(x, w, bias, 1, threads), expected, strict=True)
+    w[3, 5] = np.inf
+    assert attempt(x, w, bias, 1, threads) is None
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])

@@ -60,14 +60,17 @@ def melting(function: Callable) -> Callable:
 _compiling = threading.Lock()
 
 
-def only(kernel: Callable, *signature: numba.types.Type) -> None:
-    """Compile `kernel` for this signature, beside others asked for in this way, and never again by itself: what it is
-    called with is taken for one of these. So kernels that it calls and that are compiled like this must be before it.
+def only(kernel: Callable, *signature: numba.types.Type) -> Callable:
+    """`kernel` compiled for this signature: a function that takes its arguments for such without a look.
+
+    Under its own name, `kernel` takes what it is called with for one of the signatures asked for in this way, and is
+    never compiled again by itself. So kernels that it calls and that are compiled like this must be before it.
     """
     with _compiling:
         kernel.disable_compile(False)
         kernel.compile(signature)
         kernel.disable_compile()
+    return kernel.overloads[signature].entry_point
 
 
 def layouts(dtype: np.dtype) -> tuple[numba.types.Type, ...]:

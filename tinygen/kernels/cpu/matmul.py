@@ -21,21 +21,21 @@ A large product is first offered to `sparse.py`, which skips zeros where one sid
 A bias costs nothing: the sums start from it instead of from zero. An activation is applied to a few rows of the result
 while they are in the L1 cache.
 
-Threads get disjoint blocks of the result: it is the same, bit for bit, on any number of threads. Each element is
-summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`; some, as two such sums.
+Threads get disjoint blocks of the result and never share a sum: the result is the same, bit for bit, on any number of
+threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`.
 
 Which core gets which block matters where cores share no cache: a number that one has read is then dear to write for
-another, for all copies of it must be called in. The optimiser gives each core a stretch of the rows of every weight
-matrix W to write. So each core keeps to the same rows in the products of a layer, which can be told by their layouts:
+another, for all copies of it must be called in. The optimiser gives each core a stretch of the rows of every large
+weight matrix W to write. So each core keeps to about the same rows in two of a layer's products, told by their layouts:
 
-    x W^T     b is turned     the rows of W are columns of b        cut across
-    g^T x     a is turned     they are rows of the result           cut down
-    g W       neither is      they are steps of the sums            cut in two halves, which are added up
+    x W^T     b is turned     the rows of W are columns of b        better cut across
+    g^T x     a is turned     they are rows of the result           better cut down
+
+In the third, g W, they are steps of the sums, which are not cut.
 """
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -59,7 +59,7 @@ WIDTH = 4
 # Starting the threads takes 2 microseconds, a tenth of what one core needs for this.
 MULTIPLY_ADDS_PER_THREAD = 1 << 18
 
-# From so many elements on, a matrix has rows that a core should keep to. Smaller ones are stepped by one core alone.
+# Elements of a matrix that has rows which a core should keep to. Smaller ones are stepped together (`optim.optimiser`).
 OWNED = 1 << 15
 
 # What NumPy's BLAS does faster: all products on CPUs with vectors of 16 bytes (on Apple's, it has a matrix unit to
@@ -116,60 +116,27 @@ def _blocks(out, a, b, bias, code, down, across):
         _block(out, a, b, bias, code, down, across, np.int64(thread))
 
 
-@Loop
-def _sum_of_halves(out, a, b, no_bias, down, across):
-    """out = a b, as a sum of two products: of the left half of a with the upper half of b, and of the others."""
-    half, blocks = a.shape[1] // 2, down * across
-    rest = np.empty_like(out)
-    for thread in numba.prange(2 * blocks):
-        block = np.int64(thread % blocks)
-        if thread < blocks:
-            _block(out, a[:, :half], b[:half], no_bias, 0, down, across, block)
-        else:
-            _block(rest, a[:, half:], b[half:], no_bias, 0, down, across, block)
-    for part in numba.prange(2 * blocks):
-        for i in range(len(out) * part // (2 * blocks), len(out) * (part + 1) // (2 * blocks)):
-            for j in range(out.shape[1]):
-                out[i, j] += rest[i, j]
-
-
-class Cut(NamedTuple):
-    """Into how many blocks a product is cut: down and across the result; in halves, along the sums."""
-
-    down: int
-    across: int
-    halves: bool
-
-
 @functools.lru_cache(maxsize=1024)
 def _cut(
-    m: int, k: int, n: int, turned_a: bool, turned_b: bool, plain: bool, lanes: int, threads: int
-) -> Cut:
-    """How to cut the product of (m, k) and (k, n) for so many threads. `plain`: it has no bias and no activation.
+    m: int, k: int, n: int, turned_a: bool, turned_b: bool, lanes: int, threads: int
+) -> tuple[int, int]:
+    """Into how many blocks down and across to cut the product of (m, k) and (k, n) for `threads` threads.
 
     So that a block costs least: packing takes a panel as long as one or two tiles do, and a narrow tile takes longer
     than its share of a wide one, hence what is added to the sides. And so that a core keeps to its own rows of a large
-    matrix, unless the batch is so large that this matters less. Halves are not for the number of threads to decide.
+    matrix, unless the batch is so large that this matters less.
     """
-    if turned_b:
-        batch, rows, size = m, n, k * n
-    elif turned_a:
-        batch, rows, size = k, m, m * n
-    else:
-        batch, rows, size = m, k, k * n
-    owned = size >= OWNED and 2 * batch <= rows
-    halves = owned and plain and not (turned_a or turned_b)
-    if halves:
-        threads = max(threads // 2, 1)
+    columns_owned = turned_b and k * n >= OWNED and 2 * m <= n
+    rows_owned = turned_a and not turned_b and m * n >= OWNED and 2 * k <= m
     tall, wide = -(-m // ROWS), -(-n // lanes)
 
     def cost(across: int) -> float:
         down = threads // across
-        foreign = owned and ((turned_b and down > 1) or (turned_a and across > 1))
+        foreign = (columns_owned and down > 1) or (rows_owned and across > 1)
         return (1.1 if foreign else 1) * (-(-tall // down) + 1.5) * (-(-wide // across) + 0.5)
 
     across = min((c for c in range(1, threads + 1) if threads % c == 0), key=cost)
-    return Cut(threads // across, across, halves)
+    return threads // across, across
 
 
 class _Product:
@@ -179,53 +146,47 @@ class _Product:
         self.dtype = np.dtype(dtype)
         self.lanes = VECTOR_BYTES // self.dtype.itemsize
         self.no_bias = np.zeros(0, dtype)
-        self._ready: set[Callable] = set()
+        self._ready: dict[Callable, Callable] = {}
 
     def ready(self, loop: Callable) -> Callable:
-        """One of the four loops above, compiled for this dtype; each takes seconds, so none is before it is needed."""
-        if loop not in self._ready and not config.DISABLE_JIT:
-            numbers = {_block: 4, _blocks: 3}.get(loop, 2)
-            out, matrix, bias = layouts(self.dtype)
-            if loop is not _block:
-                self.ready(_block)
-            only(loop, out, matrix, matrix, bias, *[types.intp] * numbers)
-            self._ready.add(loop)
-        return loop
+        """`_block` or `_blocks`, compiled for this dtype; each takes seconds, so neither is before it is needed."""
+        found = self._ready.get(loop)
+        if found is None:
+            found = self._ready[loop] = loop if config.DISABLE_JIT else self._compiled(loop)
+        return found
+
+    def _compiled(self, loop: Callable) -> Callable:
+        out, matrix, bias = layouts(self.dtype)
+        signature = (out, matrix, matrix, bias, *[types.intp] * 3)
+        block = only(_block, *signature, types.intp)
+        return block if loop is _block else only(_blocks, *signature)
 
     def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:
         m, n = a.shape[0], b.shape[1]
         out = np.empty((m, n), self.dtype)
-        turned_a, turned_b = (x.strides[1] != x.itemsize for x in (a, b))
-        cut = self.cut(m, a.shape[1], n, turned_a, turned_b, bias is None and not code)
+        turned_a, turned_b = a.strides[1] != a.itemsize, b.strides[1] != b.itemsize
+        cut = self.cut(m, a.shape[1], n, turned_a, turned_b)
         self.into(out, a, b, self.no_bias if bias is None else bias, code, *cut)
         return out
 
-    def cut(self, m: int, k: int, n: int, *kind: bool) -> Cut:
-        """How to cut the product of (m, k) and (k, n), of that kind (see `_cut`)."""
-        threads = min(max(m * n * k // MULTIPLY_ADDS_PER_THREAD, 1), numba.get_num_threads())
-        return _cut(m, k, n, *kind, self.lanes, threads)
+    def cut(self, m: int, k: int, n: int, turned_a: bool, turned_b: bool) -> tuple[int, int]:
+        """Into how many blocks down and across to cut the product of (m, k) and (k, n). Turned are matrices that are
+        not contiguous along their rows."""
+        threads = m * n * k // MULTIPLY_ADDS_PER_THREAD
+        if threads > 1:
+            threads = min(threads, numba.get_num_threads())
+        return _cut(m, k, n, turned_a, turned_b, self.lanes, threads) if threads > 1 else (1, 1)
 
     def into(
-        self,
-        out: Array,
-        a: Array,
-        b: Array,
-        bias: Array,
-        code: int,
-        down: int,
-        across: int,
-        halves: bool,
+        self, out: Array, a: Array, b: Array, bias: Array, code: int, down: int, across: int
     ) -> None:
         """out, C-contiguous, becomes f(a b + bias), cut so; an empty bias is none."""
-        threads = down * across * (2 if halves else 1)
+        threads = down * across
         parallel = threads > 1 and Loop._taken.acquire(blocking=False)
         try:
             if sparse.product(out, a, b, bias, code, threads if parallel else 1):
                 return
-            if halves:
-                loop = _sum_of_halves.parallel if parallel else _sum_of_halves.serial
-                self.ready(loop)(out, a, b, bias, down, across)
-            elif parallel:
+            if parallel:
                 self.ready(_blocks)(out, a, b, bias, code, down, across)
             else:
                 self.ready(_block)(out, a, b, bias, code, 1, 1, 0)

@@ -264,8 +264,7 @@ def _cut(wide: int, threads: int) -> tuple[int, int]:
 def _look(dtype: np.dtype) -> Callable:
     """`_side`, compiled for one dtype."""
     _, matrix, _ = layouts(dtype)
-    only(_side, matrix, matrix)
-    return _side
+    return only(_side, matrix, matrix)
 
 
 @functools.cache
@@ -273,8 +272,7 @@ def _loop(dtype: np.dtype, parallel: bool) -> Callable:
     """`_blocks`, compiled for one dtype."""
     out, matrix, bias = layouts(dtype)
     loop = _blocks.parallel if parallel else _blocks.serial
-    only(loop, out, matrix, matrix, bias, *[types.intp] * 4)
-    return loop
+    return only(loop, out, matrix, matrix, bias, *[types.intp] * 4)
 
 
 def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int) -> bool:
@@ -286,11 +284,17 @@ def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int
     if out.size * a.shape[1] < MULTIPLY_ADDS or config.DISABLE_JIT:
         return False
     side = _look(out.dtype)(a, b)
-    if side == 0 or (a, b)[side - 1].size > LARGEST or (side == 2 and (code or len(bias))):
+    if side == 0 or (side == 2 and (code or len(bias) or b.size > LARGEST)):
         return False
     n = out.shape[1] if side == 1 else out.shape[0]
     wide = -(-n * out.itemsize // VECTOR_BYTES)  # vectors that each element is multiplied with
     if wide < NARROWEST:
         return False
     down, across = _cut(wide, threads) if side == 1 else (threads, 1)
-    return _loop(out.dtype, threads > 1)(out, a, b, bias, code, side, down, across)
+    loop, rows = _loop(out.dtype, threads > 1), max(LARGEST // a.shape[1], 1)
+    if side == 2 or rows >= len(a):
+        return loop(out, a, b, bias, code, side, down, across)
+    return all(
+        loop(out[i : i + rows], a[i : i + rows], b, bias, code, side, down, across)
+        for i in range(0, len(a), rows)
+    )

@@ -211,9 +211,8 @@ class Program:
         else:
             self._given(arguments, word.bias.storage, word.bias)
         (m, k), n = word.a.shape, word.b.shape[1]
-        turned_a, turned_b = (x.strides[1] != 1 for x in (word.a, word.b))
-        plain = word.bias is None and word.activation is None
-        arguments += [CODES[word.activation], *product.cut(m, k, n, turned_a, turned_b, plain)]
+        turned = (x.strides[1] != 1 for x in (word.a, word.b))
+        arguments += [CODES[word.activation], *product.cut(m, k, n, *turned)]
         return product.into, arguments
 
     def _ufunc(self, function: np.ufunc, word: Pointwise) -> tuple[Callable, list]:
