@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 
 from tests.machine_code import half_the_width, run
 from tinygen.kernels import reference
-from tinygen.kernels.cpu.matmul import (
-    DEPTH,
-    PRODUCTS,
-    WIDTH,
-    _block,
-    _blocks,
-    linear,
-    matmul,
-)
+from tinygen.kernels.cpu.matmul import DEPTH, PRODUCTS, WIDTH, _block, _blocks, linear, matmul
 from tinygen.kernels.cpu.microkernel import ROWS, VECTORS
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
@@ -187,22 +179,6 @@ def test_the_same_bits_on_any_number_of_threads(dtype, shape, transposed, activa
         for thread in range(down * across):
             _block(out, a, b, bias, activation, down, across, thread)
         assert out.tobytes() == expected.tobytes()
-
-
-def test_a_core_keeps_to_its_rows_of_a_weight_matrix(monkeypatch):
-    """Rows are columns of a turned b, and rows of the result where a is turned; in any layout they come in."""
-    monkeypatch.setattr("numba.get_num_threads", lambda: 2)
-    cuts, kind = [], type(PRODUCTS[np.dtype(np.float32)])
-    into = kind.into
-    monkeypatch.setattr(kind, "into", lambda *args: cuts.append(args[-2:]) or into(*args))
-    for batch, n_in, n_out in [(128, 784, 400), (128, 400, 784), (64, 200, 784), (100, 256, 256)]:
-        x, w, g = (
-            normal(i, shape, np.float32)
-            for i, shape in enumerate([(batch, n_in), (n_out, n_in), (batch, n_out)])
-        )
-        product = PRODUCTS[x.dtype]
-        product(x, w.T, None, 0), product(g.T, x, None, 0)
-        assert cuts[-2:] == [(1, 2), (2, 1)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -23,15 +23,6 @@ while they are in the L1 cache.
 
 Threads get disjoint blocks of the result and never share a sum: the result is the same, bit for bit, on any number of
 threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`.
-
-Which core gets which block matters where cores share no cache: a number that one has read is then dear to write for
-another, for all copies of it must be called in. The optimiser gives each core a stretch of the rows of every large
-weight matrix W to write. So each core keeps to about the same rows in two of a layer's products, told by their layouts:
-
-    x W^T     b is turned     the rows of W are columns of b        better cut across
-    g^T x     a is turned     they are rows of the result           better cut down
-
-In the third, g W, they are steps of the sums, which are not cut.
 """
 
 import functools
@@ -58,9 +49,6 @@ WIDTH = 4
 
 # Starting the threads takes 2 microseconds, a tenth of what one core needs for this.
 MULTIPLY_ADDS_PER_THREAD = 1 << 18
-
-# Elements of a matrix that has rows which a core should keep to. Smaller ones are stepped together (`optim.optimiser`).
-OWNED = 1 << 15
 
 # What NumPy's BLAS does faster: all products on CPUs with vectors of 16 bytes (on Apple's, it has a matrix unit to
 # itself). It would be faster at a matrix times a vector, too, where tiles are mostly padding; but it has threads of its
@@ -117,26 +105,17 @@ def _blocks(out, a, b, bias, code, down, across):
 
 
 @functools.lru_cache(maxsize=1024)
-def _cut(
-    m: int, k: int, n: int, turned_a: bool, turned_b: bool, lanes: int, threads: int
-) -> tuple[int, int]:
-    """Into how many blocks down and across to cut the product of (m, k) and (k, n) for `threads` threads.
+def _split(m: int, n: int, lanes: int, threads: int) -> tuple[int, int]:
+    """Into how many blocks down and across to cut a result for `threads` threads, so that a block costs least.
 
-    So that a block costs least: packing takes a panel as long as one or two tiles do, and a narrow tile takes longer
-    than its share of a wide one, hence what is added to the sides. And so that a core keeps to its own rows of a large
-    matrix, unless the batch is so large that this matters less.
+    Packing takes a panel as long as one or two tiles do, and a narrow tile takes longer than its share of a wide one,
+    hence what is added to the sides.
     """
-    columns_owned = turned_b and k * n >= OWNED and 2 * m <= n
-    rows_owned = turned_a and not turned_b and m * n >= OWNED and 2 * k <= m
     tall, wide = -(-m // ROWS), -(-n // lanes)
-
-    def cost(across: int) -> float:
-        down = threads // across
-        foreign = (columns_owned and down > 1) or (rows_owned and across > 1)
-        return (1.1 if foreign else 1) * (-(-tall // down) + 1.5) * (-(-wide // across) + 0.5)
-
-    across = min((c for c in range(1, threads + 1) if threads % c == 0), key=cost)
-    return threads // across, across
+    splits = [
+        (threads // across, across) for across in range(1, threads + 1) if threads % across == 0
+    ]
+    return min(splits, key=lambda s: (-(-tall // s[0]) + 1.5) * (-(-wide // s[1]) + 0.5))
 
 
 class _Product:
@@ -164,18 +143,16 @@ class _Product:
     def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:
         m, n = a.shape[0], b.shape[1]
         out = np.empty((m, n), self.dtype)
-        turned_a, turned_b = a.strides[1] != a.itemsize, b.strides[1] != b.itemsize
-        cut = self.cut(m, a.shape[1], n, turned_a, turned_b)
-        self.into(out, a, b, self.no_bias if bias is None else bias, code, *cut)
+        bias = self.no_bias if bias is None else bias
+        self.into(out, a, b, bias, code, *self.cut(m, a.shape[1], n))
         return out
 
-    def cut(self, m: int, k: int, n: int, turned_a: bool, turned_b: bool) -> tuple[int, int]:
-        """Into how many blocks down and across to cut the product of (m, k) and (k, n). Turned are matrices that are
-        not contiguous along their rows."""
+    def cut(self, m: int, k: int, n: int) -> tuple[int, int]:
+        """Into how many blocks down and across to cut the product of (m, k) and (k, n)."""
         threads = m * n * k // MULTIPLY_ADDS_PER_THREAD
         if threads > 1:
             threads = min(threads, numba.get_num_threads())
-        return _cut(m, k, n, turned_a, turned_b, self.lanes, threads) if threads > 1 else (1, 1)
+        return _split(m, n, self.lanes, threads) if threads > 1 else (1, 1)
 
     def into(
         self, out: Array, a: Array, b: Array, bias: Array, code: int, down: int, across: int

@@ -211,8 +211,7 @@ class Program:
         else:
             self._given(arguments, word.bias.storage, word.bias)
         (m, k), n = word.a.shape, word.b.shape[1]
-        turned = (x.strides[1] != 1 for x in (word.a, word.b))
-        arguments += [CODES[word.activation], *product.cut(m, k, n, *turned)]
+        arguments += [CODES[word.activation], *product.cut(m, k, n)]
         return product.into, arguments
 
     def _ufunc(self, function: np.ufunc, word: Pointwise) -> tuple[Callable, list]:
