@@ -13,6 +13,7 @@ import tinygen as tg
 from benchmarks.kits.tensors import Tinygen
 from benchmarks.steps import STEPS
 from tinygen import nn
+from tinygen.kernels.fusion.program import LINE, Program
 
 RNG = np.random.default_rng(0)
 
@@ -27,6 +28,19 @@ def test_a_training_step_is_the_same(name):
     eager, compiled = (Tinygen(compiled).make(STEPS[name]) for compiled in (False, True))
     for _ in range(6):
         np.testing.assert_allclose(compiled(), eager(), rtol=2e-5)
+
+
+def test_buffers_begin_where_lines_of_the_cache_do_and_are_reused_at_one_size(monkeypatch):
+    found, planned = [], Program._planned
+    monkeypatch.setattr(
+        Program, "_planned", lambda *args: found.append(planned(*args)) or found[-1]
+    )
+    Tinygen().make(STEPS["VAE 784-400-20, batch 128"])()
+    sizes: dict[int, set[int]] = {}
+    for buffer in found[0].values():
+        sizes.setdefault(buffer.ctypes.data, set()).add(-(-buffer.nbytes // LINE))
+    assert len(sizes) < len(found[0])
+    assert all(address % LINE == 0 and len(each) == 1 for address, each in sizes.items())
 
 
 def test_the_gradient_and_what_is_returned_beside_the_loss():

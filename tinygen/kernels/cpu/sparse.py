@@ -10,10 +10,10 @@ the pipeline at every change. So the places of the others are listed first, a ve
 
     for each column j of b:                                   # b is mostly zeros: the gradient of W
         places = [p where b[p, j] != 0]
-        for p in places:  out[:, j] += a[:, p] b[p, j]        -> 3 vectors of out[:, j] in registers
+        for p in places:  out[:, j] += a[:, p] b[p, j]        -> 3 or 4 vectors of out[:, j] in registers
 
-The cores share out the lists, too, by rows of a or columns of b. Then each needs all of them, but they are a quarter of
-what they list, which another core has just written and would have to send.
+The cores share out the lists, too, by rows of a or columns of b, and read each other's: they are shorter than what they
+list, which another core may have just written and would have to send.
 
 Each vector that is loaded is used for one multiply-add, where the dense product uses it many times over. So a
 multiply-add costs two or three times as much, and with the lists and the packing all this pays off where a quarter of
@@ -55,7 +55,9 @@ NARROWEST = 4  # vectors of the other side
 WIDEST = 13  # vectors of a row that are summed in registers, of at least 16
 DEPTH = 400  # rows of a block of b, which stays in the L2 cache
 NARROW = 3  # vectors of a column that are summed in registers, or one more
-SHALLOW = 256  # rows of a block that is so narrow: 48 KiB, which mostly stays in the L1 cache
+SHALLOW = (
+    256  # rows of a block that is so narrow: 48 KiB, or 64, much of which stays in the L1 cache
+)
 LARGEST = 1 << 24  # elements whose places are listed at once
 
 

@@ -138,6 +138,7 @@ class Program:
         for i, item in enumerate(items):
             for storage in item_writes(item):
                 if storage.computed and storage not in elsewhere and storage not in memory:
+                    # As large, for of arrays of one shape each core has written the same part: no other holds a copy.
                     size = -(-max(storage.nbytes, 1) // LINE) * LINE
                     fits = [b for b in free if b.nbytes == size]
                     buffer = fits[0] if fits else whole_lines(size)
