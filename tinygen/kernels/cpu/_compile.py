@@ -86,8 +86,9 @@ def layouts(dtype: np.dtype) -> tuple[numba.types.Type, ...]:
 class Loop:
     """A loop over `prange`, compiled twice: for one core and for all of them.
 
-    `loop(work, *arrays)` picks by `work`: how many elements the loop visits, or so many times more as each takes longer.
-    Both versions must do the same arithmetic in the same order, so that results do not depend on the number of cores.
+    `loop(work, *arrays)` picks by `work`: the number of elements that the loop visits, times what each of them costs
+    more than one of a relu. Both versions must do the same arithmetic in the same order, so that results do not depend
+    on the number of cores.
     """
 
     # Not every threading layer of Numba's may be entered by two threads at once.
