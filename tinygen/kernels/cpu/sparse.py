@@ -16,8 +16,8 @@ The cores share out the lists, too, by rows of a or columns of b, and read each 
 list, which another core may have just written and would have to send.
 
 Each vector that is loaded is used for one multiply-add, where the dense product uses it many times over. So a
-multiply-add costs two or three times as much, and with the lists and the packing all this pays off where a quarter of
-them is left (of a's; of b's a fifth) or less.
+multiply-add costs two or three times as much, and with the lists and the packing all this pays off where a third of
+them is left or less.
 
 What is skipped would have added zero, and the others are added in the same order: the result is that of the dense
 product, bit for bit but for the sign of a zero, except where the other side is infinite or NaN. There zero times it is
@@ -49,8 +49,7 @@ from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 Array = np.ndarray
 
 MULTIPLY_ADDS = 1 << 23  # a product of fewer is not worth the look at its zeros
-# Of a's and of b's elements, at most this share may be other than zero: see `benchmarks/products.py`.
-MOST = 1 / 4, 1 / 5
+MOST = 0.3  # of a's or b's elements, the share that may be other than zero: see `benchmarks/products.py`
 NARROWEST = 4  # vectors of the other side
 WIDEST = 13  # vectors of a row that are summed in registers, of at least 16
 DEPTH = 400  # rows of a block of b, which stays in the L2 cache
@@ -62,13 +61,13 @@ LARGEST = 1 << 24  # elements whose places are listed at once
 
 
 @compiled
-def _share(x, most):
-    """The share of x's elements that are not zero, from 0 to 1, by a sample of at most 8 x 128. Of more than `most`,
-    any number above that."""
+def _share(x):
+    """The share of x's elements that are not zero, from 0 to 1, by a sample of at most 8 x 128. Of more than MOST, any
+    number above that."""
     rows, columns = min(x.shape[0], 8), min(x.shape[1], 128)
     count = 0
     for r in range(rows):
-        if count > most * rows * columns:
+        if count > MOST * rows * columns:
             break
         for c in range(columns):
             count += x[x.shape[0] * r // rows, x.shape[1] * c // columns] != 0
@@ -79,9 +78,9 @@ def _share(x, most):
 def _side(a, b):
     """Which of two matrices is mostly zeros, the more if both are: 1, 2 or, neither, 0. One whose rows are not
     contiguous is none that the loops below could read."""
-    left = _share(a, MOST[0]) / MOST[0] if a.strides[1] == a.itemsize else np.inf
-    right = _share(b, MOST[1]) / MOST[1] if b.strides[1] == b.itemsize else np.inf
-    if min(left, right) > 1:
+    left = _share(a) if a.strides[1] == a.itemsize else np.inf
+    right = _share(b) if b.strides[1] == b.itemsize else np.inf
+    if min(left, right) > MOST:
         return 0
     return 1 if left < right else 2
 
