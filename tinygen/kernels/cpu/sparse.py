@@ -54,9 +54,7 @@ NARROWEST = 4  # vectors of the other side
 WIDEST = 13  # vectors of a row that are summed in registers, of at least 16
 DEPTH = 400  # rows of a block of b, which stays in the L2 cache
 NARROW = 3  # vectors of a column that are summed in registers, or one more
-SHALLOW = (
-    256  # rows of a block that is so narrow: 48 KiB, or 64, much of which stays in the L1 cache
-)
+SHALLOW = 256  # rows of a block that is so narrow: 48 or 64 KiB, mostly in the L1 cache
 LARGEST = 1 << 24  # elements whose places are listed at once
 
 
