@@ -82,9 +82,8 @@ class Team:
             for p in params
         ]
         optimiser.zero_grad()
-        parts = {i: self._sum_of_share(gradients[i]) for i in shared}
         small = [i for i in range(len(params)) if i not in shared]
-        flat = np.concatenate([there, *(gradients[i] for i in small)], axis=None, dtype=dtype)
+        flat = np.concatenate([np.array(there, dtype), *(gradients[i] for i in small)], axis=None)
         self._add_up(flat)
         learning, end = flat[: len(params)] > 0, len(params)
         for i in small:
@@ -93,11 +92,11 @@ class Team:
                 params[i].grad = Tensor(flat[begin:end].reshape(params[i].shape))
         optimiser.step()
         optimiser.zero_grad()
-        shared = [i for i in shared if learning[i]]
         for i in shared:
-            optimiser.step_part(i, self.rows(params[i].size), parts[i])
-        for i in shared:
-            self._gather(params[i]._data)
+            if learning[i]:  # each from first to last, while it is in the caches
+                share = self._sum_of_share(gradients[i])
+                optimiser.step_part(i, self.rows(params[i].size), share)
+                self._gather(params[i]._data)
 
     def gather_state_(self, optimiser: Optimiser) -> None:
         """Bring together what each rank remembers of its shares, so that `optimiser.state_dict()` is whole in all."""
@@ -139,18 +138,22 @@ class Team:
         """This rank's rows of the sum over all ranks, flat. MPI's own reduce-scatter copies more."""
         parts = np.asarray(array, order="C").reshape(self.size, -1)
         total = parts[self.rank]
-        for shift in range(1, self.size):
-            to, source = (self.rank + shift) % self.size, (self.rank - shift) % self.size
+        for to, source in self._partners():
             received = np.empty_like(total)
             self._communicator.Sendrecv(parts[to], to, recvbuf=received, source=source)
             total = np.add(total, received, out=received)  # in memory that is in the caches
         return total
 
     def _gather(self, array: np.ndarray) -> None:
-        """Overwrite the others' rows of a flat array with what they hold there."""
-        from mpi4py import MPI
+        """Overwrite the others' rows of an array with what they hold there. MPI's own all-gather copies more."""
+        parts = array.reshape(self.size, -1)
+        for to, source in self._partners():
+            self._communicator.Sendrecv(parts[self.rank], to, recvbuf=parts[source], source=source)
 
-        self._communicator.Allgather(MPI.IN_PLACE, array)
+    def _partners(self) -> list[tuple[int, int]]:
+        """Whom to send to and whom to hear from, in turn, until each rank has met each other."""
+        around = ((self.rank + shift, self.rank - shift) for shift in range(1, self.size))
+        return [(to % self.size, source % self.size) for to, source in around]
 
 
 @functools.cache
