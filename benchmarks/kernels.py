@@ -46,12 +46,14 @@ ARGUMENTS = {
     "matmul": "ss",
     "linear": "ssb",
     "bernoulli": "p",
+    "normal": "m",
     "sgd_step": "mmm",
     "rmsprop_step": "mmp",
     "adam_step": "mmmp",
 }
 SETTINGS = {
     "bernoulli": (1, 3, None),
+    "normal": (1, 3, None),
     "linear": ("relu",),
     "sgd_step": (1e-3, 0.9, False, 0.0),
     "rmsprop_step": (1e-3, 0.99, 1e-8, 0.0),
@@ -116,6 +118,7 @@ def peer(name: str, arrays: list) -> Call | None:
         ),
         "gaussian_kl": lambda m, v: 0.5 * (v.exp() + m.square() - 1 - v).sum(1),
         "bernoulli": lambda p: torch.bernoulli(p / p.max()),
+        "normal": lambda out: out.normal_(),
         "matmul": torch.mm,
         "linear": lambda x, w, b: torch.relu(F.linear(x, w, b)),
         "sum_of_squares": lambda x: float(torch.linalg.vector_norm(x)) ** 2,

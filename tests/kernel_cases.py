@@ -140,6 +140,11 @@ def _coins(of: Numbers, shape: tuple[int, ...]) -> tuple:
     return p, state["state"], state["inc"], left
 
 
+def _normals(of: Numbers, shape: tuple[int, ...]) -> tuple:
+    _, *source = _coins(of, shape)
+    return of.any(shape), *source
+
+
 def _linear(of: Numbers, shape: tuple[int, ...]) -> tuple:
     m, k, n = shape
     bias = of.pick(None, of.any((n,), True))
@@ -250,6 +255,7 @@ CASES: dict[str, Case] = {
     ),
     "sum_of_squares": _elementwise(1),
     "bernoulli": Case(ARRAYS, _coins, ulps=0),
+    "normal": Case(ARRAYS, _normals, ulps=0, writes=(0,)),
 }
 
 
@@ -260,14 +266,13 @@ def arguments(name: str, dtype: type, shape: tuple, nature: str = "moderate", se
     return CASES[name].draw(Numbers(seed, dtype, nature), shape)
 
 
-def results(kernel: Callable, name: str, args: tuple) -> tuple[Array, ...]:
-    """What the kernel returns, or copies of the arrays that it writes to after it has."""
+def results(kernel: Callable, name: str, args: tuple) -> tuple:
+    """Copies of the arrays that the kernel writes to after it has, and what it returns."""
     writes = CASES[name].writes
     args = tuple(a.copy() if i in writes else a for i, a in enumerate(args))
     found = kernel(*args)
     if writes:
-        assert found is None
-        return tuple(args[i] for i in writes)
+        return *[args[i] for i in writes], *(found or ())
     return found if isinstance(found, tuple) else (np.asarray(found),)
 
 
@@ -290,11 +295,20 @@ def _scales(case: Case, args: tuple, expected: tuple, finite: bool = False) -> t
     return tuple(r if f is None else f for f, r in zip(found, sizes, strict=True))
 
 
+def _arrays_first(found: tuple) -> tuple[tuple, tuple]:
+    """The arrays among the results, and the others: a state, after what was drawn."""
+    arrays = tuple(x for x in found if isinstance(x, np.ndarray | np.generic))
+    return arrays, tuple(x for x in found if not isinstance(x, np.ndarray | np.generic))
+
+
 @reference.quiet
 def agree(name: str, args: tuple, got: tuple, expected: tuple, ulps: float | None = None) -> None:
     """Hold results to the specification's: dtype, shape, NaN, infinities, signs of zeros, and values."""
     case = CASES[name] if ulps is None else CASES[name]._replace(ulps=ulps)
     assert len(got) == len(expected)
+    got, others = _arrays_first(got)
+    expected, same = _arrays_first(expected)
+    assert others == same
     scales = _scales(case, args, expected)
     without_inf = _scales(case, args, expected, finite=True)
     for y, r, scale, size in zip(got, expected, scales, without_inf, strict=True):

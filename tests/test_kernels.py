@@ -18,7 +18,8 @@ from tinygen.kernels import KERNELS, reference
 every_kernel = pytest.mark.parametrize("name", sorted(KERNELS))
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
-STEPS = [name for name, case in CASES.items() if case.writes]
+WRITING = [name for name, case in CASES.items() if case.writes]
+STEPS = [name for name in WRITING if name.endswith("_step")]
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +72,8 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     )
 
 
-OF_NEIGHBOURS = ("matmul", "linear", "bernoulli")  # a coin depends on how many were tossed before
+# A coin depends on how many were tossed before.
+OF_NEIGHBOURS = ("matmul", "linear", "bernoulli", "normal")
 
 
 @pytest.mark.parametrize("name", [n for n in sorted(KERNELS) if n not in OF_NEIGHBOURS])
@@ -288,20 +290,19 @@ def test_without_a_column_there_is_no_label(name):
         getattr(kernels, name)(np.ones((2, 0), np.float32), np.array([0, 0]), *rest)
 
 
-# Steps write to their arguments --------------------------------------------------------------------------------
+# Kernels that write to their arguments -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", WRITING)
 @pytest.mark.parametrize("layout", ["transposed", "strided", "reversed", "unaligned", "read-only"])
-def test_what_a_step_cannot_write_to_is_refused_and_nothing_written(name, layout):
+def test_what_a_kernel_cannot_write_to_is_refused_and_nothing_written(name, layout):
     args = arguments(name, np.float32, (3, 4), seed=1)
-    assert args[3 if name == "rmsprop_step" else 4] is not None
     for i in CASES[name].writes:
         if name == "sgd_step" and not args[4]:
             args = (*args[:4], 0.9, *args[5:])  # with momentum
         wrong = (*args[:i], LAYOUTS[layout](args[i]), *args[i + 1 :])
         before = [wrong[j].tobytes() for j in arrays_of(wrong)]
-        with pytest.raises(ValueError, match=f"{name}: parameter and state must be C-contiguous"):
+        with pytest.raises(ValueError, match=f"{name}: .* must be C-contiguous"):
             getattr(kernels, name)(*wrong)
         assert [wrong[j].tobytes() for j in arrays_of(wrong)] == before
 

@@ -5,6 +5,8 @@ import pytest
 
 import tinygen as tg
 from tinygen.kernels.cpu._compile import PARALLEL_FROM
+from tinygen.kernels.cpu.chance import TAIL
+from tinygen.random import MANY
 
 
 def draws(rng):
@@ -90,6 +92,22 @@ def test_coins_are_tossed_with_the_numbers_that_numpy_gives():
         large = np.full(size, 0.3, np.float32)
         tossed = ours.bernoulli(large).numpy()
         np.testing.assert_array_equal(tossed, theirs.random(size, np.float32) < large)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_normal_numbers_are_those_that_numpy_gives(backend):
+    """Few or many; whatever was drawn before, and after it the stream goes on where NumPy's does."""
+    ours, theirs = tg.random.default_rng(7), np.random.Generator(np.random.PCG64(7))
+    with tg.backend(backend):
+        for shape in (MANY - 1, MANY, (3, MANY + 1), 0, (), 2 * MANY):
+            drawn, expected = ours.normal(shape).numpy(), theirs.standard_normal(shape, np.float32)
+            np.testing.assert_array_equal(drawn, expected, strict=shape != ())
+            assert ours.uniform((3,)).tolist() == theirs.random(3, np.float32).tolist()
+        # One in 4,000 lies in the tail.
+        drawn = ours.normal(3_000_000).numpy()
+        np.testing.assert_array_equal(drawn, theirs.standard_normal(3_000_000, np.float32))
+        assert np.sum(drawn > TAIL) > 50
+        assert np.sum(drawn < -TAIL) > 50
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])

@@ -31,6 +31,9 @@ from tinygen.kernels.errors import named
 from tinygen.kernels.fusion.trace import current
 from tinygen.kernels.reference import NO_PROBABILITY
 
+# Normal numbers for which it is worth while to hand the generator's state to a kernel, and back.
+MANY = 4096
+
 Shape = int | tuple[int, ...]
 Seed = int | tuple[int, ...] | np.random.SeedSequence | None
 
@@ -70,11 +73,32 @@ class Generator:
         """NumPy's or CuPy's generator, whichever tensors are drawn with."""
         return self.cupy or self.numpy
 
+    @property
+    def _position(self) -> tuple[int, int, int | None]:
+        """NumPy's generator: its state, its increment, and the 32 bits that are left of its last step, if any."""
+        found = self.numpy.bit_generator.state
+        inner = found["state"]
+        return inner["state"], inner["inc"], found["uinteger"] if found["has_uint32"] else None
+
     @draws
     @named
     def normal(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Tensor:
         """Standard normal numbers."""
         dtype = float_dtype(dtype)
+        if self.device == "cpu" and dtype == np.float32:
+            out = np.empty(() if shape is None else shape, dtype)
+            if out.size < MANY:
+                self.numpy.standard_normal(out=out, dtype=dtype)
+            else:
+                state, increment, left = self._position
+                state, left = kernels.normal(out, state, increment, left)
+                self.numpy.bit_generator.state = {
+                    "bit_generator": "PCG64",
+                    "state": {"state": state, "inc": increment},
+                    "has_uint32": int(left is not None),
+                    "uinteger": left or 0,
+                }
+            return Tensor(out)
         return Tensor(
             as_array(self._source.standard_normal(shape, dtype)).astype(dtype, copy=False)
         )
@@ -104,9 +128,8 @@ class Generator:
                 f"bernoulli: p is on {device_of(p)}, but this generator draws on {self.device}"
             )
         if p.dtype == np.float32 and self.device == "cpu" and (shape is None or shape == p.shape):
-            state = self.numpy.bit_generator.state
-            left = state["uinteger"] if state["has_uint32"] else None
-            tossed = kernels.bernoulli(p, state["state"]["state"], state["state"]["inc"], left)
+            state, increment, left = self._position
+            tossed = kernels.bernoulli(p, state, increment, left)
             self._pass(p.size, left is not None)
             return Tensor(as_array(tossed))
         if p.size and not (on_gpu(p) or (p.min() >= 0 and p.max() <= 1)):

@@ -49,7 +49,7 @@ EQUIVALENT: dict[str, str] = {
     ),
     "ops.fused._per_row: shape = tensors[1].shape": "they have one shape",
     "ops.fused.cross_entropy_with_logits: flat = labels.astype(np.int64).reshape(-2)": _UNKNOWN,
-    "kernels.reference.bernoulli: bits = np.random.PCG64(1)": "its state is set to another",
+    "kernels.reference._pcg64: bits = np.random.PCG64(1)": "its state is set to another",
     "ops.shapes.concat: xs, axis = ([reshape(x, (-2,)) for x in xs], 0)": _UNKNOWN,
     f"{_PUT} = list(np.indices(full, sparse=False))": "sparse indices broadcast to the dense ones, in less memory",
     f"{_PUT}[axis] = indices": "`np.add.at` broadcasts them",

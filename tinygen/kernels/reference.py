@@ -342,6 +342,14 @@ def sum_of_squares(x: Array) -> float:
 NO_PROBABILITY = "every probability must lie in [0, 1]"
 
 
+def _pcg64(state: int, increment: int, left: int | None) -> np.random.PCG64:
+    bits = np.random.PCG64(0)
+    inner = {"state": state, "inc": increment}
+    half = {"has_uint32": int(left is not None), "uinteger": left or 0}
+    bits.state = {"bit_generator": "PCG64", "state": inner, **half}
+    return bits
+
+
 def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     """1 where the next number of NumPy's PCG64 in this state is below p, else 0.
 
@@ -350,8 +358,16 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     """
     if p.size and not (p.min() >= 0 and p.max() <= 1):
         raise ValueError(NO_PROBABILITY)
-    bits = np.random.PCG64(0)
-    inner = {"state": state, "inc": increment}
-    half = {"has_uint32": int(left is not None), "uinteger": left or 0}
-    bits.state = {"bit_generator": "PCG64", "state": inner, **half}
-    return (np.random.Generator(bits).random(p.shape, p.dtype) < p).astype(p.dtype)
+    numbers = np.random.Generator(_pcg64(state, increment, left))
+    return (numbers.random(p.shape, p.dtype) < p).astype(p.dtype)
+
+
+def normal(out: Array, state: int, increment: int, left: int | None) -> tuple[int, int | None]:
+    """Fill `out` with the next standard normal numbers of NumPy's PCG64 in this state.
+
+    The state afterwards, and what is left then: None, or the second half of its last step.
+    """
+    bits = _pcg64(state, increment, left)
+    np.random.Generator(bits).standard_normal(out=out, dtype=out.dtype)
+    after = bits.state
+    return after["state"]["state"], after["uinteger"] if after["has_uint32"] else None

@@ -7,7 +7,7 @@ registers) and `epilogue.py` (an activation on what is in the cache), in the wor
 is mostly zeros, `sparse.py` with `gather.py`.
 """
 
-from tinygen.kernels.cpu.chance import bernoulli
+from tinygen.kernels.cpu.chance import bernoulli, normal
 from tinygen.kernels.cpu.columns import logsumexp_columns, logsumexp_columns_grad
 from tinygen.kernels.cpu.elementwise import (
     erf,
@@ -69,6 +69,7 @@ __all__ = [
     "logsumexp_columns_grad",
     "logsumexp_grad",
     "matmul",
+    "normal",
     "relu",
     "relu_grad",
     "reparameterise",

@@ -1,4 +1,4 @@
-"""Coins tossed on all cores, with the very numbers that NumPy's generator would toss them with.
+"""Coins and normal numbers, the very ones that NumPy's generator would draw: coins on all cores.
 
 PCG64 (O'Neill, 2014) is a recurrence s <- M s + c mod 2^128; each state gives 64 bits, by exclusive or of its halves
 and a rotation, and these give two floats of 24 bits. One step waits for the last one, which leaves most of a core
@@ -8,9 +8,17 @@ idle. But k steps at once are a recurrence of the same kind,
 
 so the sequence can be entered anywhere, by each core at a place of its own, and dealt out to `LANES` recurrences that
 do not wait for each other.
+
+How many numbers a normal one takes is not known before, so these are drawn one after the other, by the ziggurat
+(Marsaglia and Tsang, "The Ziggurat Method for Generating Random Variables", J. Stat. Software 5(8), 2000). The area
+under e^(-x^2/2), x >= 0, is covered by 256 layers of equal area: rectangles [0, x_i] high from f(x_i) to f(x_(i-1)),
+and for layer 0 one of the width x_0 = area / f(x_255), which stands for the tail beyond x_255. A layer is chosen at
+random, and a place in it. Left of x_(i-1) all of it lies under the curve: 99 in 100 times that is all there is to do.
 """
 
 import functools
+import itertools
+import math
 import operator
 
 import numpy as np
@@ -20,7 +28,8 @@ from numba.core import config
 from numba.extending import intrinsic
 
 from tinygen.kernels import reference
-from tinygen.kernels.cpu._compile import PARALLEL_FROM, Loop, melting
+from tinygen.kernels.checks import FLOATS
+from tinygen.kernels.cpu._compile import PARALLEL_FROM, Loop, compiled, inner, melting
 from tinygen.kernels.cpu._entry import Array, flat
 
 MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
@@ -152,3 +161,109 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     if not right:
         raise ValueError(reference.NO_PROBABILITY)
     return result
+
+
+# Normal numbers ------------------------------------------------------------------------------------------------
+
+TAIL = 3.6541528853610088  # x_255
+PLACES = 1 << 23  # in a layer
+SECOND, SIGN, LAYER = np.uint64(32), np.uint32(1 << 8), np.uint32(255)
+M_HIGH, M_LOW = np.uint64(MULTIPLIER >> 64), np.uint64(MULTIPLIER & WORD)
+
+
+def _layers() -> tuple[Array, Array, Array]:
+    """Of each layer: x_i / PLACES; the first place that is not surely under the curve; and f(x_i)."""
+
+    def f(x: float) -> float:
+        return math.exp(-x * x / 2)
+
+    area = TAIL * f(TAIL) + math.sqrt(math.pi / 2) * math.erfc(TAIL / math.sqrt(2))
+    x = [TAIL]
+    while len(x) < 255:
+        x.insert(0, math.sqrt(-2 * math.log(area / x[0] + f(x[0]))))
+    inside = [
+        TAIL * f(TAIL) / area,
+        0.0,
+        *(below / right for below, right in itertools.pairwise(x)),
+    ]
+    return (
+        np.array([area / f(TAIL), *x], np.float64).astype(np.float32) / np.float32(PLACES),
+        np.array([round(share * PLACES) for share in inside], np.int32),
+        np.array([1.0, *map(f, x)], np.float32),
+    )
+
+
+WIDTHS, INSIDE, HEIGHTS = _layers()
+
+
+@melting
+def _word(source):
+    """The next 32 bits, and the source after them: of the 64 of a step the lower half comes first."""
+    high, low, c_high, c_low, half, left = source
+    if left:
+        return half, (high, low, c_high, c_low, half, False)
+    high, low = _step(high, low, M_HIGH, M_LOW, c_high, c_low)
+    bits = _bits(high, low)
+    return np.uint32(bits), (high, low, c_high, c_low, np.uint32(bits >> SECOND), True)
+
+
+@melting
+def _uniform(word):
+    return np.float32(np.int32(word >> U8)) * np.float32(2.0**-24)
+
+
+# As NumPy compiles it, which decides the last bit: each operation rounds.
+@functools.partial(inner, fastmath=False)
+def _under_the_curve(x, layer, uniform, heights):
+    below, above = heights[layer], heights[layer - 1]
+    return (above - below) * uniform + below < math.exp(-0.5 * x * np.float64(x))
+
+
+@functools.partial(inner, fastmath=False)
+def _beyond(source):
+    """How far beyond TAIL a number of the tail lies, and the source after it (Marsaglia, 1964)."""
+    while True:
+        word, source = _word(source)
+        other, source = _word(source)
+        x = np.float32(-1 / TAIL) * np.float32(math.log1p(-_uniform(word)))
+        y = -np.float32(math.log1p(-_uniform(other)))
+        if y + y > x * x:
+            return x, source
+
+
+@compiled
+def _normal(out, high, low, c_high, c_low, half, left, widths, inside, heights):
+    source = high, low, c_high, c_low, half, left
+    i = 0
+    while i < out.size:
+        word, source = _word(source)
+        layer, place = word & LAYER, np.int32(word >> np.uint32(9))
+        x = np.float32(place) * widths[layer]
+        x = -x if word & SIGN else x
+        if place >= inside[layer]:
+            if layer == 0:
+                far, source = _beyond(source)
+                far += np.float32(TAIL)
+                x = -far if place & 256 else far
+            else:
+                word, source = _word(source)
+                if not _under_the_curve(x, layer, _uniform(word), heights):
+                    continue
+        out[i] = x
+        i += 1
+    return source[0], source[1], source[4], source[5]
+
+
+def normal(out: Array, state: int, increment: int, left: int | None) -> tuple[int, int | None]:
+    if type(out) is not Array or out.dtype not in FLOATS:
+        got = getattr(out, "dtype", type(out).__name__)
+        raise TypeError(f"normal: needs a float32 or float64 array, not {got}")
+    if not out.flags.carray:
+        raise ValueError("normal: the array must be C-contiguous, aligned and writeable")
+    if out.dtype != np.float32 or config.DISABLE_JIT:
+        return reference.normal(out, state, increment, left)
+    words = map(np.uint64, (state >> 64, state & WORD, increment >> 64, increment & WORD))
+    half = np.uint32(0 if left is None else operator.index(left))
+    tables = WIDTHS, INSIDE, HEIGHTS
+    high, low, half, is_left = _normal(out.ravel(), *words, half, left is not None, *tables)
+    return int(high) << 64 | int(low), int(half) if is_left else None
