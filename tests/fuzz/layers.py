@@ -124,9 +124,8 @@ def _expect_dropout(got: Tensor, x: Any, p: Any, training: Any) -> None:
         return
     with np.errstate(all="ignore"):
         kept = wide(a) / (1 - p)
-    demand(
-        np.all((y == 0) | np.isclose(wide(y), kept, rtol=1e-5, equal_nan=True)), "{} of {}", y, a
-    )
+    close = np.isclose(wide(y), kept, rtol=max(1e-5, float(np.finfo(dtype).eps)), equal_nan=True)
+    demand(np.all((y == 0) | close), "{} of {}", y, a)
 
 
 @subject(

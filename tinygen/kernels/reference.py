@@ -368,6 +368,6 @@ def normal(out: Array, state: int, increment: int, left: int | None) -> tuple[in
     The state afterwards, and what is left then: None, or the second half of its last step.
     """
     bits = _pcg64(state, increment, left)
-    np.random.Generator(bits).standard_normal(out=out, dtype=out.dtype)
+    out[...] = np.random.Generator(bits).standard_normal(out.shape, out.dtype)
     after = bits.state
     return after["state"]["state"], after["uinteger"] if after["has_uint32"] else None
