@@ -31,6 +31,7 @@ SHAPES = [
     (lambda: tg.stack([x(2), x(3)]), ValueError, r"stack: all arrays need one shape, got \[\(2,\), \(3,\)\]"),
     (lambda: tg.split(x(5), 2), ValueError, "split: 5 elements do not make 2 equal parts"),
     (lambda: tg.split(x(5), 0), ValueError, "split: 5 elements do not make 0 equal parts"),
+    (lambda: tg.split(x(0), 2**70), ValueError, "split: 0 elements do not make 1180591620717411303424 equal parts"),
     (lambda: tg.squeeze(x(2, 1), 0), ValueError, r"squeeze: axis 0 of shape \(2, 1\) is not of length 1"),
     (lambda: tg.pad(x(2), ((1, 1), (1, 1))), ValueError, "pad: needs 1 pairs of widths >= 0"),
     (lambda: tg.pad(x(2), -1), ValueError, "pad: needs 1 pairs of widths >= 0"),
