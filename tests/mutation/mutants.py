@@ -202,12 +202,13 @@ def _swap_outputs(kernel: Callable) -> Callable:
 
 
 def _change_written(kernel: Callable, i: int, change: Callable) -> Callable:
-    """A step of an optimiser, whose argument i goes from `before` to `change(before, after)`."""
+    """A kernel whose argument i goes from `before` to `change(before, after)`."""
 
-    def changed(*arguments: object) -> None:
+    def changed(*arguments: object) -> object:
         before = arguments[i].copy()
-        kernel(*arguments)
+        found = kernel(*arguments)
         arguments[i][...] = change(before, arguments[i])
+        return found
 
     return changed
 
@@ -239,16 +240,15 @@ def of_kernels() -> Iterator[Mutant]:
 
                 return Mutant(row, f"{row}: {what}", row, plant)
 
-            if case.writes:
-                for i in case.writes:
-                    for what, change in WRITTEN.items():
-                        yield mutant(f"{names[i]} {what}", _change_written, i, change)
+            args = kernel_cases.arguments(name, np.float64, case.shapes.small)
+            count = len(kernel_cases.results(kernels.KERNELS[name], name, args)) - len(case.writes)
+            for i in case.writes:
+                for what, change in WRITTEN.items():
+                    yield mutant(f"{names[i]} {what}", _change_written, i, change)
+            if "weight_decay" in names:
                 place = names.index("weight_decay")
                 yield mutant("without weight decay", _without_decay, place)
-                continue
-            args = kernel_cases.arguments(name, np.float64, case.shapes.small)
-            count = len(kernel_cases.results(kernels.KERNELS[name], name, args))
-            for i in range(count):
+            for i in range(0 if case.writes else count):
                 for what, change in OUTPUTS.items():
                     if what != "rolled" or name != "sum_of_squares":
                         yield mutant(f"result {i} {what}", _change_output, i, change)
