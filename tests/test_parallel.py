@@ -140,7 +140,7 @@ def test_a_large_parameter_is_stepped_in_shares(rank, mpi):
     p.grad = tg.tensor(g)
     optimiser = optim.SGD([p], 0.5, momentum=0.9)
     team.step_(optimiser)
-    for_the_other, there, share = team._communicator.sent
+    there, for_the_other, share = team._communicator.sent
     assert there.tolist() == [1]
     total = g[rank] + g[1 - rank][::-1]
     np.testing.assert_array_equal(for_the_other, g[1 - rank])

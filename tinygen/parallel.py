@@ -138,22 +138,18 @@ class Team:
         """This rank's rows of the sum over all ranks, flat. MPI's own reduce-scatter copies more."""
         parts = np.asarray(array, order="C").reshape(self.size, -1)
         total = parts[self.rank]
-        for to, source in self._partners():
+        for shift in range(1, self.size):
+            to, source = (self.rank + shift) % self.size, (self.rank - shift) % self.size
             received = np.empty_like(total)
             self._communicator.Sendrecv(parts[to], to, recvbuf=received, source=source)
             total = np.add(total, received, out=received)  # in memory that is in the caches
         return total
 
     def _gather(self, array: np.ndarray) -> None:
-        """Overwrite the others' rows of an array with what they hold there. MPI's own all-gather copies more."""
-        parts = array.reshape(self.size, -1)
-        for to, source in self._partners():
-            self._communicator.Sendrecv(parts[self.rank], to, recvbuf=parts[source], source=source)
+        """Overwrite the others' rows of a flat array with what they hold there."""
+        from mpi4py import MPI
 
-    def _partners(self) -> list[tuple[int, int]]:
-        """Whom to send to and whom to hear from, in turn, until each rank has met each other."""
-        around = ((self.rank + shift, self.rank - shift) for shift in range(1, self.size))
-        return [(to % self.size, source % self.size) for to, source in around]
+        self._communicator.Allgather(MPI.IN_PLACE, array)
 
 
 @functools.cache
