@@ -73,26 +73,33 @@ def _linear_scale(x: Array, w: Array, b: Array | None, activation: str | None) -
     return terms + np.abs(reference.linear(x, w, b, activation))
 
 
+def _settling(x: Array) -> float:
+    """The scale of an average that counts as 0 on one side, and on the other, rounded otherwise, does not."""
+    return _tiny(x) / float(np.finfo(np.float32 if x.dtype == np.float64 else np.float64).eps)
+
+
 def _sgd_scale(p, g, v, lr, momentum, nesterov, weight_decay):
     d = np.abs(g) + weight_decay * np.abs(p)
-    v = momentum * np.abs(v) + d if momentum else d
+    v = momentum * np.abs(v) + d + _settling(v) if momentum else d
     return np.abs(p) + lr * (d + v), v
 
 
 def _rmsprop_scale(p, g, s, lr, alpha, eps, weight_decay):
     d = np.abs(g) + weight_decay * np.abs(p)
     new = alpha * s + (1 - alpha) * (g + weight_decay * p) ** 2
-    return np.abs(p) + 2 * lr * d / (np.sqrt(new) + eps), alpha * s + (1 - alpha) * d * d
+    total = alpha * s + (1 - alpha) * d * d + _settling(s)
+    return np.abs(p) + 2 * lr * d / (np.sqrt(new) + eps), total
 
 
 def _adam_scale(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     decay = 0 if decoupled else weight_decay * p
     d, size = g + decay, np.abs(g) + np.abs(decay)
     new = beta2 * v + (1 - beta2) * d * d
-    m = beta1 * np.abs(m) + (1 - beta1) * size
+    m = beta1 * np.abs(m) + (1 - beta1) * size + _settling(m)
     moved = lr * m / (1 - beta1**step) / (np.sqrt(new / (1 - beta2**step)) + eps)
     lost = np.where(new > 0, (1 - beta2) * np.abs(d) * size / new, 1)  # of the digits of v
-    return np.abs(p) + moved * (2 + lost), m, beta2 * v + (1 - beta2) * size**2
+    total = beta2 * v + (1 - beta2) * size**2 + _settling(v)
+    return np.abs(p) + moved * (2 + lost), m, total
 
 
 # The cases ---------------------------------------------------------------------------------------------------

@@ -324,6 +324,28 @@ def test_a_parameter_that_is_its_own_gradient_is_refused_or_updated(name):
                 getattr(kernels, name)(p, p, *rest)
 
 
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@both_dtypes
+def test_an_average_without_gradients_comes_to_rest(backend, dtype):
+    """At 0, not among the subnormal numbers, which are slow. NaN stays, and what a step without eps would miss."""
+    tiny, g = np.finfo(dtype).smallest_normal, np.zeros(3, dtype)
+    with kernels.backend(backend):
+        v = np.array([1.9 * tiny, 2.1 * tiny, np.nan], dtype)
+        kernels.sgd_step(np.ones(3, dtype), g, v, 0.1, 0.5, False, 0.0)
+        assert v[0] == 0 < v[1] < 1.1 * tiny
+        assert np.isnan(v[2])
+        s = np.array([1.9 * tiny, 2.1 * tiny, np.nan], dtype)
+        kernels.rmsprop_step(np.ones(3, dtype), g, s, 0.1, 0.5, 1e-8, 0.0)
+        assert s[0] == 0 < s[1] < 1.1 * tiny
+        assert np.isnan(s[2])
+        for eps, rest in ((1e-8, 0), (0, 0.95 * tiny)):
+            m, v = (np.array([1.9 * tiny, -2.1 * tiny, 1], dtype) for _ in range(2))
+            p, v = np.ones(3, dtype), np.abs(v)
+            kernels.adam_step(p, g, m, v, 1, 0.1, 0.5, 0.5, eps, 0.0, False)
+            np.testing.assert_allclose(m, [rest, -1.05 * tiny, 0.5], rtol=1e-6)
+            np.testing.assert_allclose(v, [rest, 1.05 * tiny, 0.5], rtol=1e-6)
+
+
 def test_an_empty_model_is_updated_without_complaint():
     empty = np.zeros((0, 3), np.float32)
     assert (

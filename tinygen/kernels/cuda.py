@@ -292,6 +292,9 @@ def linear(x, w, b, activation):
 # settings are rounded to T. g may be p itself, so all that is made of g comes first.
 
 
+SETTLED = "__device__ T settled(T x, T least) { return fabs(x) < least ? T(0) : x; }"
+
+
 def _step(name: str, settings: str, arrays: Sequence[str], operation: str) -> Callable:
     """The kernel `operation` on the gradient g, settings, and arrays that it updates, p and the optimiser's state."""
     kernel = cupy.ElementwiseKernel(
@@ -299,6 +302,7 @@ def _step(name: str, settings: str, arrays: Sequence[str], operation: str) -> Ca
         _typed(arrays),
         operation,
         f"tinygen_{name}",
+        preamble=SETTLED,
         no_return=True,
     )
 
@@ -321,19 +325,21 @@ def _step(name: str, settings: str, arrays: Sequence[str], operation: str) -> Ca
 _sgd = _step("sgd_step", "lr decay", ["p"], "p -= lr * (g + decay * p)")
 _momentum, _nesterov = (
     _step(
-        *("sgd_step", "lr momentum decay", ["p", "v"]),
-        f"T d = g + decay * p; v = momentum * v + d; p -= lr * {speed}",
+        *("sgd_step", "lr momentum decay least", ["p", "v"]),
+        f"T d = g + decay * p; v = settled(momentum * v + d, least); p -= lr * {speed}",
     )
     for speed in ("v", "(d + momentum * v)")
 )
 _rmsprop = _step(
-    *("rmsprop_step", "lr alpha rest eps decay", ["p", "s"]),
-    "T d = g + decay * p; s = alpha * s + rest * d * d; p -= lr * d / (sqrt(s) + eps)",
+    *("rmsprop_step", "lr alpha rest eps decay least", ["p", "s"]),
+    "T d = g + decay * p; s = settled(alpha * s + rest * d * d, least); "
+    "p -= lr * d / (sqrt(s) + eps)",
 )
 _adam, _adam_decoupled = (
     _step(
-        *("adam_step", "lr beta1 rest1 beta2 rest2 scale1 scale2 eps decay", ["p", "m", "v"]),
-        f"{start}; m = beta1 * m + rest1 * d; v = beta2 * v + rest2 * d * d; "
+        *("adam_step", "lr beta1 rest1 beta2 rest2 scale1 scale2 eps decay least", ["p", "m", "v"]),
+        f"{start}; m = settled(beta1 * m + rest1 * d, least); "
+        "v = settled(beta2 * v + rest2 * d * d, least); "
         "p -= lr * (m / scale1) / (sqrt(v / scale2) + eps)",
     )
     for start in ("T d = g + decay * p", "T d = g; p *= 1 - lr * decay")
@@ -342,18 +348,24 @@ _adam, _adam_decoupled = (
 
 def sgd_step(p, g, v, lr, momentum, nesterov, weight_decay):
     if momentum:
-        (_nesterov if nesterov else _momentum)(g, (lr, momentum, weight_decay), p, v)
+        (_nesterov if nesterov else _momentum)(
+            g, (lr, momentum, weight_decay, reference.least(v.dtype)), p, v
+        )
     else:
         _sgd(g, (lr, weight_decay), p)
 
 
 def rmsprop_step(p, g, s, lr, alpha, eps, weight_decay):
-    _rmsprop(g, (lr, alpha, 1 - alpha, eps, weight_decay), p, s)
+    _rmsprop(
+        g, (lr, alpha, 1 - alpha, eps, weight_decay, reference.least(s.dtype, float(eps))), p, s
+    )
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     averages = beta1, 1 - beta1, beta2, 1 - beta2, 1 - beta1**step, 1 - beta2**step
-    (_adam_decoupled if decoupled else _adam)(g, (lr, *averages, eps, weight_decay), p, m, v)
+    (_adam_decoupled if decoupled else _adam)(
+        g, (lr, *averages, eps, weight_decay, reference.least(v.dtype, float(eps))), p, m, v
+    )
 
 
 _squares = cupy.ReductionKernel(

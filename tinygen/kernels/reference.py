@@ -12,6 +12,7 @@ override any of these functions and must agree with it, for every float dtype, l
 Kernels on rows take arrays of shape (rows, n) and work along the last axis.
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -275,6 +276,23 @@ def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array
 # Each updates the parameter p and its state arrays (all C-contiguous, of one shape and dtype) from the gradient g.
 
 
+# Where there are no gradients any more, as behind a relu that has died, averages of them decay, but rounding keeps them
+# from reaching 0: they end among the subnormal numbers, for which a processor takes several times as long. So an
+# average that has come there is 0, unless eps is so small, too, that a step would notice.
+
+
+@functools.lru_cache(maxsize=64)
+def least(dtype: np.dtype, eps: float = 1.0) -> float:
+    """The smallest size of an average that counts; 0, with which all do, unless eps is far above its root."""
+    info = np.finfo(dtype)
+    size = float(info.smallest_normal)
+    return size if eps * float(info.eps) > math.sqrt(size) else 0.0
+
+
+def _settled(x: Array, smallest: float) -> Array:
+    return np.where(np.abs(x) < smallest, x.dtype.type(0), x)
+
+
 @quiet
 def sgd_step(
     p: Array, g: Array, v: Array, lr: float, momentum: float, nesterov: bool, weight_decay: float
@@ -285,7 +303,7 @@ def sgd_step(
     """
     d = g + weight_decay * p
     if momentum:
-        v[...] = momentum * v + d
+        v[...] = _settled(momentum * v + d, least(v.dtype))
         d = d + momentum * v if nesterov else v
     p -= lr * d
 
@@ -298,7 +316,7 @@ def rmsprop_step(
     Hinton (2012), lecture 6e.
     """
     d = g + weight_decay * p
-    s[...] = alpha * s + (1 - alpha) * d * d
+    s[...] = _settled(alpha * s + (1 - alpha) * d * d, least(s.dtype, eps))
     p -= lr * d / (np.sqrt(s) + eps)
 
 
@@ -325,8 +343,9 @@ def adam_step(
     d = np.array(g) if decoupled else g + weight_decay * p  # a copy: g may be p itself
     if decoupled:
         p *= 1 - lr * weight_decay
-    m[...] = beta1 * m + (1 - beta1) * d
-    v[...] = beta2 * v + (1 - beta2) * d * d
+    smallest = least(p.dtype, eps)
+    m[...] = _settled(beta1 * m + (1 - beta1) * d, smallest)
+    v[...] = _settled(beta2 * v + (1 - beta2) * d * d, smallest)
     p -= lr * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + eps)
 
 

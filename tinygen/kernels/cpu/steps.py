@@ -12,7 +12,7 @@ from numba import prange
 
 from tinygen.kernels import reference
 from tinygen.kernels.checks import FLOATS, by_reference
-from tinygen.kernels.cpu._compile import Loop, inner
+from tinygen.kernels.cpu._compile import Loop, inner, melting
 from tinygen.kernels.cpu._entry import Array, fit, flat
 
 DEAR = 4  # work of an element that is divided by a root, in the measure of PARALLEL_FROM
@@ -21,6 +21,11 @@ CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the numbe
 
 # The settings arrive as Python's floats, which are in double precision; the arithmetic is that of the arrays. No loop
 # reads back what it has just written: where arrays are not aligned to 64 bytes, that takes three times as long.
+
+
+@melting
+def _settled(x, smallest):
+    return type(x)(0) if abs(x) < smallest else x
 
 
 @Loop
@@ -32,38 +37,38 @@ def _sgd(p, g, lr, weight_decay):
 
 
 @Loop
-def _sgd_momentum(p, g, v, lr, momentum, nesterov, weight_decay):
+def _sgd_momentum(p, g, v, lr, momentum, nesterov, weight_decay, least):
     real = p.dtype.type
-    lr, momentum, weight_decay = real(lr), real(momentum), real(weight_decay)
+    lr, momentum, weight_decay, least = real(lr), real(momentum), real(weight_decay), real(least)
     for i in prange(p.size):
         d = g[i] + weight_decay * p[i]
-        speed = momentum * v[i] + d
+        speed = _settled(momentum * v[i] + d, least)
         v[i] = speed
         p[i] -= lr * (d + momentum * speed if nesterov else speed)
 
 
 @Loop
-def _rmsprop(p, g, s, lr, alpha, eps, weight_decay):
+def _rmsprop(p, g, s, lr, alpha, eps, weight_decay, least):
     real = p.dtype.type
     lr, alpha, rest = real(lr), real(alpha), real(1 - alpha)
-    eps, weight_decay = real(eps), real(weight_decay)
+    eps, weight_decay, least = real(eps), real(weight_decay), real(least)
     for i in prange(p.size):
         d = g[i] + weight_decay * p[i]
-        average = alpha * s[i] + rest * d * d
+        average = _settled(alpha * s[i] + rest * d * d, least)
         s[i] = average
         p[i] -= lr * d / (np.sqrt(average) + eps)
 
 
 @Loop
-def _adam(p, g, m, v, rate, beta1, beta2, scale, eps, weight_decay, keep, decoupled):
+def _adam(p, g, m, v, rate, beta1, beta2, scale, eps, weight_decay, keep, least, decoupled):
     real = p.dtype.type
     rate, scale, eps, keep = real(rate), real(scale), real(eps), real(keep)
     rest1, rest2, beta1, beta2 = real(1 - beta1), real(1 - beta2), real(beta1), real(beta2)
-    weight_decay = real(weight_decay)
+    weight_decay, least = real(weight_decay), real(least)
     for i in prange(p.size):
         d = g[i] if decoupled else g[i] + weight_decay * p[i]
-        mean = beta1 * m[i] + rest1 * d
-        square = beta2 * v[i] + rest2 * d * d
+        mean = _settled(beta1 * m[i] + rest1 * d, least)
+        square = _settled(beta2 * v[i] + rest2 * d * d, least)
         m[i], v[i] = mean, square
         p[i] = keep * p[i] - rate * mean / (scale * np.sqrt(square) + eps)
 
@@ -137,7 +142,7 @@ def sgd_step(p, g, v, lr, momentum, nesterov, weight_decay):
     if momentum:
         p, g, v = _checked("sgd_step", p, g, v)
         settings = float(lr), float(momentum), bool(nesterov), float(weight_decay)
-        _sgd_momentum(p.size, p, g, v, *settings)
+        _sgd_momentum(p.size, p, g, v, *settings, reference.least(p.dtype))
     else:
         p, g = _checked("sgd_step", p, g)
         _sgd(p.size, p, g, float(lr), float(weight_decay))
@@ -145,14 +150,16 @@ def sgd_step(p, g, v, lr, momentum, nesterov, weight_decay):
 
 def rmsprop_step(p, g, s, lr, alpha, eps, weight_decay):
     p, g, s = _checked("rmsprop_step", p, g, s)
-    _rmsprop(DEAR * p.size, p, g, s, float(lr), float(alpha), float(eps), float(weight_decay))
+    settings = map(float, (lr, alpha, eps, weight_decay, reference.least(p.dtype, float(eps))))
+    _rmsprop(DEAR * p.size, p, g, s, *settings)
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     p, g, m, v = _checked("adam_step", p, g, m, v)
     rate, scale = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
     keep = 1 - lr * weight_decay if decoupled else 1
-    settings = map(float, (rate, beta1, beta2, scale, eps, weight_decay, keep))
+    smallest = reference.least(p.dtype, float(eps))
+    settings = map(float, (rate, beta1, beta2, scale, eps, weight_decay, keep, smallest))
     _adam(DEAR * p.size, p, g, m, v, *settings, bool(decoupled))
 
 
