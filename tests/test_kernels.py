@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tinygen as tg
 from tests.kernel_cases import CASES, agree, arguments, results
 from tests.kernel_numbers import LAYOUTS, NATURES, Numbers
 from tinygen import kernels
@@ -346,6 +347,14 @@ def test_an_average_without_gradients_comes_to_rest(backend, dtype):
             np.testing.assert_allclose(v, [rest, 1.05 * tiny, 0.5], rtol=1e-6)
 
 
+@both_dtypes
+def test_an_average_rests_where_no_step_would_notice(dtype):
+    info = np.finfo(dtype)
+    edge = float(np.sqrt(info.smallest_normal) / info.eps)
+    assert reference.least(np.dtype(dtype), edge) == 0
+    assert reference.least(np.dtype(dtype), 1.01 * edge) == info.smallest_normal
+
+
 def test_an_empty_model_is_updated_without_complaint():
     empty = np.zeros((0, 3), np.float32)
     assert (
@@ -363,3 +372,11 @@ def test_log_sum_exp_meets_infinity_before_the_greatest_number():
         x[:, 7] = np.nan
         assert np.isnan(kernels.logsumexp(x)).all()
         assert np.array_equal(kernels.softmax(x), reference.softmax(x), equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_coin_is_1_where_the_number_is_below_p_and_not_where_it_is_p(backend):
+    u = tg.random.default_rng(7).uniform(1001).numpy()
+    with tg.backend(backend):
+        assert not tg.random.default_rng(7).bernoulli(u).numpy().any()
+        assert tg.random.default_rng(7).bernoulli(np.nextafter(u, np.float32(2))).numpy().all()

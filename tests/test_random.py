@@ -108,11 +108,3 @@ def test_normal_numbers_are_those_that_numpy_gives(backend):
         np.testing.assert_array_equal(drawn, theirs.standard_normal(3_000_000, np.float32))
         assert np.sum(drawn > TAIL) > 50
         assert np.sum(drawn < -TAIL) > 50
-
-
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_a_coin_is_1_where_the_number_is_below_p_and_not_where_it_is_p(backend):
-    u = tg.random.default_rng(7).uniform(1001).numpy()
-    with tg.backend(backend):
-        assert not tg.random.default_rng(7).bernoulli(u).numpy().any()
-        assert tg.random.default_rng(7).bernoulli(np.nextafter(u, np.float32(2))).numpy().all()
