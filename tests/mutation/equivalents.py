@@ -13,7 +13,9 @@ _ORDER = "it chooses the order of the contraction, hence the time, not the resul
 _UNKNOWN = "NumPy takes any negative side for the unknown one"
 _LONG = "it takes the longer way for all that the short one is for, with the same result"
 _EXACT = "0, 1/2 and 1 are exact in every type, and the cotangent is brought to its input's"
-_TRACED = "a difference for traced labels alone, which `tests/test_compiled.py` sees; it is not among the tests run here"
+_TRACED = (
+    "traced labels alone make a difference: `tests/test_compiled.py` sees it, and is not run here"
+)
 
 _PUT = "ops.indexing.PutAlongAxis.forward: where"
 _EINSUM = (
