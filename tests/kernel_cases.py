@@ -279,7 +279,7 @@ def results(kernel: Callable, name: str, args: tuple) -> tuple:
     args = tuple(a.copy() if i in writes else a for i, a in enumerate(args))
     found = kernel(*args)
     if writes:
-        return *[args[i] for i in writes], *(found or ())
+        return *[args[i] for i in writes], *(() if found is None else found)
     return found if isinstance(found, tuple) else (np.asarray(found),)
 
 
@@ -302,7 +302,7 @@ def _scales(case: Case, args: tuple, expected: tuple, finite: bool = False) -> t
     return tuple(r if f is None else f for f, r in zip(found, sizes, strict=True))
 
 
-def _arrays_first(found: tuple) -> tuple[tuple, tuple]:
+def _arrays_and_others(found: tuple) -> tuple[tuple, tuple]:
     """The arrays among the results, and the others: a state, after what was drawn."""
     arrays = tuple(x for x in found if isinstance(x, np.ndarray | np.generic))
     return arrays, tuple(x for x in found if not isinstance(x, np.ndarray | np.generic))
@@ -313,8 +313,8 @@ def agree(name: str, args: tuple, got: tuple, expected: tuple, ulps: float | Non
     """Hold results to the specification's: dtype, shape, NaN, infinities, signs of zeros, and values."""
     case = CASES[name] if ulps is None else CASES[name]._replace(ulps=ulps)
     assert len(got) == len(expected)
-    got, others = _arrays_first(got)
-    expected, same = _arrays_first(expected)
+    got, others = _arrays_and_others(got)
+    expected, same = _arrays_and_others(expected)
     assert others == same
     scales = _scales(case, args, expected)
     without_inf = _scales(case, args, expected, finite=True)

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from tests.kernel_cases import CASES, agree, arguments, results
 from tests.kernel_numbers import LAYOUTS, NATURES, Numbers
-from tests.test_kernels import LABELLED, ON_ROWS, SHAPED, STEPS, arrays_of, both_dtypes, fits
+from tests.test_kernels import (
+    LABELLED,
+    ON_ROWS,
+    SHAPED,
+    STEPS,
+    arrays_of,
+    averages_come_to_rest,
+    both_dtypes,
+    fits,
+)
 from tinygen import kernels
 from tinygen.kernels import KERNELS, reference
 from tinygen.kernels.device import device_of, on_gpu, to_device
@@ -240,3 +249,10 @@ def test_log_sum_exp_meets_infinity_before_the_greatest_number():
         there = to_device(x, "cuda")
         assert np.isnan(kernels.logsumexp(there).get()).all()
         assert np.array_equal(kernels.softmax(there).get(), reference.softmax(x), equal_nan=True)
+
+
+@both_dtypes
+def test_averages_without_gradients_come_to_rest(dtype):
+    averages_come_to_rest(
+        dtype, *(lambda a, d=device: to_device(a, d) for device in ("cuda", "cpu"))
+    )

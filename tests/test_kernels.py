@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -66,8 +68,10 @@ def test_agrees_with_the_specification(name, dtype, data):
     agree(name, args, got, results(KERNELS[name], name, args))
 
 
-def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    """Equal bit by bit, but for which NaN it is."""
+def same_bits(a: object, b: object) -> bool:
+    """Equal bit by bit, but for which NaN it is; or, if they are no arrays, equal."""
+    if not isinstance(a, np.ndarray):
+        return a == b
     return np.array_equal(a, b, equal_nan=True) and np.array_equal(
         np.signbit(a) & ~np.isnan(a), np.signbit(b) & ~np.isnan(b)
     )
@@ -325,34 +329,43 @@ def test_a_parameter_that_is_its_own_gradient_is_refused_or_updated(name):
                 getattr(kernels, name)(p, p, *rest)
 
 
+def averages_come_to_rest(
+    dtype: type, there: Callable = np.array, back: Callable = np.asarray
+) -> None:
+    """At 0, not among the subnormal numbers, which are slow. NaN stays, and what counts in a step without eps."""
+    tiny = np.finfo(dtype).smallest_normal
+
+    def after(step: Callable, averages: int, *settings: object) -> list[np.ndarray]:
+        p, g = there(np.ones(3, dtype)), there(np.zeros(3, dtype))
+        state = [there(np.array([1.9 * tiny, 2.1 * tiny, np.nan], dtype)) for _ in range(averages)]
+        step(p, g, *state, *settings)
+        return [back(x) for x in state]
+
+    found = after(kernels.rmsprop_step, 1, 0.1, 0.5, 1e-8, 0.0)
+    for either in (False, True):
+        found += after(kernels.sgd_step, 1, 0.1, 0.5, either, 0.0)
+        found += after(kernels.adam_step, 2, 1, 0.1, 0.5, 0.5, 1e-8, 0.0, either)
+        kept = after(kernels.adam_step, 2, 1, 0.1, 0.5, 0.5, 0.0, 0.0, either)
+        for x in kept:
+            np.testing.assert_allclose(x, np.array([0.95 * tiny, 1.05 * tiny, np.nan]), rtol=1e-6)
+    for x in found:
+        np.testing.assert_allclose(x, np.array([0, 1.05 * tiny, np.nan]), rtol=1e-6)
+
+
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
 @both_dtypes
-def test_an_average_without_gradients_comes_to_rest(backend, dtype):
-    """At 0, not among the subnormal numbers, which are slow. NaN stays, and what a step without eps would miss."""
-    tiny, g = np.finfo(dtype).smallest_normal, np.zeros(3, dtype)
+def test_averages_without_gradients_come_to_rest(backend, dtype):
     with kernels.backend(backend):
-        v = np.array([1.9 * tiny, 2.1 * tiny, np.nan], dtype)
-        kernels.sgd_step(np.ones(3, dtype), g, v, 0.1, 0.5, False, 0.0)
-        assert v[0] == 0 < v[1] < 1.1 * tiny
-        assert np.isnan(v[2])
-        s = np.array([1.9 * tiny, 2.1 * tiny, np.nan], dtype)
-        kernels.rmsprop_step(np.ones(3, dtype), g, s, 0.1, 0.5, 1e-8, 0.0)
-        assert s[0] == 0 < s[1] < 1.1 * tiny
-        assert np.isnan(s[2])
-        for eps, rest in ((1e-8, 0), (0, 0.95 * tiny)):
-            m, v = (np.array([1.9 * tiny, -2.1 * tiny, 1], dtype) for _ in range(2))
-            p, v = np.ones(3, dtype), np.abs(v)
-            kernels.adam_step(p, g, m, v, 1, 0.1, 0.5, 0.5, eps, 0.0, False)
-            np.testing.assert_allclose(m, [rest, -1.05 * tiny, 0.5], rtol=1e-6)
-            np.testing.assert_allclose(v, [rest, 1.05 * tiny, 0.5], rtol=1e-6)
+        averages_come_to_rest(dtype)
 
 
 @both_dtypes
-def test_an_average_rests_where_no_step_would_notice(dtype):
+def test_averages_rest_only_where_their_root_is_nothing_beside_eps(dtype):
     info = np.finfo(dtype)
     edge = float(np.sqrt(info.smallest_normal) / info.eps)
-    assert reference.least(np.dtype(dtype), edge) == 0
-    assert reference.least(np.dtype(dtype), 1.01 * edge) == info.smallest_normal
+    for beta, divided_by in ((0.0, 1), (0.75, 2)):
+        assert reference.least(np.dtype(dtype), divided_by * edge, beta) == 0
+        assert reference.least(np.dtype(dtype), 1.01 * divided_by * edge, beta) == info.tiny
 
 
 def test_an_empty_model_is_updated_without_complaint():

@@ -1,5 +1,7 @@
 """Random tensors: reproducible, resumable, of the right distribution and dtype, and strict about probabilities."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -108,3 +110,20 @@ def test_normal_numbers_are_those_that_numpy_gives(backend):
         np.testing.assert_array_equal(drawn, theirs.standard_normal(3_000_000, np.float32))
         assert np.sum(drawn > TAIL) > 50
         assert np.sum(drawn < -TAIL) > 50
+
+
+@pytest.mark.parametrize("what", ["normal", "bernoulli"])
+def test_threads_that_share_a_generator_draw_different_numbers(what):
+    rng, drawn = tg.random.default_rng(0), []
+    p = np.full(2 * MANY, 0.5, np.float32)
+
+    def work() -> None:
+        for _ in range(50):
+            drawn.append((rng.normal(2 * MANY) if what == "normal" else rng.bernoulli(p)).numpy())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({x.tobytes() for x in drawn}) == 200

@@ -90,14 +90,16 @@ class Generator:
             if out.size < MANY:
                 self.numpy.standard_normal(out=out, dtype=dtype)
             else:
-                state, increment, left = self._position
-                state, left = kernels.normal(out, state, increment, left)
-                self.numpy.bit_generator.state = {
-                    "bit_generator": "PCG64",
-                    "state": {"state": state, "inc": increment},
-                    "has_uint32": int(left is not None),
-                    "uinteger": left or 0,
-                }
+                bits = self.numpy.bit_generator
+                with bits.lock:  # as NumPy does: another thread may draw from it, too
+                    state, increment, left = self._position
+                    state, left = kernels.normal(out, state, increment, left)
+                    bits.state = {
+                        "bit_generator": "PCG64",
+                        "state": {"state": state, "inc": increment},
+                        "has_uint32": int(left is not None),
+                        "uinteger": left or 0,
+                    }
             return Tensor(out)
         return Tensor(
             as_array(self._source.standard_normal(shape, dtype)).astype(dtype, copy=False)
@@ -128,9 +130,10 @@ class Generator:
                 f"bernoulli: p is on {device_of(p)}, but this generator draws on {self.device}"
             )
         if p.dtype == np.float32 and self.device == "cpu" and (shape is None or shape == p.shape):
-            state, increment, left = self._position
-            tossed = kernels.bernoulli(p, state, increment, left)
-            self._pass(p.size, left is not None)
+            with self.numpy.bit_generator.lock:
+                state, increment, left = self._position
+                tossed = kernels.bernoulli(p, state, increment, left)
+                self._pass(p.size, left is not None)
             return Tensor(as_array(tossed))
         if p.size and not (on_gpu(p) or (p.min() >= 0 and p.max() <= 1)):
             raise ValueError(NO_PROBABILITY)

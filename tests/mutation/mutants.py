@@ -185,6 +185,10 @@ OUTPUTS: dict[str, Callable] = {
     "rolled": lambda y: np.roll(y, 1, -1) if np.ndim(y) else np.roll(y, 1),
     "of another dtype": _other_dtype,
 }
+AFTERWARDS: dict[str, Callable] = {
+    "lost": lambda _: None,
+    "another": lambda state: (state or 0) + 1,
+}
 
 
 def _change_output(kernel: Callable, i: int, change: Callable) -> Callable:
@@ -248,8 +252,8 @@ def of_kernels() -> Iterator[Mutant]:
             if "weight_decay" in names:
                 place = names.index("weight_decay")
                 yield mutant("without weight decay", _without_decay, place)
-            for i in range(0 if case.writes else count):
-                for what, change in OUTPUTS.items():
+            for i in range(count):
+                for what, change in (AFTERWARDS if case.writes else OUTPUTS).items():
                     if what != "rolled" or name != "sum_of_squares":
                         yield mutant(f"result {i} {what}", _change_output, i, change)
             if count > 1:

@@ -298,7 +298,7 @@ SETTLED = "__device__ T settled(T x, T least) { return fabs(x) < least ? T(0) : 
 def _step(name: str, settings: str, arrays: Sequence[str], operation: str) -> Callable:
     """The kernel `operation` on the gradient g, settings, and arrays that it updates, p and the optimiser's state."""
     kernel = cupy.ElementwiseKernel(
-        _typed(["g", *settings.split()]),
+        _typed(["g", *settings.split(), "least"]),
         _typed(arrays),
         operation,
         f"tinygen_{name}",
@@ -306,7 +306,7 @@ def _step(name: str, settings: str, arrays: Sequence[str], operation: str) -> Ca
         no_return=True,
     )
 
-    def step(g, values: Sequence[float], *updated) -> None:
+    def step(g, values: Sequence[float], *updated, eps: float = 1.0, beta: float = 0.0) -> None:
         p = updated[0]
         if not _fit((*updated, g), len(arrays) + 1):
             got = ", ".join(str(getattr(x, "dtype", type(x).__name__)) for x in (*updated, g))
@@ -317,7 +317,8 @@ def _step(name: str, settings: str, arrays: Sequence[str], operation: str) -> Ca
             raise ValueError(f"{name}: the arrays must have one shape, not {shapes((*updated, g))}")
         if not all(x.flags.c_contiguous for x in updated):
             raise ValueError(f"{name}: parameter and state must be C-contiguous")
-        kernel(g, *map(float, values), *updated)
+        least = reference.least(p.dtype, float(eps), float(beta))
+        kernel(g, *map(float, values), least, *updated)
 
     return step
 
@@ -325,19 +326,19 @@ def _step(name: str, settings: str, arrays: Sequence[str], operation: str) -> Ca
 _sgd = _step("sgd_step", "lr decay", ["p"], "p -= lr * (g + decay * p)")
 _momentum, _nesterov = (
     _step(
-        *("sgd_step", "lr momentum decay least", ["p", "v"]),
+        *("sgd_step", "lr momentum decay", ["p", "v"]),
         f"T d = g + decay * p; v = settled(momentum * v + d, least); p -= lr * {speed}",
     )
     for speed in ("v", "(d + momentum * v)")
 )
 _rmsprop = _step(
-    *("rmsprop_step", "lr alpha rest eps decay least", ["p", "s"]),
+    *("rmsprop_step", "lr alpha rest eps decay", ["p", "s"]),
     "T d = g + decay * p; s = settled(alpha * s + rest * d * d, least); "
     "p -= lr * d / (sqrt(s) + eps)",
 )
 _adam, _adam_decoupled = (
     _step(
-        *("adam_step", "lr beta1 rest1 beta2 rest2 scale1 scale2 eps decay least", ["p", "m", "v"]),
+        *("adam_step", "lr beta1 rest1 beta2 rest2 scale1 scale2 eps decay", ["p", "m", "v"]),
         f"{start}; m = settled(beta1 * m + rest1 * d, least); "
         "v = settled(beta2 * v + rest2 * d * d, least); "
         "p -= lr * (m / scale1) / (sqrt(v / scale2) + eps)",
@@ -348,24 +349,19 @@ _adam, _adam_decoupled = (
 
 def sgd_step(p, g, v, lr, momentum, nesterov, weight_decay):
     if momentum:
-        (_nesterov if nesterov else _momentum)(
-            g, (lr, momentum, weight_decay, reference.least(v.dtype)), p, v
-        )
+        (_nesterov if nesterov else _momentum)(g, (lr, momentum, weight_decay), p, v)
     else:
         _sgd(g, (lr, weight_decay), p)
 
 
 def rmsprop_step(p, g, s, lr, alpha, eps, weight_decay):
-    _rmsprop(
-        g, (lr, alpha, 1 - alpha, eps, weight_decay, reference.least(s.dtype, float(eps))), p, s
-    )
+    _rmsprop(g, (lr, alpha, 1 - alpha, eps, weight_decay), p, s, eps=eps)
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     averages = beta1, 1 - beta1, beta2, 1 - beta2, 1 - beta1**step, 1 - beta2**step
-    (_adam_decoupled if decoupled else _adam)(
-        g, (lr, *averages, eps, weight_decay, reference.least(v.dtype, float(eps))), p, m, v
-    )
+    kernel = _adam_decoupled if decoupled else _adam
+    kernel(g, (lr, *averages, eps, weight_decay), p, m, v, eps=eps, beta=beta2)
 
 
 _squares = cupy.ReductionKernel(

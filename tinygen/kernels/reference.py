@@ -278,15 +278,18 @@ def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array
 
 # Where there are no gradients any more, as behind a relu that has died, averages of them decay, but rounding keeps them
 # from reaching 0: they end among the subnormal numbers, for which a processor takes several times as long. So an
-# average that has come there is 0, unless eps is so small, too, that a step would notice.
+# average below the smallest normal number is 0. It would have moved a parameter by less than lr times that (Adam: over
+# eps), which counts only next to 0. But where eps is so small that the root of an average of squares counts beside it,
+# all averages are kept.
 
 
 @functools.lru_cache(maxsize=64)
-def least(dtype: np.dtype, eps: float = 1.0) -> float:
-    """The smallest size of an average that counts; 0, with which all do, unless eps is far above its root."""
+def least(dtype: np.dtype, eps: float = 1.0, beta: float = 0.0) -> float:
+    """The smallest normal number; or 0, so that every average counts, where the root of that, over 1 - beta, is not
+    nothing beside eps. Without an eps, it is 1."""
     info = np.finfo(dtype)
     size = float(info.smallest_normal)
-    return size if eps * float(info.eps) > math.sqrt(size) else 0.0
+    return size if eps * float(info.eps) * max(1 - beta, 0) ** 0.5 > size**0.5 else 0.0
 
 
 def _settled(x: Array, smallest: float) -> Array:
@@ -316,7 +319,7 @@ def rmsprop_step(
     Hinton (2012), lecture 6e.
     """
     d = g + weight_decay * p
-    s[...] = _settled(alpha * s + (1 - alpha) * d * d, least(s.dtype, eps))
+    s[...] = _settled(alpha * s + (1 - alpha) * d * d, least(s.dtype, float(eps)))
     p -= lr * d / (np.sqrt(s) + eps)
 
 
@@ -343,7 +346,7 @@ def adam_step(
     d = np.array(g) if decoupled else g + weight_decay * p  # a copy: g may be p itself
     if decoupled:
         p *= 1 - lr * weight_decay
-    smallest = least(p.dtype, eps)
+    smallest = least(p.dtype, float(eps), float(beta2))
     m[...] = _settled(beta1 * m + (1 - beta1) * d, smallest)
     v[...] = _settled(beta2 * v + (1 - beta2) * d * d, smallest)
     p -= lr * (m / (1 - beta1**step)) / (np.sqrt(v / (1 - beta2**step)) + eps)

@@ -1,8 +1,8 @@
 """Gradient descent and its relatives: which step to take, given the gradient and what is remembered of earlier ones.
 
 The arithmetic of each is one kernel (`tinygen.kernels.reference` has the formulas), with PyTorch's
-defaults and parametrisation. Hyperparameters are attributes and may be changed between steps. An average that
-has decayed to below all normal numbers counts as 0.
+defaults and parametrisation. Hyperparameters are attributes and may be changed between steps. An average
+below the smallest normal number counts as 0.
 """
 
 from __future__ import annotations

@@ -276,12 +276,12 @@ def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Tensor:
 @named
 def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """x cut along an axis: into a number of equal parts, or before each of the given indices. Raises
-    ValueError if it does not make so many equal parts; no elements make one."""
+    ValueError if it does not make so many equal parts, or if there are more than 65,536 of nothing."""
     x = as_tensor(x)
     axis = normalize_axis_index(axis, x.ndim, "split")
     length = x.shape[axis]
     if isinstance(sections, int | np.integer):
-        if not 1 <= sections <= max(length, 1) or length % sections:
+        if not 1 <= sections <= max(length, 1 << 16) or length % sections:
             raise ValueError(f"split: {length} elements do not make {sections} equal parts")
         cuts = [length // sections * i for i in range(1, sections)]
     else:

@@ -1,4 +1,4 @@
-"""Coins and normal numbers, the very ones that NumPy's generator would draw: coins on all cores.
+"""Coins and normal numbers, the very ones that NumPy's generator would draw; coins are tossed on all cores.
 
 PCG64 (O'Neill, 2014) is a recurrence s <- M s + c mod 2^128; each state gives 64 bits, by exclusive or of its halves
 and a rotation, and these give two floats of 24 bits. One step waits for the last one, which leaves most of a core
@@ -11,9 +11,10 @@ do not wait for each other.
 
 How many numbers a normal one takes is not known before, so these are drawn one after the other, by the ziggurat
 (Marsaglia and Tsang, "The Ziggurat Method for Generating Random Variables", J. Stat. Software 5(8), 2000). The area
-under e^(-x^2/2), x >= 0, is covered by 256 layers of equal area: rectangles [0, x_i] high from f(x_i) to f(x_(i-1)),
-and for layer 0 one of the width x_0 = area / f(x_255), which stands for the tail beyond x_255. A layer is chosen at
-random, and a place in it. Left of x_(i-1) all of it lies under the curve: 99 in 100 times that is all there is to do.
+under f(x) = e^(-x^2/2), x >= 0, is covered by 256 layers of equal area. Layers 1 to 255 are rectangles, [0, x_i] wide
+and from f(x_i) to f(x_(i-1)) high, where x_0 = 0. Layer 0 is what is left, below f(x_255): a rectangle up to x_255 and
+the tail beyond, taken together for a rectangle of their area. A layer is chosen at random, and a place in it. Left of
+x_(i-1), in layer 0 of x_255, all of it lies under the curve, and 98.5 times in 100 that is all there is to do.
 """
 
 import functools
@@ -172,7 +173,7 @@ M_HIGH, M_LOW = np.uint64(MULTIPLIER >> 64), np.uint64(MULTIPLIER & WORD)
 
 
 def _layers() -> tuple[Array, Array, Array]:
-    """Of each layer: x_i / PLACES; the first place that is not surely under the curve; and f(x_i)."""
+    """Of each layer: its width / PLACES; its first place that is not surely under the curve; and f(x_i)."""
 
     def f(x: float) -> float:
         return math.exp(-x * x / 2)
@@ -212,7 +213,7 @@ def _uniform(word):
     return np.float32(np.int32(word >> U8)) * np.float32(2.0**-24)
 
 
-# As NumPy compiles it, which decides the last bit: each operation rounds.
+# As NumPy's wheels for x86-64 have it, which decides the last bit: each operation rounds.
 @functools.partial(inner, fastmath=False)
 def _under_the_curve(x, layer, uniform, heights):
     below, above = heights[layer], heights[layer - 1]
@@ -256,10 +257,13 @@ def _normal(out, high, low, c_high, c_low, half, left, widths, inside, heights):
 
 def normal(out: Array, state: int, increment: int, left: int | None) -> tuple[int, int | None]:
     if type(out) is not Array or out.dtype not in FLOATS:
-        got = getattr(out, "dtype", type(out).__name__)
+        got = out.dtype if type(out) is Array else type(out).__name__
         raise TypeError(f"normal: needs a float32 or float64 array, not {got}")
     if not out.flags.carray:
-        raise ValueError("normal: the array must be C-contiguous, aligned and writeable")
+        raise ValueError(
+            "normal: the array must be C-contiguous, aligned and writeable, "
+            f"which one of shape {out.shape} and strides {out.strides} is not"
+        )
     if out.dtype != np.float32 or config.DISABLE_JIT:
         return reference.normal(out, state, increment, left)
     words = map(np.uint64, (state >> 64, state & WORD, increment >> 64, increment & WORD))

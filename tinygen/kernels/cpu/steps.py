@@ -4,6 +4,7 @@ Written with whole arrays, Adam makes about fifteen passes over memory; a model 
 a core's cache, so the passes are what it costs.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -26,6 +27,12 @@ CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the numbe
 @melting
 def _settled(x, smallest):
     return type(x)(0) if abs(x) < smallest else x
+
+
+@functools.partial(inner, fastmath=False, forceinline=True)
+def _rounded(x, y):
+    """x y. Of two products in a sum a fused multiply-add takes one unrounded: which, is not left to the compiler."""
+    return x * y
 
 
 @Loop
@@ -54,7 +61,7 @@ def _rmsprop(p, g, s, lr, alpha, eps, weight_decay, least):
     eps, weight_decay, least = real(eps), real(weight_decay), real(least)
     for i in prange(p.size):
         d = g[i] + weight_decay * p[i]
-        average = _settled(alpha * s[i] + rest * d * d, least)
+        average = _settled(alpha * s[i] + _rounded(rest * d, d), least)
         s[i] = average
         p[i] -= lr * d / (np.sqrt(average) + eps)
 
@@ -67,8 +74,8 @@ def _adam(p, g, m, v, rate, beta1, beta2, scale, eps, weight_decay, keep, least,
     weight_decay, least = real(weight_decay), real(least)
     for i in prange(p.size):
         d = g[i] if decoupled else g[i] + weight_decay * p[i]
-        mean = _settled(beta1 * m[i] + rest1 * d, least)
-        square = _settled(beta2 * v[i] + rest2 * d * d, least)
+        mean = _settled(beta1 * m[i] + _rounded(rest1, d), least)
+        square = _settled(beta2 * v[i] + _rounded(rest2 * d, d), least)
         m[i], v[i] = mean, square
         p[i] = keep * p[i] - rate * mean / (scale * np.sqrt(square) + eps)
 
@@ -158,7 +165,7 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     p, g, m, v = _checked("adam_step", p, g, m, v)
     rate, scale = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
     keep = 1 - lr * weight_decay if decoupled else 1
-    smallest = reference.least(p.dtype, float(eps))
+    smallest = reference.least(p.dtype, float(eps), float(beta2))
     settings = map(float, (rate, beta1, beta2, scale, eps, weight_decay, keep, smallest))
     _adam(DEAR * p.size, p, g, m, v, *settings, bool(decoupled))
 
