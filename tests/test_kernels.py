@@ -365,7 +365,7 @@ def test_averages_rest_only_where_their_root_is_nothing_beside_eps(dtype):
     edge = float(np.sqrt(info.smallest_normal) / info.eps)
     for beta, divided_by in ((0.0, 1), (0.75, 2)):
         assert reference.least(np.dtype(dtype), divided_by * edge, beta) == 0
-        assert reference.least(np.dtype(dtype), 1.01 * divided_by * edge, beta) == info.tiny
+        assert reference.least(np.dtype(dtype), 1.001 * divided_by * edge, beta) == info.tiny
 
 
 def test_an_empty_model_is_updated_without_complaint():
