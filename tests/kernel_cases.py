@@ -14,6 +14,7 @@ import numpy as np
 
 from tests.kernel_numbers import ARRAYS, MATRICES, PRODUCTS, Array, Numbers, Shapes
 from tinygen.kernels import KERNELS, reference
+from tinygen.kernels.pcg64 import position
 
 WIDER = {np.float32: np.float64, np.float64: np.longdouble}
 
@@ -141,10 +142,10 @@ def _labelled(vectors: int, **rest: object) -> Case:
 
 
 def _coins(of: Numbers, shape: tuple[int, ...]) -> tuple:
-    state = np.random.PCG64(shape[-1] if shape else 0).state["state"]
+    state, increment, _ = position(np.random.PCG64(shape[-1] if shape else 0))
     left = of.pick(None, 0, 0xFFFFFFFF, 12345 << 9)
     p = np.asarray(reference.sigmoid(np.nan_to_num(of.any(shape))))
-    return p, state["state"], state["inc"], left
+    return p, state, increment, left
 
 
 def _normals(of: Numbers, shape: tuple[int, ...]) -> tuple:

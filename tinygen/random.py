@@ -29,6 +29,7 @@ from tinygen.kernels.device import (
 )
 from tinygen.kernels.errors import named
 from tinygen.kernels.fusion.trace import current
+from tinygen.kernels.pcg64 import move, position
 from tinygen.kernels.reference import NO_PROBABILITY
 
 # Normal numbers for which it is worth while to hand the generator's state to a kernel, and back.
@@ -73,13 +74,6 @@ class Generator:
         """NumPy's or CuPy's generator, whichever tensors are drawn with."""
         return self.cupy or self.numpy
 
-    @property
-    def _position(self) -> tuple[int, int, int | None]:
-        """NumPy's generator: its state, its increment, and the 32 bits that are left of its last step, if any."""
-        found = self.numpy.bit_generator.state
-        inner = found["state"]
-        return inner["state"], inner["inc"], found["uinteger"] if found["has_uint32"] else None
-
     @draws
     @named
     def normal(self, shape: Shape = (), dtype: np.typing.DTypeLike = np.float32) -> Tensor:
@@ -92,14 +86,9 @@ class Generator:
             else:
                 bits = self.numpy.bit_generator
                 with bits.lock:  # as NumPy does: another thread may draw from it, too
-                    state, increment, left = self._position
+                    state, increment, left = position(bits)
                     state, left = kernels.normal(out, state, increment, left)
-                    bits.state = {
-                        "bit_generator": "PCG64",
-                        "state": {"state": state, "inc": increment},
-                        "has_uint32": int(left is not None),
-                        "uinteger": left or 0,
-                    }
+                    move(bits, state, increment, left)
             return Tensor(out)
         return Tensor(
             as_array(self._source.standard_normal(shape, dtype)).astype(dtype, copy=False)
@@ -131,7 +120,7 @@ class Generator:
             )
         if p.dtype == np.float32 and self.device == "cpu" and (shape is None or shape == p.shape):
             with self.numpy.bit_generator.lock:
-                state, increment, left = self._position
+                state, increment, left = position(self.numpy.bit_generator)
                 tossed = kernels.bernoulli(p, state, increment, left)
                 self._pass(p.size, left is not None)
             return Tensor(as_array(tossed))

@@ -19,6 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tinygen.kernels.fusion.trace import as_one_step, recorded_effect, traced
+from tinygen.kernels.pcg64 import move, position
 
 Array = np.ndarray
 
@@ -276,17 +277,16 @@ def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array
 # Each updates the parameter p and its state arrays (all C-contiguous, of one shape and dtype) from the gradient g.
 
 
-# Where there are no gradients any more, as behind a relu that has died, averages of them decay, but rounding keeps them
-# from reaching 0: they end among the subnormal numbers, for which a processor takes several times as long. So an
-# average below the smallest normal number is 0. It would have moved a parameter by less than lr times that (Adam: over
-# eps), which counts only next to 0. But where eps is so small that the root of an average of squares counts beside it,
-# all averages are kept.
-
-
 @functools.lru_cache(maxsize=64)
 def least(dtype: np.dtype, eps: float = 1.0, beta: float = 0.0) -> float:
-    """The smallest normal number; or 0, so that every average counts, where the root of that, over 1 - beta, is not
-    nothing beside eps. Without an eps, it is 1."""
+    """The least size of an average that counts: the smallest normal number; or 0, all do.
+
+    Where there are no gradients any more, as behind a relu that has died, averages of them decay, but rounding keeps
+    them from reaching 0: they end among the subnormal numbers, for which a processor takes several times as long. So
+    they count as 0. One would have moved a parameter by less than lr times that (Adam: over eps), which is nothing
+    but next to 0. They all count where eps is so small that the root of such an average of squares, over 1 - beta,
+    would count beside it.
+    """
     info = np.finfo(dtype)
     size = float(info.smallest_normal)
     return size if eps * float(info.eps) * max(1 - beta, 0) ** 0.5 > size**0.5 else 0.0
@@ -366,9 +366,7 @@ NO_PROBABILITY = "every probability must lie in [0, 1]"
 
 def _pcg64(state: int, increment: int, left: int | None) -> np.random.PCG64:
     bits = np.random.PCG64(0)
-    inner = {"state": state, "inc": increment}
-    half = {"has_uint32": int(left is not None), "uinteger": left or 0}
-    bits.state = {"bit_generator": "PCG64", "state": inner, **half}
+    move(bits, state, increment, left)
     return bits
 
 
@@ -391,5 +389,5 @@ def normal(out: Array, state: int, increment: int, left: int | None) -> tuple[in
     """
     bits = _pcg64(state, increment, left)
     out[...] = np.random.Generator(bits).standard_normal(out.shape, out.dtype)
-    after = bits.state
-    return after["state"]["state"], after["uinteger"] if after["has_uint32"] else None
+    state, _, left = position(bits)
+    return state, left
