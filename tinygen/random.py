@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +41,19 @@ Shape = int | tuple[int, ...]
 Seed = int | tuple[int, ...] | np.random.SeedSequence | None
 
 
+# Threads draw in turn, for some draws read a generator's state, and move it on later.
+_turn = threading.RLock()
+
+
+def _forget_other_threads() -> None:
+    global _turn
+    _turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # one of them may have been drawing
+    os.register_at_fork(after_in_child=_forget_other_threads)
+
+
 def draws(method: Callable) -> Callable:
     """A method that draws: inside a compiled function it draws anew at every call."""
 
@@ -46,10 +61,12 @@ def draws(method: Callable) -> Callable:
     def drawing(self: Generator, *args: Any, **kwargs: Any) -> Any:
         trace = current()
         if trace is None:
-            return method(self, *args, **kwargs)
+            with _turn:
+                return method(self, *args, **kwargs)
 
         def draw(*args: Any, **kwargs: Any) -> Any:
-            return raw(method(self, *args, **kwargs))
+            with _turn:
+                return raw(method(self, *args, **kwargs))
 
         given = {key: raw(x) for key, x in kwargs.items()}
         found = trace.record(draw, tuple(map(raw, args)), given, effect=True)
@@ -85,10 +102,9 @@ class Generator:
                 self.numpy.standard_normal(out=out, dtype=dtype)
             else:
                 bits = self.numpy.bit_generator
-                with bits.lock:  # as NumPy does: another thread may draw from it, too
-                    state, increment, left = position(bits)
-                    state, left = kernels.normal(out, state, increment, left)
-                    move(bits, state, increment, left)
+                state, increment, left = position(bits)
+                state, left = kernels.normal(out, state, increment, left)
+                move(bits, state, increment, left)
             return Tensor(out)
         return Tensor(
             as_array(self._source.standard_normal(shape, dtype)).astype(dtype, copy=False)
@@ -119,10 +135,9 @@ class Generator:
                 f"bernoulli: p is on {device_of(p)}, but this generator draws on {self.device}"
             )
         if p.dtype == np.float32 and self.device == "cpu" and (shape is None or shape == p.shape):
-            with self.numpy.bit_generator.lock:
-                state, increment, left = position(self.numpy.bit_generator)
-                tossed = kernels.bernoulli(p, state, increment, left)
-                self._pass(p.size, left is not None)
+            state, increment, left = position(self.numpy.bit_generator)
+            tossed = kernels.bernoulli(p, state, increment, left)
+            self._pass(p.size, left is not None)
             return Tensor(as_array(tossed))
         if p.size and not (on_gpu(p) or (p.min() >= 0 and p.max() <= 1)):
             raise ValueError(NO_PROBABILITY)
