@@ -92,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     students = {
         name: Student(new_model(pixels, n, rng), vae.LEARNING_RATE) for name, n in told.items()
     }
+    objectives = {name: vae.compiled_objective(s.model) for name, s in students.items()}
     test = tg.random.default_rng(vae.TEST_SEED).bernoulli(images.test).to("cpu").numpy()
     test_y = {"conditional": one_hot(images.test_labels), "unconditional": None}
 
@@ -99,9 +100,9 @@ def main(argv: list[str] | None = None) -> None:
         for grey, labels in batches((images.train, images.train_labels), vae.BATCH, rng):
             x, eps = rng.bernoulli(grey), rng.normal((len(grey), LATENT))
             for name, student in students.items():
-                y = tg.tensor(one_hot(labels)) if told[name] else None
+                y = one_hot(labels) if told[name] else None
                 student.optimiser.zero_grad()
-                loss, *_ = vae.objective(*student.model.terms(x, eps, y))
+                loss, *_ = objectives[name](x, eps, y=y)
                 loss.backward()
                 student.optimiser.step()
         line = {}

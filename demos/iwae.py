@@ -87,22 +87,23 @@ def rebuild(settings: dict, pixels: int, parts: dict) -> vae.VAE:
     return model
 
 
-def bound(model: vae.VAE, x: tg.Tensor, k: int, rng: tg.random.Generator) -> tg.Tensor:
-    """L_k with one draw of k codes for each x, (n,), nats."""
-    log_weights = model.log_weights(x, rng.normal((k, len(x), LATENT)))
-    return tg.logsumexp(log_weights, axis=0) - math.log(k)
+def bound(log_weights: tg.Tensor) -> tg.Tensor:
+    """L_k, (n,), nats, of the log-weights (k, n) of k codes for each x."""
+    return tg.logsumexp(log_weights, axis=0) - math.log(len(log_weights))
 
 
-def backward(model: vae.VAE, x: tg.Tensor, k: int, rng: tg.random.Generator) -> float:
-    """Leave the gradient of -L_k, averaged over the batch, with the parameters; what that was, nats."""
+def objective(model: vae.VAE, x: tg.Tensor, eps: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
+    """What has the gradient above, averaged over the batch; and -L_k, nats. eps: (k, n, latent)."""
     mean, log_var = model.encode(x)
-    z = tg.reparameterise(mean, log_var, rng.normal((k, len(x), LATENT)))
-    codes = tg.tensor(z, requires_grad=True)  # cut off from the encoder
+    z = tg.reparameterise(mean, log_var, eps)
+    codes = z.detach()  # cut off from the encoder
+    codes.requires_grad = True
     log_weights = model.log_weights_of(codes, x, mean.detach(), log_var.detach())
     shares = tg.softmax(log_weights.detach(), axis=0)
-    (-(shares * log_weights).sum(0).mean()).backward()
-    z.backward(tg.expand_dims(shares, -1) * codes.grad)
-    return math.log(k) - tg.logsumexp(log_weights.detach(), axis=0).mean().item()
+    for_decoder = -(shares * log_weights).sum(0).mean()
+    (push,) = tg.autograd.grad(for_decoder, codes, retain_graph=True)
+    for_encoder = (tg.expand_dims(shares, -1) * push * z).sum()
+    return for_decoder + for_encoder, -bound(log_weights.detach()).mean()
 
 
 def rate(epoch: int) -> float:
@@ -168,20 +169,24 @@ def main(argv: list[str] | None = None) -> None:
     test = fixed.bernoulli(images.test).to("cpu").numpy()
     watched = tg.tensor(test[:WATCHED])
 
+    compiled = tg.compile(lambda x, eps: objective(model, x, eps))
     decay = 1 - AVERAGE_EVERY / (AVERAGED * len(images.train) / BATCH)
     parts = {"model": average, "last": model, "optimiser": optimiser, "rng": rng}
     for epoch in run.rounds(epochs, "epoch", **parts):
         optimiser.lr, total = rate(epoch), 0.0
         for step, pixels in enumerate(batches(images.train, BATCH, rng)):
+            x, eps = rng.bernoulli(pixels), rng.normal((args.k, len(pixels), LATENT))
             optimiser.zero_grad()
-            total += len(pixels) * backward(model, rng.bernoulli(pixels), args.k, rng)
+            loss, minus_bound = compiled(x, eps)
+            loss.backward()
             optimiser.step()
+            total += len(pixels) * minus_bound.item()
             if step % AVERAGE_EVERY == 0:
                 optim.average_(average.parameters(), model.parameters(), decay)
         check_finite(total)
         with tg.no_grad():
-            fresh = tg.random.default_rng(vae.TEST_SEED)
-            seen = -bound(average, watched, args.k, fresh).mean().item()
+            eps = tg.random.default_rng(vae.TEST_SEED).normal((args.k, len(watched), LATENT))
+            seen = -bound(average.log_weights(watched, eps)).mean().item()
         run.log(epoch=epoch + 1, train=total / len(images.train), test=seen)
 
     if run.leads:

@@ -158,12 +158,16 @@ def objective(
 
 
 def compiled_objective(model: VAE, free_bits: float = 0.0) -> Callable:
-    """(x, eps, weights, share) -> share times what is minimised, and the two terms: all as one program."""
+    """(x, eps, weights, share, y) -> share times what is minimised, and the two terms: all as one program."""
 
     def weighed(
-        x: tg.Tensor, eps: tg.Tensor, weights: tuple[float, float] = (1.0, 1.0), share: float = 1.0
+        x: tg.Tensor,
+        eps: tg.Tensor,
+        weights: tuple[float, float] = (1.0, 1.0),
+        share: float = 1.0,
+        y: tg.Tensor | None = None,
     ) -> tuple[tg.Tensor, ...]:
-        loss, *terms = objective(*model.terms(x, eps), weights, free_bits)
+        loss, *terms = objective(*model.terms(x, eps, y), weights, free_bits)
         return share * loss, *terms
 
     return tg.compile(weighed)

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from tests.machine_code import half_the_width, run
 from tinygen.kernels import reference
-from tinygen.kernels.cpu.matmul import DEPTH, PRODUCTS, WIDTH, _block, _blocks, linear, matmul
+from tinygen.kernels.cpu.matmul import (
+    DEPTH,
+    HALVED,
+    PRODUCTS,
+    WIDTH,
+    _block,
+    _blocks,
+    _in_halves,
+    _sum_of_halves,
+    linear,
+    matmul,
+)
 from tinygen.kernels.cpu.microkernel import ROWS, VECTORS
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
@@ -182,6 +193,50 @@ def test_the_same_bits_on_any_number_of_threads(dtype, shape, transposed, activa
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@given(shape=shapes)
+def test_two_halves_of_a_sum(dtype, shape):
+    m, k, n = shape
+    a, b = normal(0, (m, k), dtype), normal(1, (k, n), dtype)
+    product, half = prepared(dtype), k // 2
+    for loop in (_sum_of_halves.serial, _sum_of_halves.parallel):
+        product.ready(loop)
+    left, right = matmul(a[:, :half], b[:half]), matmul(a[:, half:], b[half:])
+    guard, canary = 1024, dtype(12345)
+    for loop in (_sum_of_halves.serial, _sum_of_halves.parallel):
+        for down, across in [(1, 1), (1, 2), (2, 1), (2, 3)]:
+            memory = np.full(guard + m * n + guard, canary)
+            out = memory[guard : guard + m * n].reshape(m, n)
+            loop(out, a, b, product.no_bias, down, across)
+            assert out.tobytes() == (left + right).tobytes()
+            assert np.all(memory[:guard] == canary)
+            assert np.all(memory[guard + m * n :] == canary)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_through_large_weights_are_sums_of_two_halves(dtype, monkeypatch):
+    k, n = 600, -(-HALVED // 600)
+    g, w, half = normal(0, (64, k), dtype), normal(1, (k, n), dtype), k // 2
+    halves = matmul(g[:, :half], w[:half]) + matmul(g[:, half:], w[half:])
+    one_by_one = matmul(np.asfortranarray(g), w)
+    assert halves.tobytes() != one_by_one.tobytes()
+    for x, y, expected in [
+        (g, w, halves),
+        (g.copy(order="F"), w, one_by_one),  # the gradient of another W, g^T x
+        (g, np.asfortranarray(w), one_by_one),  # x W^T
+    ]:
+        assert matmul(x, y).tobytes() == expected.tobytes()
+        monkeypatch.setattr("numba.get_num_threads", lambda: 1)
+        assert matmul(x, y).tobytes() == expected.tobytes()
+        monkeypatch.undo()
+    none, bias = w[0, :0], w[0]
+    assert _in_halves(g, w, none, 0)
+    assert not _in_halves(g, w, bias, 0)
+    assert not _in_halves(g, w, none, 1)
+    assert not _in_halves(g, w[: k - 2], none, 0)  # smaller
+    assert not _in_halves(normal(2, (k // 2 + 1, k), dtype), w, none, 0)  # many rows
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_two_python_threads_at_once(dtype):
     a, w, bias = normal(0, (200, 300), dtype), normal(1, (250, 300), dtype), normal(2, 250, dtype)
     expected = linear(a, w, bias, "relu").tobytes()
@@ -222,10 +277,10 @@ FENCED = """
 import itertools
 import numpy as np
 from tests.machine_code import fenced
-from tinygen.kernels.cpu.matmul import PRODUCTS, _block
+from tinygen.kernels.cpu.matmul import PRODUCTS, _block, _sum_of_halves
 
 for product in PRODUCTS.values():
-    product.ready(_block)
+    product.ready(_block), product.ready(_sum_of_halves.serial)
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (8, 16, 48), (17, 33, 50), (5, 257, 35), (13, 2, 100)]
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
     for a_order, b_order in itertools.product("CF", "CF"):
@@ -236,6 +291,8 @@ for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, 
         for thread in (0, 1):
             _block(out, a, b, bias, 1, 1, 2, thread)
         assert np.all(out == k + 1)
+        _sum_of_halves.serial(out, a, b, bias[:0], 1, 2)
+        assert np.all(out == k)
         for x in (a, b, bias):
             assert np.all(x == 1)
 print("unharmed")
