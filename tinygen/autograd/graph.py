@@ -61,7 +61,14 @@ class Node:
         self.number = next(_numbers)
 
     def cotangents(self, g: Cotangent) -> Sequence[Cotangent | None]:
-        """The cotangents of the inputs, given that of the output: tensors, or `on_arrays` arrays."""
+        """The cotangents of the inputs, given that of the output: tensors, or `on_arrays` arrays.
+
+        None for an input that has none. Those that are not of the input's shape and dtype need to be `fitted`.
+        """
+        raise NotImplementedError
+
+    def fitted(self, g: Cotangent, source: Source) -> Cotangent:
+        """A cotangent in the shape and dtype of its input."""
         raise NotImplementedError
 
     def free(self) -> None:
@@ -172,14 +179,12 @@ def walk(
     # No path to a node leads through older ones: a walk to nodes alone need not look at all that they came from.
     bounded = wanted and all(isinstance(source, Node) for source in wanted)
     since = min(source.number for source in wanted) if bounded else 0
-    nodes, leaves = ancestry((source for source, _ in seeds), since)
-    if wanted is None:
-        wanted = leaves
-    on_path = set(wanted)
-    for node in reversed(nodes):
-        node.needs = needs = [source in on_path for source in node.inputs]
-        if True in needs:
-            on_path.add(node)
+    nodes, _ = ancestry((source for source, _ in seeds), since)
+    on_path = None if wanted is None else set(wanted)
+    if on_path is not None:
+        for node in reversed(nodes):
+            if not on_path.isdisjoint(node.inputs):
+                on_path.add(node)
 
     cotangents: dict[Source, Cotangent] = {}
     result: dict[Source, Cotangent] = {}
@@ -193,11 +198,18 @@ def walk(
             g = cotangents.pop(node, None)
             if g is None:
                 continue
-            if node in wanted:
-                result[node] = g
-            if True in node.needs:
-                for source, arrived in zip(node.inputs, node.cotangents(g), strict=True):
-                    if arrived is not None:
+            inputs = node.inputs
+            if on_path is None:  # whatever is recorded leads to leaves
+                node.needs = needs = [source is not None for source in inputs]
+            else:
+                node.needs = needs = [source in on_path for source in inputs]
+                if node in wanted:
+                    result[node] = g
+            if True in needs:
+                for source, needed, arrived in zip(inputs, needs, node.cotangents(g), strict=True):
+                    if needed and arrived is not None:
+                        if arrived.shape != source.shape or arrived.dtype is not source.dtype:
+                            arrived = node.fitted(arrived, source)
                         before = cotangents.get(source)
                         cotangents[source] = arrived if before is None else before + arrived
                 arrived = before = None  # nothing is held while the next rule runs

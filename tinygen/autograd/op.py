@@ -20,12 +20,15 @@ import numpy as np
 from tinygen.autograd import graph
 from tinygen.autograd.convert import to_array
 from tinygen.autograd.graph import ON_ARRAYS, RECORDED, Node, anomaly
-from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, lifted
+from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, lifted, raw
 from tinygen.kernels.device import LESS_MEMORY, as_array, is_array, require_one_device
 from tinygen.kernels.fusion import trace as tracing
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Cotangent, Source
+
+
+MISTAKES = (TypeError, ValueError, IndexError, OverflowError, MemoryError)
 
 
 class Op(Node):
@@ -66,7 +69,7 @@ class Op(Node):
     def kept(self) -> list[Cotangent]:
         """What was kept; as tensors, with their place in the graph. An error if one was changed since."""
         kept = []
-        on_arrays = graph.on_arrays()
+        on_arrays = graph.mode.get() is ON_ARRAYS
         for array, tensor, version, at_forward in self._kept:
             if version is not None and version[0] != at_forward:
                 raise RuntimeError(
@@ -94,28 +97,42 @@ class Op(Node):
         """
         op = cls()
         mode = graph.mode.get()
+        if mode is ON_ARRAYS:
+            return op._on_arrays(inputs, parameters)
         trace = tracing.current() if tracing.running else None
-        tensors = inputs if mode is ON_ARRAYS else _prepared(cls, inputs)
-        arrays, sources, reached = [], [], False
-        for t in tensors:
-            source = None
-            if type(t) is Tensor:
-                arrays.append(t._data if trace is None else lifted(trace, t))
-                source = t.node or (t if t._requires_grad else None)
-                reached = reached or source is not None
+        # The usual: tensors of one float dtype, perhaps beside numbers.
+        tensors, arrays, sources, reached = inputs, [], [], False
+        dtype, usual = None, trace is None
+        for x in inputs:
+            kind = type(x)
+            if kind is Tensor:
+                array, source = x._data, x.node
+                if source is None and x._requires_grad:
+                    source = x
+                if source is not None:
+                    reached = True
+                if array.dtype is not dtype:
+                    usual = usual and dtype is None
+                    dtype = array.dtype
+                arrays.append(array)
+                sources.append(source)
             else:
-                # NumPy's operators make scalars of 0-d arrays, which kernels do not know.
-                arrays.append(np.asarray(t) if isinstance(t, np.generic) else t)
-            sources.append(source)
+                usual = usual and (kind is float or kind is int)
+                arrays.append(x)
+                sources.append(None)
+        if not usual or dtype not in FLOATS:
+            tensors = _prepared(cls, inputs)
+            sources = [t.source if type(t) is Tensor else None for t in tensors]
+            reached = any(source is not None for source in sources)
+            arrays = [
+                t if type(t) is not Tensor else t._data if trace is None else lifted(trace, t)
+                for t in tensors
+            ]
         try:
             out = op.forward(*arrays, **parameters)
-        except (TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
+        except MISTAKES as error:
             raise _named(error, cls, tensors) from error
-        if mode is ON_ARRAYS:
-            return out
-        if type(out) is not np.ndarray:
-            out = as_array(out)
-        result = Tensor(out)
+        result = Tensor(out if type(out) is np.ndarray else as_array(out))
         if cls.views and trace is None:
             for t in tensors:
                 if type(t) is Tensor and _shares_memory(out, t._data):
@@ -129,16 +146,29 @@ class Op(Node):
             _check_forward(op, result, arrays)
         return result
 
+    def _on_arrays(self, inputs: tuple, parameters: dict) -> np.ndarray:
+        # NumPy's operators make scalars of 0-d arrays, which kernels do not know.
+        arrays = [
+            x if type(x) is np.ndarray else np.asarray(x) if isinstance(x, np.generic) else raw(x)
+            for x in inputs
+        ]
+        try:
+            return self.forward(*arrays, **parameters)
+        except MISTAKES as error:
+            raise _named(error, type(self), inputs) from error
+
     def _remember_versions(self, tensors: Sequence, arrays: Sequence, result: Tensor) -> None:
         """What is kept becomes (array, tensor, version, version now); the tensor is None for the op's own output."""
         kept = []
         for array in self._kept:
             if array is result._data:
-                kept.append((array, None, result.version, result.version[0]))
+                version = result.version
+                kept.append((array, None, version, version[0]))
                 continue
-            for t, given in zip(tensors, arrays, strict=True):
-                if given is array and type(t) is Tensor:
-                    kept.append((array, t, t.version, t.version[0]))
+            for i, given in enumerate(arrays):
+                if given is array and type(tensors[i]) is Tensor:
+                    version = tensors[i].version
+                    kept.append((array, tensors[i], version, version[0]))
                     break
             else:
                 kept.append((array, None, None, None))
@@ -168,21 +198,19 @@ class Op(Node):
             raise TypeError(
                 f"{name_of(self)}: backward returned {len(results)} cotangents for {len(self.inputs)} inputs"
             )
-        fitted = []
-        for result, source, needed in zip(results, self.inputs, self.needs, strict=True):
-            if result is None or not needed:
-                fitted.append(None)
-            elif result.shape == source.shape and result.dtype is source.dtype:
-                fitted.append(result)
-            else:
-                fitted.append(_fitted(result, source))
         if watched == "":
-            _check_backward(self, g, fitted)
-        return fitted
+            _check_backward(self, g, results)
+        return results
+
+    def fitted(self, g: Cotangent, source: Source) -> Cotangent:
+        """A cotangent summed over the axes that its input was broadcast along, in its input's dtype."""
+        if g.shape != source.shape:
+            g = ops.sum_to(g, source.shape)
+        return g if g.dtype == source.dtype else g.astype(source.dtype)
 
     def free(self) -> None:
-        Node.free(self)  # super() takes longer than all the rest
-        self._kept = ()
+        self.freed = True
+        self.inputs = self._kept = ()
 
 
 class Fused(Op):
@@ -224,20 +252,6 @@ def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
     the widest float wins; integers and booleans become that float, or float32 where the op or a
     Python float asks for one.
     """
-    dtype = None
-    simple = True
-    for x in inputs:
-        kind = type(x)
-        if kind is Tensor:
-            if dtype is None:
-                dtype = x._data.dtype
-            elif x._data.dtype != dtype:
-                simple = False
-        elif kind is not float and kind is not int:
-            simple = False
-    if simple and dtype in FLOATS:
-        return list(inputs)
-
     numbers_only = all(type(x) in NUMBERS for x in inputs)
     device = next((x.device for x in inputs if type(x) is Tensor), None)
     try:
@@ -263,13 +277,6 @@ def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
 def _shares_memory(view: np.ndarray, x: np.ndarray) -> bool:
     # Whose base it is, it is a view of; else NumPy compares addresses.
     return view is x or view.base is x or np.may_share_memory(view, x)
-
-
-def _fitted(g: Cotangent, source: Source) -> Cotangent:
-    """A cotangent summed over the axes that its input was broadcast along, in its input's dtype."""
-    if g.shape != source.shape:
-        g = ops.sum_to(g, source.shape)
-    return g if g.dtype == source.dtype else g.astype(source.dtype)
 
 
 # Errors that name the op -------------------------------------------------------------------------------------
@@ -340,8 +347,9 @@ def _watched_backward(op: Op, g: Tensor) -> Tensor | Sequence[Tensor | None]:
         anomaly.reset(token)
 
 
-def _check_backward(op: Op, g: Tensor, results: list[Tensor | None]) -> None:
-    if _finite(g._data) and not _finite(*(r._data for r in results if r is not None)):
+def _check_backward(op: Op, g: Tensor, results: Sequence[Tensor | None]) -> None:
+    needed = [r._data for r, need in zip(results, op.needs, strict=True) if need and r is not None]
+    if _finite(g._data) and not _finite(*needed):
         raise FloatingPointError(
             f"the backward of {name_of(op)} made a NaN or infinity from a finite cotangent; "
             f"it was called at {op.origin or 'a line outside detect_anomaly'}"

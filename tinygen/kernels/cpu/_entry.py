@@ -66,9 +66,15 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
         for x in arrays:
             if x.shape != shape:
                 raise ValueError(f"{name}: the arrays must have one shape, not {shapes(arrays)}")
-            flattened.append(x.ravel() if x.flags.carray else x.copy().ravel())
-        out = np.empty(shape, x.dtype)
-        loop(out.size, out.ravel(), *flattened)
+            if not x.flags.carray:
+                x = x.copy()
+            flattened.append(x if x.ndim == 1 else x.ravel())
+        out = empty(shape, x.dtype)
+        flattened.insert(0, out if out.ndim == 1 else out.ravel())
+        if out.size < _compile.PARALLEL_FROM:
+            serial(*flattened)
+        else:
+            loop(out.size, *flattened)
         return out
 
     return _named(kernel, specification)
