@@ -73,12 +73,20 @@ def rebuild(settings: dict, pixels: int, parts: dict) -> Autoencoder:
     return model
 
 
-def learn(student: Student, x: tg.Tensor, target: tg.Tensor) -> None:
-    """One step on |target - x_hat|^2, summed over the pixels, averaged over the batch."""
-    student.optimiser.zero_grad()
-    loss = tg.square(target - student.model(x)).sum(1).mean()
-    loss.backward()
-    student.optimiser.step()
+class Learner(Student):
+    """An autoencoder in training."""
+
+    def __init__(self, model: Autoencoder):
+        super().__init__(model, LEARNING_RATE)
+        self.loss = tg.compile(
+            lambda x, target, weights: (weights * tg.square(target - model(x)).sum(1)).sum()
+        )
+
+    def learn(self, x: tg.Tensor, target: tg.Tensor, which: np.ndarray) -> None:
+        """One step on |target - x_hat|^2, summed over the pixels, averaged over which (n,) of the images."""
+        self.optimiser.zero_grad()
+        self.loss(x, target, which.astype(np.float32) / max(which.sum(), 1)).backward()
+        self.optimiser.step()
 
 
 def anomaly_auroc(model: Autoencoder, images: Images, digit: int) -> float:
@@ -136,7 +144,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = {"demo": "autoencoder", "data": args.data, "seed": args.seed}
     run = Run(args.out, settings | {"latent": latent, "epochs": epochs}, args.resume)
     names = ["plain", "denoising", *(f"without_{digit}" for digit in range(10))]
-    students = {name: Student(Autoencoder(pixels, latent, rng), LEARNING_RATE) for name in names}
+    students = {name: Learner(Autoencoder(pixels, latent, rng)) for name in names}
     plain, denoising = (students[name].model for name in ("plain", "denoising"))
     noisy = images.test + NOISE * unseen(0).standard_normal(images.test.shape, np.float32)
 
@@ -144,13 +152,12 @@ def main(argv: list[str] | None = None) -> None:
         for student in students.values():
             student.optimiser.lr = LEARNING_RATE * (1 - epoch / epochs)
         for batch, labels in batches((images.train, images.train_labels), BATCH, rng):
-            x = tg.tensor(batch)
-            learn(students["plain"], x, x)
-            learn(students["denoising"], x + NOISE * rng.normal(x.shape), x)
+            x, all_of_them = tg.tensor(batch), np.ones(len(batch), bool)
+            students["plain"].learn(x, x, all_of_them)
+            students["denoising"].learn(x + NOISE * rng.normal(x.shape), x, all_of_them)
             if epoch < ANOMALIES * epochs:
                 for digit in range(10):
-                    usual = tg.tensor(batch[labels != digit])
-                    learn(students[f"without_{digit}"], usual, usual)
+                    students[f"without_{digit}"].learn(x, x, labels != digit)
         line = {}
         for name, model, seen in (("plain", plain, images.test), ("denoising", denoising, noisy)):
             line[name] = float(np.square(in_parts(model, seen) - images.test).sum(1).mean())

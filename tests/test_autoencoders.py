@@ -189,18 +189,34 @@ def test_an_image_that_was_never_seen_is_an_anomaly():
 
 
 def test_models_that_miss_a_digit_never_see_it(tmp_path, monkeypatch):
-    learn, seen = autoencoder.learn, []
+    learn, seen = autoencoder.Learner.learn, []
 
-    def spy(student, x, target):
-        seen.append(len(x))
-        learn(student, x, target)
+    def spy(student, x, target, which):
+        seen.append(which.sum())
+        learn(student, x, target, which)
 
-    monkeypatch.setattr(autoencoder, "learn", spy)
+    monkeypatch.setattr(autoencoder.Learner, "learn", spy)
     figures = play(autoencoder, ["--epochs", "2"], tmp_path)
     labels = load_images("digits").train_labels
     # Two models for two epochs, and ten for one, of which each misses its digit.
     assert sum(seen) == 4 * len(labels) + 10 * len(labels) - len(labels)
     assert set(figures["anomaly_auroc"]) == {str(digit) for digit in range(10)}
+
+
+def test_an_image_that_is_left_out_does_not_count():
+    rng = np.random.default_rng(0)
+    x, which = rng.random((5, 6), np.float32), np.array([True, False, True, False, False])
+    other = np.where(which[:, None], x, rng.random((5, 6), np.float32))
+    states = []
+    for images, chosen in [(x, which), (other, which), (x[which], np.ones(2, bool))]:
+        student = autoencoder.Learner(autoencoder.Autoencoder(6, 2, tg.random.default_rng(1)))
+        before = {name: value.copy() for name, value in student.model.state_dict().items()}
+        student.learn(tg.tensor(images), tg.tensor(images), chosen)
+        states.append(student.model.state_dict())
+        assert any((states[-1][name] != value).any() for name, value in before.items())
+    for name, value in states[0].items():
+        np.testing.assert_array_equal(value, states[1][name])
+        np.testing.assert_allclose(value, states[2][name], atol=1e-5)
 
 
 def test_an_autoencoder_beats_its_noise_and_learns(tmp_path):
