@@ -56,7 +56,7 @@ EQUIVALENT: dict[str, str] = {
     f"{_GIVEN}np.asarray(given) if on_gpu(labels) or not on_gpu(given) else labels": _TRACED,
     f"{_GIVEN}labels if on_gpu(labels) and (not on_gpu(given)) else np.asarray(given)": _TRACED,
     "kernels.reference._pcg64: bits = np.random.PCG64(1)": "its state is set to another",
-    "ops.shapes.concat: xs, axis = ([reshape(x, (-2,)) for x in xs], 0)": _UNKNOWN,
+    "ops.arranging.concat: xs, axis = ([reshape(x, (-2,)) for x in xs], 0)": _UNKNOWN,
     f"{_PUT} = list(np.indices(full, sparse=False))": "sparse indices broadcast to the dense ones, in less memory",
     f"{_PUT}[axis] = indices": "`np.add.at` broadcasts them",
     f"{_PUT} = [np.zeros_like(i) if side == 1 else i for k, (i, side) in enumerate(zip(where, shape, strict=True))]": (

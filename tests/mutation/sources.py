@@ -26,7 +26,9 @@ from tinygen.kernels.cpu import steps
 
 OPS = tuple(
     importlib.import_module(f"tinygen.autograd.ops.{name}")
-    for name in "activations elementwise fused indexing linalg reductions shapes softmax transcendental".split()
+    for name in (
+        "activations arranging elementwise fused indexing linalg reductions shapes softmax transcendental"
+    ).split()
 )
 
 # Of the engine: what a gradient passes through. Watching for anomalies and naming the op in an error is left out.

@@ -8,6 +8,7 @@ the op, and what it was given. What an op refuses beyond that, it says.
 """
 
 from tinygen.autograd.ops.activations import elu, gelu, leaky_relu, relu, silu
+from tinygen.autograd.ops.arranging import concat, flip, pad, roll, split, stack, tile
 from tinygen.autograd.ops.elementwise import (
     abs,
     add,
@@ -50,19 +51,12 @@ from tinygen.autograd.ops.reductions import (
 from tinygen.autograd.ops.shapes import (
     as_tensor,
     broadcast_to,
-    concat,
     expand_dims,
-    flip,
     matrix_transpose,
-    pad,
     permute_dims,
     reshape,
-    roll,
-    split,
     squeeze,
-    stack,
     sum_to,
-    tile,
 )
 from tinygen.autograd.ops.softmax import log_softmax, logsumexp, softmax
 from tinygen.autograd.ops.transcendental import (

@@ -15,10 +15,11 @@ from tinygen import kernels
 from tinygen.autograd.convert import beside
 from tinygen.autograd.op import Fused, Op
 from tinygen.autograd.ops.activations import relu_grad
+from tinygen.autograd.ops.arranging import stack
 from tinygen.autograd.ops.elementwise import square
 from tinygen.autograd.ops.linalg import Matmul
 from tinygen.autograd.ops.reductions import sum
-from tinygen.autograd.ops.shapes import as_tensor, broadcast_all, expand_dims, reshape, stack
+from tinygen.autograd.ops.shapes import as_tensor, broadcast_all, expand_dims, reshape
 from tinygen.autograd.ops.softmax import softmax
 from tinygen.autograd.ops.transcendental import exp, sigmoid, sigmoid_grad, tanh_grad
 from tinygen.autograd.spec import KINK_AT_0, REALS, Call, Domain, Draw, specified

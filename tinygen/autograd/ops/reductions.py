@@ -13,17 +13,10 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from tinygen.autograd.op import Op
+from tinygen.autograd.ops.arranging import flip, pad
 from tinygen.autograd.ops.elementwise import square, where
 from tinygen.autograd.ops.indexing import take_along_axis
-from tinygen.autograd.ops.shapes import (
-    add_up,
-    as_tensor,
-    broadcast_to,
-    flip,
-    pad,
-    permute_dims,
-    reshape,
-)
+from tinygen.autograd.ops.shapes import add_up, as_tensor, broadcast_to, permute_dims, reshape
 from tinygen.autograd.spec import (
     Call,
     Domain,
