@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tinygen.kernels import cpu
-from tinygen.kernels.cpu import scalar
+from tinygen.kernels.cpu import floats, scalar
 
 Array = np.ndarray
 WIDE = {np.float32: np.float64, np.float64: np.longdouble}
@@ -77,7 +77,7 @@ def sample(dtype: type) -> Iterator[Array]:
     edges = [info.max, info.smallest_normal, info.smallest_subnormal, 1, 2, 4, 6, 10, 20]
     edges += [
         getattr(k, name)
-        for k in (scalar.SINGLE, scalar.DOUBLE)
+        for k in (floats.SINGLE, floats.DOUBLE)
         for name in k._fields
         if "_high" in name
     ]

@@ -1,8 +1,8 @@
 """The Numba backend: the kernels of `reference.py` that are worth compiling.
 
-Read `_compile.py` (how), `scalar.py` and `formulas.py` (the mathematics of one number), then the loops, each behind
-an entry that has checked (`_entry.py`): `elementwise.py`, `rows.py`, `columns.py`, `losses.py`, `steps.py` and
-`chance.py`. Then the matrix product, from the top: `matmul.py` (blocks), `packing.py`, `microkernel.py` (a tile in
+Read `_compile.py` (how), `floats.py`, `scalar.py` and `formulas.py` (the mathematics of one number), then the loops,
+each behind an entry that has checked (`_entry.py`): `elementwise.py`, `rows.py`, `columns.py`, `losses.py`, `steps.py`
+and `chance.py`. Then the matrix product, from the top: `matmul.py` (blocks), `packing.py`, `microkernel.py` (a tile in
 registers) and `epilogue.py` (an activation on what is in the cache), in the words of `vectors.py`; and, where one side
 is mostly zeros, `sparse.py` with `gather.py`.
 """
