@@ -42,7 +42,9 @@ from tests.properties.__main__ import load
 from tinygen import kernels
 
 # Files with tests that are not in the registry, beside those of `properties`: run one function at a time.
-FILES = "graph inplace leaves second_order transforms tensor ops errors boundary memory kernels optim".split()
+FILES = (
+    "graph inplace leaves second_order transforms tensor ops errors boundary memory kernels optim optim_together"
+).split()
 ELSEWHERE = {
     "test_without_the_jit_the_results_are_the_same"
 }  # runs in a process that no mutant reaches
