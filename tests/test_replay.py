@@ -1,0 +1,95 @@
+"""How to run it again: a failed check prints a program that fails in the same way, or says why none can be pasted."""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+
+import numpy as np
+import pytest
+
+import tinygen as tg
+from tinygen import nn
+from tinygen.autograd import Op
+from tinygen.testing import GradientMismatch, NearKink, check_grads, check_vjp, strategies
+from tinygen.testing.report import reproduction
+
+X = np.array([[0.5, -1.5, 2.0], [1.0, 0.25, -0.75]])
+
+
+def half_wrong(g, x, axis):
+    return np.expand_dims(g, axis) * (0.5 + 0 * x)
+
+
+def total(x, axis):
+    return x.sum(axis)
+
+
+@pytest.mark.parametrize("layout", ["plain", "transposed", "reversed"])
+def test_a_failure_can_be_pasted(layout):
+    """The last lines of the message are a program that fails in the same way."""
+    x = strategies.LAYOUTS[layout](X)
+    with pytest.raises(GradientMismatch) as caught:
+        check_vjp(total, half_wrong, x, 1)
+    assert caught.value.arguments[0] is x
+    first, program = str(caught.value).split("\n  to run it again:\n")
+    with pytest.raises(GradientMismatch) as again:
+        exec(textwrap.dedent(program), {"total": total, "half_wrong": half_wrong})
+    assert str(again.value).split("\n")[0] == first
+
+
+def test_an_op_with_parameters_can_be_pasted():
+    with pytest.raises(NearKink) as caught:
+        check_grads(functools.partial(tg.max, axis=(0, 1), keepdims=True), np.ones((1, 2)), order=1)
+    program = str(caught.value).split("to run it again:\n")[1]
+    assert "tinygen.max, axis=(0, 1), keepdims=True), np.array([[1.0, 1.0]]), order=1)" in program
+    with pytest.raises(NearKink):
+        exec(textwrap.dedent(program), {})
+
+
+def cubed(x):
+    return x**3
+
+
+def test_what_is_printed_names_the_analytic_twin_and_an_op_of_ones_own():
+    with pytest.raises(GradientMismatch, match=r"check_grads\(cubed, .*analytic=cubed\)"):
+        check_grads(lambda_of(cubed), np.array([0.5]), analytic=cubed)
+
+
+def lambda_of(f):
+    """f with a gradient that is wrong by a billionth, which the complex step alone sees."""
+
+    class Wrong(Op):
+        def forward(self, x):
+            self.keep(x)
+            return f(x)
+
+        def backward(self, g):
+            (x,) = self.kept
+            return g * (3 * x * x * (1 + 1e-9))
+
+    def cubed(x):
+        return Wrong.apply(x)
+
+    return cubed
+
+
+def test_what_is_printed_names_the_class_of_an_op():
+    class Wrong(Op):
+        def forward(self, x):
+            self.keep(x)
+            return x * x
+
+        def backward(self, g):
+            (x,) = self.kept
+            return g * x
+
+    with pytest.raises(GradientMismatch, match=r"check_grads\(Wrong\.apply, "):
+        check_grads(Wrong.apply, np.array([0.5]))
+
+
+def test_what_cannot_be_pasted_is_said_to_be_so():
+    net = nn.Linear(2, 1, rng=tg.random.default_rng(0))
+    text = reproduction("check_grads", [net], [[np.array([1.0, 1 / 3])], {"a": 2.0}])
+    assert "<the Linear that was checked>" in text
+    assert "[np.array([1.0, 0.3333333333333333])], {'a': 2.0}" in text
