@@ -16,7 +16,7 @@ same noise, so that the difference is the label's.
 import numpy as np
 
 import tinygen as tg
-from demos import vae
+from demos import evidence, vae
 from demos.common import Student, check_finite, load_images, parse, parser, unseen
 from demos.judge import CLASSES, Judge
 from demos.pixels import Bernoulli
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         name: Student(new_model(pixels, n, rng), vae.LEARNING_RATE) for name, n in told.items()
     }
     objectives = {name: vae.compiled_objective(s.model) for name, s in students.items()}
-    test = tg.random.default_rng(vae.TEST_SEED).bernoulli(images.test).to("cpu").numpy()
+    test = tg.random.default_rng(evidence.TEST_SEED).bernoulli(images.test).to("cpu").numpy()
     test_y = {"conditional": one_hot(images.test_labels), "unconditional": None}
 
     for epoch in run.rounds(epochs, "epoch", rng=rng, **students):
@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> None:
                 student.optimiser.step()
         line = {}
         for name, student in students.items():
-            surprise, kl = vae.evaluate(student.model, test, test_y[name])
+            surprise, kl = evidence.evaluate(student.model, test, test_y[name])
             line[name] = surprise + kl.sum()
             check_finite(line[name])
         run.log(epoch=epoch + 1, **line)
@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
         samples = model.decode(tg.tensor(z), tg.tensor(one_hot(asked))).to("cpu").numpy()
     figures = {}
     for name, student in students.items():
-        surprise, kl = vae.evaluate(student.model, test, test_y[name])
+        surprise, kl = evidence.evaluate(student.model, test, test_y[name])
         figures[name] = {
             "neg_elbo_test": surprise + float(kl.sum()),
             "reconstruction_test": surprise,

@@ -38,7 +38,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tinygen as tg
-from demos import vae
+from demos import evidence, vae
 from demos.common import (
     check_finite,
     in_parts,
@@ -140,9 +140,9 @@ def log_likelihood(
     quiet = True if ranks.rank else None
     mine = range(100 * ranks.rank, len(x), 100 * ranks.size)
     for i in tqdm(mine, unit="part", desc="log-likelihood", disable=quiet):
-        part, rng = x[i : i + 100], tg.random.default_rng((vae.TEST_SEED, i))
+        part, rng = x[i : i + 100], tg.random.default_rng((evidence.TEST_SEED, i))
         for rows, q in zip(found.values(), (None, fitted(model, part, rng)), strict=True):
-            estimate = vae.log_likelihood(model, part, samples, rng, 50, q)
+            estimate = evidence.log_likelihood(model, part, samples, rng, 50, q)
             rows[:, i : i + 100] = estimate.values, estimate.elbo
     return {name: ranks.sum(rows) for name, rows in found.items()}
 
@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
     output.bias.copy_(np.log(mean / (1 - mean)))
     average.load_state_dict(model.state_dict())
     optimiser = optim.Adam(model.parameters(), eps=ADAM_EPS)
-    fixed = tg.random.default_rng(vae.TEST_SEED)
+    fixed = tg.random.default_rng(evidence.TEST_SEED)
     test = fixed.bernoulli(images.test).to("cpu").numpy()
     watched = tg.tensor(test[:WATCHED])
 
@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None) -> None:
                 optim.average_(average.parameters(), model.parameters(), decay)
         check_finite(total)
         with tg.no_grad():
-            eps = tg.random.default_rng(vae.TEST_SEED).normal((args.k, len(watched), LATENT))
+            eps = tg.random.default_rng(evidence.TEST_SEED).normal((args.k, len(watched), LATENT))
             seen = -bound(average.log_weights(watched, eps)).mean().item()
         run.log(epoch=epoch + 1, train=total / len(images.train), test=seen)
 

@@ -48,16 +48,16 @@ from demos.common import (
     parser,
     positive,
 )
+from demos.evidence import TEST_SEED, evaluate, kl_by_dimension, log_likelihood
 from demos.pixels import DECODERS, Pixels, new_pixels
 from demos.run import Run, start
 from tinygen import metrics, nn, viz
 from tinygen.data import Images, batches
-from tinygen.parallel import Team, team
+from tinygen.parallel import team
 
 EPOCHS = {"digits": 300, "mnist": 20, "frey_faces": 200}
 DECODER = {"digits": "bernoulli", "mnist": "bernoulli", "frey_faces": "probabilistic"}
 HIDDEN, LATENT, BATCH, LEARNING_RATE = 400, 20, 128, 1e-3
-TEST_SEED = 0  # every run is tested on the same images, with the same noise
 DRAWS, DRAWN = 200, 1000  # samples of z for each of so many test images, for the sampled ELBO
 NEIGHBOURS = 10_000  # training codes that vote on a test image's label
 
@@ -135,11 +135,6 @@ def rebuild(settings: dict, pixels: int, parts: dict) -> VAE:
     return model
 
 
-def kl_by_dimension(mean: tg.Tensor, log_var: tg.Tensor) -> tg.Tensor:
-    """KL(q(z_j|x) || N(0, 1)), nats, averaged over the batch: (latent,)."""
-    return ((mean**2 + tg.exp(log_var) - 1 - log_var) / 2).mean(0)
-
-
 def objective(
     surprise: tg.Tensor,
     mean: tg.Tensor,
@@ -173,52 +168,7 @@ def compiled_objective(model: VAE, free_bits: float = 0.0) -> Callable:
     return tg.compile(weighed)
 
 
-# What is measured of it. -------------------------------------------------------------------------
-
-
-def evaluate(
-    model: VAE, x: np.ndarray, y: np.ndarray | None = None, team: Team | None = None
-) -> tuple[float, np.ndarray]:
-    """-E log p(x|z) with one z for each of `x`, the same at every call; and the KL of each dimension. Nats.
-
-    A team's ranks do a part each in turn."""
-    rng, team = tg.random.default_rng(TEST_SEED), team or Team()
-    totals = np.zeros(1 + model.latent)
-    with tg.no_grad():
-        for i in range(0, len(x), 1000):
-            part, told = (None if a is None else tg.tensor(a[i : i + 1000]) for a in (x, y))
-            eps = rng.normal((len(part), model.latent))
-            if i // 1000 % team.size == team.rank:
-                surprises, mean, log_var = model.terms(part, eps, told)
-                totals[0] += surprises.sum().item()
-                totals[1:] += len(part) * kl_by_dimension(mean, log_var).to("cpu").numpy()
-    surprise, *kl = team.sum(totals) / len(x)
-    return float(surprise), np.array(kl)
-
-
-def log_likelihood(
-    model: VAE,
-    x: np.ndarray,
-    samples: int,
-    rng: tg.random.Generator,
-    part: int = 10,
-    q: tuple[tg.Tensor, tg.Tensor] | None = None,
-) -> metrics.LogLikelihood:
-    """log p(x) for each row of x by importance sampling, `part` samples at a time.
-
-    From N(mean, diag e^log_var) if `q` gives these, each (n, latent), else from q(z|x).
-    """
-    with tg.no_grad():
-        images = tg.tensor(x)
-        mean, log_var = q or model.encode(images)
-
-        def weights(count: int) -> np.ndarray:
-            z = tg.reparameterise(mean, log_var, rng.normal((count, len(x), model.latent)))
-            return model.log_weights_of(z, images, mean, log_var).to("cpu").numpy()
-
-        return metrics.importance_log_likelihood(
-            weights(min(part, samples - done)) for done in range(0, samples, part)
-        )
+# What is measured of it, by the estimates of `demos/evidence.py`. --------------------------------
 
 
 def both_forms(model: VAE, x: np.ndarray) -> dict[str, float]:

@@ -10,6 +10,7 @@ import tinygen as tg
 from demos import (
     autoencoder,
     cvae,
+    evidence,
     iwae,
     vae,
 )
@@ -68,7 +69,9 @@ def test_the_kl_by_dimension_is_that_of_all():
     rng = np.random.default_rng(0)
     mean, log_var = (tg.tensor(rng.standard_normal((5, 3))) for _ in range(2))
     whole = tg.gaussian_kl(mean, log_var).mean().item()
-    np.testing.assert_allclose(vae.kl_by_dimension(mean, log_var).sum().item(), whole, rtol=1e-12)
+    np.testing.assert_allclose(
+        evidence.kl_by_dimension(mean, log_var).sum().item(), whole, rtol=1e-12
+    )
 
 
 def test_weights_and_free_bits_do_what_they_say():
@@ -77,7 +80,7 @@ def test_weights_and_free_bits_do_what_they_say():
     surprise = tg.tensor(rng.standard_normal(5))
     mean = tg.tensor(rng.standard_normal((5, 2)) * [2.0, 0.1], requires_grad=True)
     log_var = tg.tensor(np.zeros((5, 2)), requires_grad=True)
-    first, kl = surprise.mean().item(), vae.kl_by_dimension(mean, log_var).numpy()
+    first, kl = surprise.mean().item(), evidence.kl_by_dimension(mean, log_var).numpy()
     assert kl[1] < 0.5 < kl[0]
     for weights in ((1.0, 1.0), (0.0, 2.0), (1.0, 0.5), (1.0, 0.0)):
         both = weights[0] * first + weights[1] * kl.sum()
@@ -165,7 +168,7 @@ def test_the_likelihood_of_a_linear_model_is_known():
     head = np.concatenate([a, np.zeros((2, 6))])
     encoder.weight.copy_(head.T if encoder.weight.shape == (6, 4) else head)
     encoder.bias.copy_(np.concatenate([-a @ b, np.log(1.5 * np.diag(s))]))
-    found = vae.log_likelihood(model, x, 200_000, tg.random.default_rng(1), part=5000)
+    found = evidence.log_likelihood(model, x, 200_000, tg.random.default_rng(1), part=5000)
     np.testing.assert_allclose(found.values, exact, rtol=5e-3)
     q = MultivariateNormal(np.zeros(2), np.diag(1.5 * np.diag(s)))
     kl = kl_divergence(q, MultivariateNormal(np.zeros(2), s)).item()

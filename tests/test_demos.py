@@ -196,6 +196,7 @@ def test_the_list_of_demos_names_those_that_there_are(capsys):
         "__init__",
         "__main__",
         "common",
+        "evidence",
         "judge",
         "pixels",
         "run",

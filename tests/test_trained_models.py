@@ -11,6 +11,7 @@ import tinygen as tg
 from demos import (
     autoencoder,
     cvae,
+    evidence,
     iwae,
     judge,
     latent,
@@ -52,9 +53,9 @@ def test_what_was_trained_comes_back(folders):
             assert z.shape == (3, model.latent)
             assert model.decode(z).shape == (3, 64)
     model, images, *_ = trained.load_trained(folders / "vae")
-    test = tg.random.default_rng(vae.TEST_SEED).bernoulli(images.test)
+    test = tg.random.default_rng(evidence.TEST_SEED).bernoulli(images.test)
     figures = json.loads((folders / "vae" / "metrics.json").read_text())
-    surprise, kl = vae.evaluate(model, test.numpy())
+    surprise, kl = evidence.evaluate(model, test.numpy())
     assert surprise + kl.sum() == figures["neg_elbo_test"]
 
 
