@@ -118,7 +118,7 @@ def test_a_gradient_that_depends_on_the_layout_is_found(monkeypatch):
 
 
 def test_a_gradient_of_another_shape_is_found(monkeypatch):
-    monkeypatch.setattr(op, "_fitted", lambda g, source: g)
+    monkeypatch.setattr(op.Op, "fitted", lambda self, g, source: g)
     assert kinds(findings(fuzz.op_attempt, "add", 150)) == {"a result is wrong"}
 
 
