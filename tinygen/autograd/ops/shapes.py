@@ -136,12 +136,13 @@ class SumTo(Op):
     def forward(self, x, shape):
         self.shape_in = x.shape
         new = x.ndim - len(shape)
-        if new < 0 or np.broadcast_shapes(x.shape, shape) != x.shape:
-            raise ValueError(f"{shape} does not broadcast to {x.shape}")
-        axes = tuple(range(new)) + tuple(
-            new + i for i, side in enumerate(shape) if side == 1 and x.shape[new + i] != 1
-        )
-        return add_up(x, axes).reshape(shape)
+        axes = [*range(new)]
+        for axis, side in enumerate(shape, new):
+            if axis < 0 or side != x.shape[axis]:
+                if new < 0 or side != 1:
+                    raise ValueError(f"{shape} does not broadcast to {x.shape}")
+                axes.append(axis)
+        return add_up(x, tuple(axes)).reshape(shape)
 
     def backward(self, g):
         return broadcast_to(g, self.shape_in)
