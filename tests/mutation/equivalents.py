@@ -102,12 +102,11 @@ EQUIVALENT: dict[str, str] = {
     ),
     "ops.linalg.matmul: return reshape(Matmul.apply(reshape(a, (rows, a.shape[-1])), b), "
     "a.shape[:-1] + b.shape[1:])": "here b has two axes",
-    "op._prepared: simple = False": _LONG,
-    "op._prepared: if not dtype is None:": _LONG,
-    "op._prepared: if dtype is not None:": _LONG,
-    "op._prepared: if kind is not float or kind is not int:": _LONG,
-    "op._prepared: if kind is not float:": _LONG,
-    "op._prepared: if kind is not int:": _LONG,
+    "op.Op.apply: usual = usual and dtype is not None": _LONG,
+    "op.Op.apply: usual = usual and (kind is float and kind is int)": _LONG,
+    "op.Op.apply: usual = usual and kind is float": _LONG,
+    "op.Op.apply: usual = usual and kind is int": _LONG,
+    "op.Op.apply: dtype, usual = (None, trace is not None)": _TRACED,
 }
 
 

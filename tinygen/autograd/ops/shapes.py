@@ -136,12 +136,13 @@ class SumTo(Op):
     def forward(self, x, shape):
         self.shape_in = x.shape
         new = x.ndim - len(shape)
-        axes = [*range(new)]
+        axes, fits = [*range(new)], new >= 0
         for axis, side in enumerate(shape, new):
-            if axis < 0 or side != x.shape[axis]:
-                if new < 0 or side != 1:
-                    raise ValueError(f"{shape} does not broadcast to {x.shape}")
+            if fits and side != x.shape[axis]:
+                fits = side == 1
                 axes.append(axis)
+        if not fits:
+            raise ValueError(f"{shape} does not broadcast to {x.shape}")
         return add_up(x, tuple(axes)).reshape(shape)
 
     def backward(self, g):
