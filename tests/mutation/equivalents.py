@@ -14,7 +14,7 @@ _UNKNOWN = "NumPy takes any negative side for the unknown one"
 _LONG = "it takes the longer way for all that the short one is for, with the same result"
 _EXACT = "0, 1/2 and 1 are exact in every type, and the cotangent is brought to its input's"
 _TRACED = (
-    "traced labels alone make a difference: `tests/test_compiled.py` sees it, and is not run here"
+    "what is traced alone makes a difference: `tests/test_compiled.py` sees it, and is not run here"
 )
 
 _PUT = "ops.indexing.PutAlongAxis.forward: where"
