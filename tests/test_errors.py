@@ -25,6 +25,8 @@ SHAPES = [
     (lambda: tg.reshape(x(2, 3), (4, 2)), ValueError, r"Reshape\(float32\[2, 3\]\).*\(4,\s*2\)"),
     (lambda: tg.broadcast_to(x(2), (3,)), ValueError, r"BroadcastTo\(float32\[2\]\)"),
     (lambda: tg.sum_to(x(2), (3,)), ValueError, r"SumTo\(float32\[2\]\): .*\(3,\)"),
+    (lambda: tg.sum_to(x(3), (1, 3)), ValueError, r"\(1, 3\) does not broadcast to \(3,\)"),
+    (lambda: tg.sum_to(x(2, 3), (5, 1)), ValueError, r"\(5, 1\) does not broadcast to \(2, 3\)"),
     (lambda: tg.concat([x(2, 3), x(2, 4)]), ValueError, r"Concat\(float32\[2, 3\], float32\[2, 4\]\)"),
     (lambda: tg.concat([]), ValueError, "concat: needs at least one array"),
     (lambda: tg.stack([]), ValueError, "stack: needs at least one array"),

@@ -83,6 +83,7 @@ def test_a_python_float_keeps_all_its_digits_in_float64():
         (ones(F32), np.float64(2.5), F64),  # NumPy's scalars are strong
         (ones(F64), np.float32(2.5), F64),
         (ones(F32), np.ones(2), F64),
+        (ones(F32), np.ones(2, int), F32),
         (ones(F16), ones(F32), F32),
         (ones(F32), ones(np.int64), F32),
         (ones(F64), ones(np.int8), F64),
@@ -98,9 +99,17 @@ def test_a_python_float_keeps_all_its_digits_in_float64():
 )
 @pytest.mark.parametrize("op", [operator.add, operator.mul, operator.sub, tg.maximum])
 def test_the_dtype_of_mixed_arithmetic(a, b, dtype, op):
-    for result in (op(a, b), op(b, a)) if not isinstance(b, np.ndarray) else (op(a, b),):
+    for result in (op(a, b), op(b, a)):
         assert result.dtype == dtype
         assert isinstance(result, tg.Tensor)
+
+
+def test_the_dtype_of_an_op_of_three():
+    x, mean = np.ones((2, 3), int), ones(F32, (2, 3))
+    for given in [(x, mean, 0.0), (mean, x, 0.0), (mean, 0.0, x), (x, 0.0, mean)]:
+        assert tg.gaussian_log_density(*given).dtype == F32
+    assert tg.gaussian_log_density(mean, ones(F64, (2, 3)), 0.0).dtype == F64
+    assert tg.reparameterise(mean, 0.0, np.ones((2, 3))).dtype == F64
 
 
 def test_integers_are_divided_as_floats():

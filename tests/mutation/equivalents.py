@@ -106,7 +106,11 @@ EQUIVALENT: dict[str, str] = {
     "op.Op.apply: usual = usual and (kind is float and kind is int)": _LONG,
     "op.Op.apply: usual = usual and kind is float": _LONG,
     "op.Op.apply: usual = usual and kind is int": _LONG,
+    "op.Op.apply: if not array.dtype is not dtype:": _LONG,
+    "op.Op.apply: if array.dtype is dtype:": _LONG,
     "op.Op.apply: dtype, usual = (None, trace is not None)": _TRACED,
+    "op.Op.apply: trace = None if tracing.running else tracing.current()": _TRACED,
+    "op.Op.apply: if cls.views:": _TRACED,
 }
 
 

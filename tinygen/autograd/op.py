@@ -106,9 +106,7 @@ class Op(Node):
         for x in inputs:
             kind = type(x)
             if kind is Tensor:
-                array, source = x._data, x.node
-                if source is None and x._requires_grad:
-                    source = x
+                array, source = x._data, x if x._requires_grad else x.node
                 if source is not None:
                     reached = True
                 if array.dtype is not dtype:
