@@ -367,3 +367,18 @@ def test_a_gradient_that_two_inputs_share_is_one_tensor():
     x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
     dx, dy = autograd.grad(x + y, [x, y], np.ones(2))
     assert dx is dy
+
+
+def test_a_rule_may_give_no_cotangent():
+    class First(Op):
+        def forward(self, a, b):
+            return a + 0 * b
+
+        def backward(self, g):
+            return g, None
+
+    a, b = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    First.apply(a, b).sum().backward()
+    np.testing.assert_array_equal(a.grad.numpy(), [1, 1])
+    assert b.grad is None
+    assert tg.autograd.grad(First.apply(a, b).sum(), [a, b], allow_unused=True)[1] is None
