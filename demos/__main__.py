@@ -11,7 +11,7 @@ DEMOS = {
     ),
     "autoencoder": (
         "a code that is small: compression, denoising, anomalies",
-        "30 s on the 8x8 digits, 6 min on MNIST",
+        "20 s on the 8x8 digits, 4 min on MNIST",
     ),
     "vae": (
         "a variational autoencoder: digits from noise",
@@ -23,11 +23,11 @@ DEMOS = {
     ),
     "iwae": (
         "a tighter bound from several codes at once",
-        "1 min on the 8x8 digits, 15 min on MNIST with k = 1",
+        "30 s on the 8x8 digits, 10 min on MNIST with k = 1",
     ),
     "cvae": (
         "a VAE that is told the label",
-        "30 s on the 8x8 digits, 8 min on MNIST",
+        "30 s on the 8x8 digits, 5 min on MNIST",
     ),
     "latent": (
         "walks, maps and arithmetic between the codes",
