@@ -85,7 +85,7 @@ class Learner(Student):
     def learn(self, x: tg.Tensor, target: tg.Tensor, which: np.ndarray) -> None:
         """One step on |target - x_hat|^2, summed over the pixels, averaged over which (n,) of the images."""
         self.optimiser.zero_grad()
-        self.loss(x, target, which.astype(np.float32) / max(which.sum(), 1)).backward()
+        self.loss(x, target, which / np.float32(max(which.sum(), 1))).backward()
         self.optimiser.step()
 
 

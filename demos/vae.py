@@ -160,7 +160,7 @@ def compiled_objective(model: VAE, free_bits: float = 0.0) -> Callable:
         eps: tg.Tensor,
         weights: tuple[float, float] = (1.0, 1.0),
         share: float = 1.0,
-        y: tg.Tensor | None = None,
+        y: np.ndarray | None = None,
     ) -> tuple[tg.Tensor, ...]:
         loss, *terms = objective(*model.terms(x, eps, y), weights, free_bits)
         return share * loss, *terms

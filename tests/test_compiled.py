@@ -331,3 +331,18 @@ def test_arrays_of_any_layout_and_empty_ones():
         for x in (numbers(3, 4), numbers(4, 3).T, numbers(6, 8)[::2, ::2], numbers(0, 4)) * 2:
             (g,) = tg.autograd.grad(f(x), w)
             np.testing.assert_allclose(g.numpy(), x.sum(0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_dtype_that_is_equal_but_another_object():
+    """As arrays have that come out of a pickle."""
+    dtype = np.dtype("f4").newbyteorder("=")
+    assert dtype is not np.dtype("f4")
+    assert dtype == np.dtype("f4")
+    w = tg.tensor(np.ones(3, np.float32).astype(dtype), requires_grad=True)
+    assert w.dtype is not np.dtype("f4")
+    f = tg.compile(lambda x: (x * w).sum())
+    x = np.arange(3, dtype=np.float32)
+    (f(x) / 2).backward()
+    np.testing.assert_array_equal(w.grad.numpy(), x / 2)
+    (g,) = tg.autograd.grad([f(x), f(x)], [w])
+    np.testing.assert_array_equal(g.numpy(), 2 * x)

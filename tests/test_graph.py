@@ -344,6 +344,21 @@ def test_a_rule_that_returns_the_wrong_number_of_cotangents_is_named():
         TwoForOne.apply(leaf(1.0)).backward()
 
 
+def test_a_rule_for_tensors_may_give_anything_where_nothing_was_asked():
+    class Both(Op):
+        needs_tensors = True
+
+        def forward(self, a, b):
+            return a * b
+
+        def backward(self, g):
+            return g, np.zeros(2)
+
+    a = leaf(1.0, 2.0)
+    Both.apply(a, tg.tensor([3.0, 4.0], np.float64)).sum().backward()
+    np.testing.assert_array_equal(a.grad.numpy(), [1, 1])
+
+
 def test_a_rule_for_tensors_that_gets_arrays_says_what_to_do():
     class Methods(Op):
         def forward(self, x):

@@ -63,13 +63,13 @@ class Node:
     def cotangents(self, g: Cotangent) -> Sequence[Cotangent | None]:
         """The cotangents of the inputs, given that of the output: tensors, or `on_arrays` arrays.
 
-        None for an input that has none. Those that are not of the input's shape and dtype need to be `fitted`.
+        None for an input that has none. Where one is not of the input's shape and dtype, `fitted` is asked for it.
         """
         raise NotImplementedError
 
     def fitted(self, g: Cotangent, source: Source) -> Cotangent:
-        """A cotangent in the shape and dtype of its input."""
-        raise NotImplementedError
+        """A cotangent in the shape and dtype of its input: itself, but for nodes that may give others."""
+        return g
 
     def free(self) -> None:
         """Drop what was saved, and the way to the inputs."""

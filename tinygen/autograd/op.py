@@ -177,7 +177,10 @@ class Op(Node):
         if on_arrays and self.needs_tensors:
             with graph.set_grad_enabled(False):
                 results = self.cotangents(Tensor(as_array(g)))
-            return [r if r is None else r._data for r in results]
+            return [
+                r._data if need and r is not None else None
+                for r, need in zip(results, self.needs, strict=True)
+            ]
         watched = None if on_arrays else anomaly.get()
         try:
             results = self.backward(g) if watched is None else _watched_backward(self, g)

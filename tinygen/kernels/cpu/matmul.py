@@ -22,8 +22,8 @@ A bias costs nothing: the sums start from it instead of from zero. An activation
 while they are in the L1 cache.
 
 Threads get disjoint blocks of the result and never share a sum: the result is the same, bit for bit, on any number of
-threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`. (Where b is a large
-matrix of weights, g W, both halves of the sum are, and then added up.)
+threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`. (Where a and b lie in
+rows, b is large and a has few of them, as in the gradient g W, both halves of the sum are, and then added up.)
 """
 
 import functools
@@ -51,7 +51,7 @@ WIDTH = 4
 # Starting the threads takes 2 microseconds, a tenth of what one core needs for this.
 MULTIPLY_ADDS_PER_THREAD = 1 << 18
 
-# From so many elements of W on, a gradient g W is summed in two halves: see `_sum_of_halves`.
+# From so many elements of W on, a gradient g W may be summed in two halves: see `_sum_of_halves`.
 HALVED = 1 << 17
 
 # What NumPy's BLAS does faster: all products on CPUs with vectors of 16 bytes (on Apple's, it has a matrix unit to
@@ -109,7 +109,7 @@ def _blocks(out, a, b, bias, code, down, across):
 
 
 def _in_halves(a: Array, b: Array, bias: Array, code: int) -> bool:
-    """Whether this is g W with a W that is large, and has more rows than there are sums to add up once more."""
+    """Whether this looks like g W, with a large W of twice as many rows as g: then adding up once more is cheap."""
     return (
         b.size >= HALVED
         and 2 * len(a) <= len(b)

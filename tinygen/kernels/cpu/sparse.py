@@ -19,9 +19,10 @@ Each vector that is loaded is used for one multiply-add, where the dense product
 multiply-add costs two or three times as much, and with the lists and the packing all this pays off where a third of
 them is left or less.
 
-What is skipped would have added zero, and the others are added in the same order: the result is that of the dense
-product, bit for bit but for the sign of a zero, except where the other side is infinite or NaN. There zero times it is
-NaN, so such products are left to the dense one; and so are all if nothing is compiled.
+What is skipped would have added zero, and the others are added in the order of k: the result is that of the dense
+product, bit for bit but for the sign of a zero, unless that one sums in two halves (`matmul.py`), and except where the
+other side is infinite or NaN. There zero times it is NaN, so such products are left to the dense one; and so are all
+if nothing is compiled.
 """
 
 import functools
