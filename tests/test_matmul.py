@@ -198,11 +198,10 @@ def test_two_halves_of_a_sum(dtype, shape):
     m, k, n = shape
     a, b = normal(0, (m, k), dtype), normal(1, (k, n), dtype)
     product, half = prepared(dtype), k // 2
-    for loop in (_sum_of_halves.serial, _sum_of_halves.parallel):
-        product.ready(loop)
-    left, right = matmul(a[:, :half], b[:half]), matmul(a[:, half:], b[half:])
+    left, right = product(a[:, :half], b[:half], None, 0), product(a[:, half:], b[half:], None, 0)
     guard, canary = 1024, dtype(12345)
     for loop in (_sum_of_halves.serial, _sum_of_halves.parallel):
+        product.ready(loop)
         for down, across in [(1, 1), (1, 2), (2, 1), (2, 3)]:
             memory = np.full(guard + m * n + guard, canary)
             out = memory[guard : guard + m * n].reshape(m, n)
@@ -216,17 +215,21 @@ def test_two_halves_of_a_sum(dtype, shape):
 def test_gradients_through_large_weights_are_sums_of_two_halves(dtype, monkeypatch):
     k, n = 600, -(-HALVED // 600)
     g, w, half = normal(0, (64, k), dtype), normal(1, (k, n), dtype), k // 2
-    halves = matmul(g[:, :half], w[:half]) + matmul(g[:, half:], w[half:])
-    one_by_one = matmul(np.asfortranarray(g), w)
+
+    def product(x, y):
+        return PRODUCTS[np.dtype(dtype)](x, y, None, 0)
+
+    halves = product(g[:, :half], w[:half]) + product(g[:, half:], w[half:])
+    one_by_one = product(np.asfortranarray(g), w)
     assert halves.tobytes() != one_by_one.tobytes()
     for x, y, expected in [
         (g, w, halves),
-        (g.copy(order="F"), w, one_by_one),  # the gradient of another W, g^T x
+        (np.asfortranarray(g), w, one_by_one),  # the gradient of a W, g^T x
         (g, np.asfortranarray(w), one_by_one),  # x W^T
     ]:
-        assert matmul(x, y).tobytes() == expected.tobytes()
+        assert product(x, y).tobytes() == expected.tobytes()
         monkeypatch.setattr("numba.get_num_threads", lambda: 1)
-        assert matmul(x, y).tobytes() == expected.tobytes()
+        assert product(x, y).tobytes() == expected.tobytes()
         monkeypatch.undo()
     none, bias = w[0, :0], w[0]
     assert _in_halves(g, w, none, 0)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from tinygen.autograd.graph import Cotangent, Source
 
 
-MISTAKES = (TypeError, ValueError, IndexError, OverflowError, MemoryError)
+# Errors of a `forward` that are raised again with the op's name; any other is a bug of its own.
+REFUSALS = (TypeError, ValueError, IndexError, OverflowError, MemoryError)
 
 
 class Op(Node):
@@ -128,7 +129,7 @@ class Op(Node):
             ]
         try:
             out = op.forward(*arrays, **parameters)
-        except MISTAKES as error:
+        except REFUSALS as error:
             raise _named(error, cls, tensors) from error
         result = Tensor(out if type(out) is np.ndarray else as_array(out))
         if cls.views and trace is None:
@@ -152,7 +153,7 @@ class Op(Node):
         ]
         try:
             return self.forward(*arrays, **parameters)
-        except MISTAKES as error:
+        except REFUSALS as error:
             raise _named(error, type(self), inputs) from error
 
     def _remember_versions(self, tensors: Sequence, arrays: Sequence, result: Tensor) -> None:

@@ -70,11 +70,7 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
                 x = x.copy()
             flattened.append(x if x.ndim == 1 else x.ravel())
         out = empty(shape, x.dtype)
-        flattened.insert(0, out if out.ndim == 1 else out.ravel())
-        if out.size < _compile.PARALLEL_FROM:
-            serial(*flattened)
-        else:
-            loop(out.size, *flattened)
+        loop(out.size, out if out.ndim == 1 else out.ravel(), *flattened)
         return out
 
     return _named(kernel, specification)
