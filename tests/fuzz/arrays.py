@@ -47,8 +47,8 @@ class FastDraw(Draw):
             rest = self.integer(max(min_dims, 1), max_dims) - 1
             return (
                 BIG_SIDE,
-                *(self.integer(1, 3) for _ in range(min(rest, 1))),
-                *(1,) * (rest - 1),
+                *(self.integer(max(min_side, 1), 3) for _ in range(min(rest, 1))),
+                *(max(min_side, 1),) * (rest - 1),
             )
         # Sides of 0 are tried often enough when they are rarer than the others.
         low = min_side if min_side or self.chance(0.15) else 1
