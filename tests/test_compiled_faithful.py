@@ -1,11 +1,14 @@
 """`tg.compile` where a recording could tell another story than the function: each is the same, or an error at once."""
 
+import gc
+import weakref
 from collections import namedtuple
 
 import numpy as np
 import pytest
 
 import tinygen as tg
+from tinygen import nn, optim
 from tinygen.distributions import Normal
 
 RNG = np.random.default_rng(0)
@@ -220,3 +223,111 @@ def test_distributions_check_their_parameters_at_every_call():
         np.testing.assert_allclose(f(m, tg.tensor(s)).item(), expected, rtol=1e-5)
     with pytest.raises(ValueError, match="Normal"):
         f(m, tg.tensor(np.float32([1, -2, 3])))
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda s: s.item(), float, lambda s: s.tolist(), lambda s: s.numpy(), lambda s: s.data, np.asarray,
+        lambda s: 1.0 if s else 2.0,
+    ],
+)  # fmt: skip
+def test_numbers_that_are_found_elsewhere_cannot_be_looked_at_either(look):
+    """They would belong to the recording, and be what they were."""
+    s = tg.tensor(2.0)
+    with pytest.raises(TypeError, match="no numbers yet"):
+        tg.compile(lambda x: (x.sum(), look(s))[0])(tg.tensor(numbers(3)))
+
+
+def test_a_tensor_without_numbers_says_so():
+    s, shown = tg.tensor([2.0, 3.0]), []
+    tg.compile(lambda x: (x.sum(), shown.extend([repr(x), repr(s)]))[0])(tg.tensor(numbers(2)))
+    assert shown == ["Tensor(no numbers yet, shape=(2,), dtype=float32)"] * 2
+
+
+def test_a_leaf_that_is_made_inside_asks_for_no_gradient_outside():
+    traces = []
+
+    def penalty(x):
+        between = tg.tensor(2 * x, requires_grad=True)
+        traces.append(weakref.ref(between._data.trace))
+        (slope,) = tg.autograd.grad((between * between * w).sum(), between, create_graph=True)
+        return (slope * slope).sum()
+
+    w = leaf(numbers(3))
+    compiled = tg.compile(penalty)
+    for _ in range(2):
+        x = tg.tensor(numbers(5, 3))
+        compiled(x).backward()
+        np.testing.assert_allclose(w.grad.numpy(), (32 * x * x * w).sum(0).numpy(), rtol=1e-4)
+        w.grad = None
+    gc.collect()
+    assert traces[0]() is None  # or all that was traced would be kept
+
+
+@pytest.mark.parametrize("value", [5.0, 0.1, np.float64([1, 2, 0.1])])
+def test_a_constant_is_copied_into_a_tensor(value):
+    state = tg.tensor(np.float64([0, 0, 0]))
+
+    @tg.compile
+    def f(x):
+        state.copy_(value)
+        return (x * state).sum()
+
+    for _ in range(2):
+        state.copy_(0.0)
+        assert f(tg.tensor(np.ones(3))).item() == np.broadcast_to(value, 3).sum()
+        np.testing.assert_array_equal(state.numpy(), np.broadcast_to(value, 3))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda w: optim.clip_values_([w], -1, 1), lambda w: optim.average_([w], [w], 0.5),
+        lambda w: optim.clip_grad_norm_([w], 1.0), lambda w: optim.SGD([w], 0.1), lambda w: rule.step(),
+    ],
+)  # fmt: skip
+def test_steps_in_place_are_refused(step):
+    with pytest.raises(RuntimeError, match="not inside a compiled function"):
+        tg.compile(lambda x: (step(learning), (x * learning).sum())[1])(tg.tensor(numbers(3)))
+
+
+learning = leaf(np.float32([3, -3, 0]))
+rule = optim.SGD([learning], 0.1)
+
+
+def test_an_embedding():
+    table = nn.Embedding(4, 3, tg.random.default_rng(0))
+    f = tg.compile(lambda i: (table(i) ** 2).sum())
+    for i in ([0, 3, 3], [1, 2, 0]):
+        for loss in (f(np.array(i)), (table(i) ** 2).sum()):
+            (g,) = tg.autograd.grad(loss, table.weight)
+            counts = np.bincount(i, minlength=4)[:, None]
+            np.testing.assert_allclose(g.numpy(), 2 * counts * table.weight.numpy(), rtol=1e-6)
+    with pytest.raises(IndexError, match=r"\[0, 4\), got 1 to 4"):
+        f(np.array([1, 4, 2]))
+
+
+def test_whether_a_module_trains_is_looked_at_and_each_way_is_recorded_once(recwarn):
+    recorded = []
+    model = nn.Dropout(0.5, tg.random.default_rng(0))
+    w, x = leaf(np.ones(101, np.float32)), tg.tensor(np.ones(101, np.float32))
+    f = tg.compile(lambda x: (recorded.append(1), model(x * w).sum())[1])
+    for _ in range(40):
+        model.train()
+        dropped = f(x)
+        model.eval()
+        assert f(x).item() == 101 != dropped.item()
+        with tg.frozen([w]):
+            assert not f(x).requires_grad
+    assert len(recorded) == 3
+    assert not recwarn
+
+
+@pytest.mark.parametrize("shape", [(4, 400_000), (3, 1500), (2, 1024)])
+def test_long_rows_are_summed_as_exactly_as_by_kernels(shape):
+    x = tg.tensor(np.full(shape, 0.1, np.float32))
+    with tg.no_grad():
+        f = tg.compile(lambda x: (2 * x).sum(axis=1))
+        for _ in range(2):
+            np.testing.assert_allclose(f(x).numpy(), 0.2 * shape[1], rtol=2e-6)

@@ -104,6 +104,17 @@ def test_clip_grad_norm_adds_up_in_double_precision():
     assert p.grad.dtype == np.float32
 
 
+def test_clip_grad_norm_of_a_gradient_that_two_share_and_nobody_may_write_to():
+    a, b = leaf([3.0]), leaf([4.0])
+    a.grad, b.grad = tg.autograd.grad((a + b).sum() * 5, (a, b))
+    assert a.grad is b.grad
+    assert optim.clip_grad_norm_([a, b], 1.0) == pytest.approx(50**0.5)
+    np.testing.assert_allclose([a.grad.item(), b.grad.item()], 0.5**0.5, rtol=1e-12)
+    a.grad = tg.autograd.grad(tg.broadcast_to(a, (3,)).sum() * 2, a)[0]
+    (b.grad,) = tg.autograd.grad(b.sum(), b)
+    optim.clip_grad_norm_([a, b], 0.1)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_clip_grad_norm_of_what_is_not_finite(bad):
     params = with_grads(np.array([3.0]), np.array([bad]))

@@ -33,24 +33,24 @@ MANY = 32  # recordings of one function: more are a mistake, and take time and m
 
 
 def compile(f: Callable) -> Callable:
-    """`f`, run as a program from its second call on; for functions that a training loop calls over and over.
+    """`f`, recorded at its first call and then run as a program; for what a training loop calls over and over.
 
     The first result is what can be differentiated, once: a tensor of a single number. `f` may return others beside it,
     in tuples, lists and dicts, through which no gradient flows.
 
-    Arguments may be tensors, arrays and Python floats (which become float32), in tuples, lists and dicts, and change
-    from call to call; each new shape or dtype of one is recorded anew, and so is each new value of another kind of
-    argument. Tensors that `f` finds elsewhere, such as parameters, are read at each call; those very tensors, though an
-    attribute may hold another one by then. What else it finds, or does beside computing with
-    tensors and drawing from a `tg.random.Generator`, belongs to the recording: a number of an enclosing scope keeps the
-    value it had. On a GPU `f` runs as it is.
+    Arguments may be tensors, arrays and Python floats (which become float32 arrays, and are weak no longer), in tuples,
+    lists and dicts, and change from call to call; each new shape or dtype of one is recorded anew, and so is each new
+    value of another kind of argument. Tensors that `f` finds elsewhere, such as parameters, are read at each call;
+    those very tensors, though an attribute may hold another one by then. Whether a module trains is looked at, too.
+    What else it finds, or does beside computing with tensors and drawing from a `tg.random.Generator`, belongs to the
+    recording: a number of an enclosing scope keeps the value it had. On a GPU `f` runs as it is.
 
     Raises, when called: TypeError on a branch on the numbers in a tensor, on a mask that picks elements, on an array
     among the results, and on an argument of another kind that has no hash; ValueError if the first result is to be
     differentiated and is not a single number, or leads back to what was computed outside; RuntimeError on a view from
     before a `copy_`, and when its gradient is to be differentiated once more. Warns when there are 32 recordings.
     """
-    recordings: dict[object, Recording] = {}
+    recordings: dict[object, list[Recording]] = {}
 
     @functools.wraps(f)
     def compiled(*args: Any, **kwargs: Any) -> Any:
@@ -61,17 +61,19 @@ def compile(f: Callable) -> Callable:
         if get_default_device() != "cpu" or any(on_gpu(_array(x)) for x in given):
             return f(*args, **kwargs)
         try:
-            recording = recordings.get(signature)
+            known = recordings.setdefault(signature, [])
         except TypeError as error:
             raise TypeError(f"compile: an argument has no hash: {error}") from error
-        if recording is None or not recording.holds():
-            if len(recordings) == MANY:
+        recording = next((r for r in known if r.holds()), None)
+        if recording is None:
+            if sum(map(len, recordings.values())) == MANY:
                 warnings.warn(
                     f"compile: {getattr(f, '__name__', f)} has been recorded {MANY} times: pass what changes from "
                     "call to call as floats, arrays or tensors, in few shapes",
                     stacklevel=2,
                 )
-            recording = recordings[signature] = Recording(f, args, kwargs, given)
+            recording = Recording(f, args, kwargs, given)
+            known.append(recording)
             return recording.tree(recording.first.pop(), given)
         return recording.again(given)
 
@@ -92,7 +94,7 @@ class Recording:
             self.count = len(outputs)
             gradients: dict[Tensor, Any] = {}
             if outputs and outputs[0].source is not None and graph.grad_enabled():
-                gradients = _gradients(outputs[0], since)
+                gradients = _gradients(outputs[0], since, stand_ins)
         place = Tensor(np.empty(0))
         self.result = mapped(self.result, (Tensor,), lambda _: place)  # not all that was traced
         values = [lifted(trace, t) for t in outputs]
@@ -111,6 +113,7 @@ class Recording:
 
         from tinygen.kernels.fusion.program import Program  # and with it Numba
 
+        self.settings = trace.settings
         self.program = Program(trace, values, kernels.get_backend() == "numba")
         # The first result is the program's, too, or a run that is resumed would differ from one that goes on.
         arrays = [trace.inputs[key]._value for key in self.program.keys]
@@ -118,12 +121,12 @@ class Recording:
         self.program.forget()
 
     def holds(self) -> bool:
-        """Whether the tensors that the function found are of the kind they were."""
+        """Whether the tensors that the function found are of the kind they were, and settings what they were."""
         for t, shape, dtype, requires_grad in self.closed_over:
             array = t._data
             if array.shape != shape or array.dtype is not dtype or t.requires_grad != requires_grad:
                 return False
-        return True
+        return all(getattr(owner, name) == value for owner, name, value in self.settings)
 
     def again(self, given: Sequence[object]) -> Any:
         arrays = [
@@ -171,7 +174,8 @@ class Gradients(Node):
         self.gradients = ()
 
 
-def _gradients(loss: Tensor, since: int) -> dict[Tensor, Any]:
+def _gradients(loss: Tensor, since: int, arguments: Sequence[object]) -> dict[Tensor, Any]:
+    """The gradients of the leaves that were there before, or are arguments; others nobody can ask for."""
     if loss.size != 1:
         raise ValueError(
             f"compile: the first result is differentiated, and must be a single number, not of shape {loss.shape}; "
@@ -183,7 +187,9 @@ def _gradients(loss: Tensor, since: int) -> dict[Tensor, Any]:
             "an argument, compute it inside, or .detach() it"
         )
     seed = Tensor(np.ones(loss.shape, loss.dtype))
-    return graph.walk([(loss.source, seed)], None, create_graph=False, retain_graph=False)
+    found = graph.walk([(loss.source, seed)], None, create_graph=False, retain_graph=False)
+    given = {x for x in arguments if type(x) is Tensor}
+    return {leaf: g for leaf, g in found.items() if type(leaf._data) is not Traced or leaf in given}
 
 
 # Arguments and results ---------------------------------------------------------------------------------------

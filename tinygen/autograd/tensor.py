@@ -67,9 +67,10 @@ class Tensor:
     @property
     def data(self) -> Array:
         """The array, as a read-only view; on a GPU, where no array is read-only, a copy."""
-        if on_gpu(self._data):
-            return self._data.copy()
-        view = self._data.view()
+        array = raw(self)
+        if on_gpu(array):
+            return array.copy()
+        view = array.view()
         view.flags.writeable = False
         return view
 
@@ -132,10 +133,10 @@ class Tensor:
 
     def item(self) -> float | int | bool:
         """The single number in it, as a Python number."""
-        return self._data.item()
+        return raw(self).item()
 
     def tolist(self) -> list | float | int | bool:
-        return self._data.tolist()
+        return raw(self).tolist()
 
     def __len__(self) -> int:
         return len(self._data)
@@ -144,7 +145,7 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
-        return bool(self._data)
+        return bool(raw(self))
 
     def __float__(self) -> float:
         return float(self.item())
@@ -153,11 +154,14 @@ class Tensor:
         return int(self.item())
 
     def __index__(self) -> int:
-        return to_device(self._data, "cpu").__index__()
+        return to_device(raw(self), "cpu").__index__()
 
     def __repr__(self) -> str:
+        array = raw(self)
+        if type(array) is Traced:
+            return f"Tensor(no numbers yet, shape={array.shape}, dtype={array.dtype})"
         numbers = np.array2string(
-            to_device(self._data, "cpu"), separator=", ", prefix="Tensor(", threshold=100
+            to_device(array, "cpu"), separator=", ", prefix="Tensor(", threshold=100
         )
         where = ", device='cuda'" if on_gpu(self._data) else ""
         made = f", node={type(self.node).__name__}" if self.node is not None else ""
@@ -210,6 +214,7 @@ class Tensor:
         if not on_gpu(self._data) and not self._data.flags.writeable:
             raise ValueError("copy_: this tensor's memory is read-only")
         if (trace := current()) is not None:
+            values = values if isinstance(values, Tensor) else tensor(values, self.dtype)
             new = np.broadcast_to(raw(values), self.shape).astype(self.dtype)
             # An array of its own: what it was made of may be overwritten next.
             new = trace.record(np.array, (new,), {})

@@ -21,7 +21,7 @@ from tinygen.autograd import Tensor, no_grad, tensor
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, ArrayLike, raw
 from tinygen.kernels.device import Array, is_array
 from tinygen.kernels.errors import NamesItself
-from tinygen.kernels.fusion.trace import Traced, recorded_effect
+from tinygen.kernels.fusion.trace import as_check
 from tinygen.random import Generator
 
 Shape = tuple[int, ...]
@@ -79,15 +79,11 @@ def require(values: Tensor, holds: Callable[[Array], Array | bool], message: str
 
     Values on a GPU are not looked at: that would make the computer wait for them.
     """
-    if values.device != "cpu":
-        return
-    array = raw(values)
-    if type(array) is Traced:
-        recorded_effect(_require, array, holds, message)
-    else:
-        _require(array, holds, message)
+    if values.device == "cpu":
+        _require(raw(values), holds, message)
 
 
+@as_check
 def _require(array: np.ndarray, holds: Callable[[Array], Array | bool], message: str) -> None:
     condition = np.asarray(holds(array))
     if not condition.all():

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tinygen.kernels.fusion.trace import as_one_step, recorded_effect, traced
+from tinygen.kernels.fusion.trace import as_check, as_one_step
 from tinygen.kernels.pcg64 import move, position
 
 Array = np.ndarray
@@ -175,12 +175,11 @@ def bce_with_logits_grad(logits: Array, targets: Array, g: Array) -> Array:
     return g[:, None] * (sigmoid(logits) - targets)
 
 
+@as_check
 def _check_labels(labels: Array, n: int) -> None:
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, not {labels.dtype}")
-    if traced(labels):
-        recorded_effect(_check_labels, labels, n)
-    elif labels.size and labels.astype(np.uint64).max() >= n:  # one below 0 is large as well
+    if labels.size and labels.astype(np.uint64).max() >= n:  # one below 0 is large as well
         raise ValueError(f"labels must lie in [0, {n})")
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from tinygen.autograd import Tensor, ops
 from tinygen.autograd.ops.fused import ACTIVATION_GRADS
 from tinygen.autograd.tensor import ArrayLike, raw
-from tinygen.kernels.device import as_array, on_gpu
+from tinygen.kernels.device import on_gpu
+from tinygen.kernels.fusion.trace import as_check
 from tinygen.nn import init
 from tinygen.nn.module import Module
 from tinygen.random import Generator, default_rng
@@ -180,6 +181,14 @@ class Dropout(Module):
         return f"{self.p}"
 
 
+@as_check
+def _in_range(indices: np.ndarray, n: int) -> None:
+    if indices.size and not (indices.min() >= 0 and indices.max() < n):
+        raise IndexError(
+            f"Embedding: integers must lie in [0, {n}), got {indices.min()} to {indices.max()}"
+        )
+
+
 class Embedding(Module):
     """A table of `n` vectors: integers (...) in [0, n) to their rows (..., size). They start from N(0, 1).
 
@@ -199,14 +208,11 @@ class Embedding(Module):
         self.weight = init.normal((n, size), rng=rng, dtype=dtype)
 
     def forward(self, indices: ArrayLike) -> Tensor:
-        indices = as_array(raw(indices))
-        n = len(self.weight)
+        indices = raw(ops.as_tensor(indices))
         if indices.dtype.kind not in "iu":
             raise TypeError(f"Embedding: needs integers, not {indices.dtype}")
-        if indices.size and not on_gpu(indices) and not (indices.min() >= 0 and indices.max() < n):
-            raise IndexError(
-                f"Embedding: integers must lie in [0, {n}), got {indices.min()} to {indices.max()}"
-            )
+        if not on_gpu(indices):
+            _in_range(indices, len(self.weight))
         return self.weight[indices]
 
     def extra_repr(self) -> str:

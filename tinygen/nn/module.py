@@ -15,12 +15,24 @@ from tinygen.autograd import Tensor
 from tinygen.autograd.tensor import ArrayLike, raw
 from tinygen.kernels.device import as_array, checked_device, to_device
 from tinygen.kernels.errors import NamesItself
+from tinygen.kernels.fusion.trace import current
 
 
 class Module(NamesItself):
     """Subclass it, set parameters and submodules as attributes in `__init__`, and write `forward`."""
 
-    training: bool = True  # of the class, so that a subclass need not call super().__init__()
+    _training = True  # of the class, so that a subclass need not call super().__init__()
+
+    @property
+    def training(self) -> bool:
+        """Whether dropout drops and statistics are updated: see `train` and `eval`."""
+        if (trace := current()) is not None:
+            trace.settings.append((self, "training", self._training))
+        return self._training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        self._training = mode
 
     def forward(self, *args: Tensor, **kwargs: object) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")

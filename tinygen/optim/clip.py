@@ -1,4 +1,4 @@
-"""Clipping: gradients to a length, weights to an interval. Both in place."""
+"""Clipping: gradients to a length, weights to an interval."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd import Tensor
+from tinygen.kernels.device import as_array
 from tinygen.kernels.errors import named
 from tinygen.optim.optimiser import checked
 
@@ -26,14 +27,13 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     if not max_norm > 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be above 0, not {max_norm}")
     max_norm = float(max_norm)
-    grads = [p.grad for p in checked("clip_grad_norm_", params) if p.grad is not None]
-    total = math.sqrt(sum(kernels.sum_of_squares(g._data) for g in grads))
+    learning = [p for p in checked("clip_grad_norm_", params) if p.grad is not None]
+    total = math.sqrt(sum(kernels.sum_of_squares(p.grad._data) for p in learning))
     if not math.isfinite(total):
         raise FloatingPointError(f"clip_grad_norm_: the norm of the gradients is {total}")
     if total > max_norm:
-        for g in grads:
-            g._data[...] *= max_norm / total
-            g.version[0] += 1
+        for p in learning:  # new ones, for two parameters may share a gradient
+            p.grad = Tensor(as_array(p.grad._data * (max_norm / total)))
     return total
 
 

@@ -79,6 +79,8 @@ class Einsum(Op):
     A label that only this operand has was summed alone: its cotangent is constant along it.
     """
 
+    views = True  # of one operand, where nothing is summed
+
     def forward(self, *operands, labels, result):
         self.labels, self.result = labels, result
         self.keep(*operands)

@@ -50,11 +50,12 @@ HEADER = """\
 import numpy as np
 from numba import prange
 
-from tinygen.kernels.cpu import formulas, scalar
+from tinygen.kernels.cpu import formulas, rows, scalar
 from tinygen.kernels.cpu._compile import Loop, inner, melting
 
 real = np.{dtype}
 zero = real(0)
+PIECE = np.uintp(rows.PIECE)
 REORDER = {{"contract", "reassoc"}}
 """
 
@@ -196,6 +197,10 @@ class Writer:
         )
 
         start, inside, after, results, columns = [], [], [], [], []
+        pieces: tuple[list[str], list[str]] = (
+            [],
+            [],
+        )  # what is done before and after a piece of a row
         found = ", ".join(values)
         inside.append(f"{found} = values_{stage}({', '.join([*map(self.element, loads), *rows])})")
         for k in sinks:
@@ -205,8 +210,11 @@ class Writer:
             elif s.how == "column":
                 inside.append(added(s, f"t{k}[pt + j]", f"e{k}"))
             elif s.name == "add":
-                start.append(f"s{k} = zero")
+                start.append(f"a{k} = 0.0")
+                pieces[0].append(f"s{k} = zero")
                 inside.append(f"s{k} += e{k}")
+                pieces[1].append(f"a{k} += np.float64(s{k})")
+                after.append(f"s{k} = real(a{k})")
                 results.append(k)
             else:
                 start.append(f"s{k} = scalar.rank(real(-np.inf))")
@@ -227,8 +235,15 @@ class Writer:
         give = [f"return {', '.join(f's{k}' for k in results)}"] if results else []
         self.functions.append(
             f"def stage_{stage}({', '.join([*arguments, *rows])}):\n"
-            + indented([*start, "for j in range(columns):"], 1)
-            + indented(inside, 2)
+            + indented(start, 1)
+            + (
+                indented(["for begin in range(np.uintp(0), columns, PIECE):"], 1)
+                + indented([*pieces[0], "for j in range(begin, min(begin + PIECE, columns)):"], 2)
+                + indented(inside, 3)
+                + indented(pieces[1], 2)
+                if pieces[0]
+                else indented(["for j in range(columns):"], 1) + indented(inside, 2)
+            )
             + indented([*after, *give], 1)
             + f"\n\nstage_{stage} = inner(stage_{stage}, fastmath=REORDER)\n"
         )

@@ -41,6 +41,9 @@ class Trace:
         self.inputs: dict[Hashable, Traced] = {}
         self.overwritten: dict[Hashable, Traced] = {}  # what stands now where an input was
         self.outdated: set[Traced] = set()  # what stood there before
+        self.settings: list[
+            tuple[object, str, object]
+        ] = []  # attributes that decided what was done, and how they stood
 
     def lift(self, key: Hashable, array: np.ndarray) -> Traced:
         """`array`, as it is now, as an input of the trace: the same for the same key."""
@@ -142,9 +145,18 @@ def recorded(function: Callable, *args: Any, **kwargs: Any) -> Any:
     return traced((args, kwargs))[0].trace.record(function, args, kwargs)
 
 
-def recorded_effect(function: Callable, *args: Any) -> Any:
-    """The same, of a call that each run makes for its effect, say a check."""
-    return traced(args)[0].trace.record(function, args, {}, effect=True)
+def as_check(check: Callable) -> Callable:
+    """`check`, which raises an error or gives nothing: of traced arrays it is made in each run."""
+
+    @functools.wraps(check)
+    def checked(*args: Any) -> None:
+        found = traced(args) if running else ()
+        if found:
+            found[0].trace.record(check, args, {}, effect=True)
+        else:
+            check(*args)
+
+    return checked
 
 
 def as_one_step(function: Callable) -> Callable:
