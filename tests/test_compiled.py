@@ -13,7 +13,6 @@ import tinygen as tg
 from benchmarks.kits.tensors import Tinygen
 from benchmarks.steps import STEPS
 from tinygen import nn
-from tinygen.kernels.fusion.program import LINE, Program
 
 RNG = np.random.default_rng(0)
 
@@ -28,65 +27,6 @@ def test_a_training_step_is_the_same(name):
     eager, compiled = (Tinygen(compiled).make(STEPS[name]) for compiled in (False, True))
     for _ in range(6):
         np.testing.assert_allclose(compiled(), eager(), rtol=2e-5)
-
-
-def test_buffers_begin_where_lines_of_the_cache_do_and_are_reused_at_one_size(monkeypatch):
-    found, planned = [], Program._planned
-    monkeypatch.setattr(
-        Program, "_planned", lambda *args: found.append(planned(*args)) or found[-1]
-    )
-    Tinygen().make(STEPS["VAE 784-400-20, batch 128"])()
-    sizes: dict[int, set[int]] = {}
-    for buffer in found[0].values():
-        sizes.setdefault(buffer.ctypes.data, set()).add(-(-buffer.nbytes // LINE))
-    assert len(sizes) < len(found[0])
-    assert all(address % LINE == 0 and len(each) == 1 for address, each in sizes.items())
-
-
-def test_what_is_done_twice_to_the_same_is_done_once(monkeypatch):
-    done: list[str] = []
-    planned = Program._planned
-
-    def watched(program, items, elsewhere):
-        done.extend(getattr(item, "name", "product") for item in items)
-        return planned(program, items, elsewhere)
-
-    monkeypatch.setattr(Program, "_planned", watched)
-    x, w = tg.tensor(numbers(6, 9)), tg.tensor(numbers(9, 7), requires_grad=True)
-
-    def f(x):
-        return (tg.logsumexp(x @ w, axis=1) * tg.logsumexp(x @ w, axis=1)).sum()
-
-    compiled = tg.compile(f)
-    with tg.backend("numpy"):  # where words do not share loops
-        slopes = [tg.autograd.grad(loss, w)[0].numpy() for loss in (compiled(x), compiled(x), f(x))]
-    assert [done.count(name) for name in ("maximum", "log")] == [1, 1]
-    assert done.count("product") == 2  # of the scores, and for w
-    np.testing.assert_array_equal(slopes[0], slopes[1])
-    np.testing.assert_allclose(slopes[0], slopes[2], rtol=1e-5, atol=1e-6)
-
-
-def test_what_differs_in_the_sign_of_zero_alone_is_done_twice():
-    @tg.compile
-    def f(x):
-        return 1 / ((x * 0.0) * 2), 1 / ((x * -0.0) * 2)
-
-    with np.errstate(divide="ignore"):
-        for _ in range(2):
-            above, below = f(tg.tensor(np.float32([3])))
-            assert (above.item(), below.item()) == (np.inf, -np.inf)
-
-
-def test_equal_results_do_not_share_memory():
-    @tg.compile
-    def f(x):
-        return tg.exp(x), tg.exp(x)
-
-    for _ in range(2):
-        a, b = f(tg.tensor(numbers(4)))
-        before = a.numpy().copy()
-        b.copy_(np.zeros(4, np.float32))
-        np.testing.assert_array_equal(a.numpy(), before)
 
 
 def test_the_gradient_and_what_is_returned_beside_the_loss():

@@ -82,7 +82,7 @@ class Node:
 
 
 def age() -> int:
-    """The number of the next node: all that there are have smaller ones."""
+    """A number between those of all nodes that there are and of all to come."""
     return next(_numbers)
 
 

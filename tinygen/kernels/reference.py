@@ -283,8 +283,8 @@ def least(dtype: np.dtype, eps: float = 1.0, beta: float = 0.0) -> float:
     Where there are no gradients any more, as behind a relu that has died, averages of them decay, but rounding keeps
     them from reaching 0: they end among the subnormal numbers, for which a processor takes several times as long. So
     they count as 0. One would have moved a parameter by less than lr times that (Adam: over eps), which is nothing
-    but next to 0. They all count where eps is so small that the root of such an average of squares, over 1 - beta,
-    would count beside it.
+    but next to 0. But Adam divides by the root of an average of squares over 1 - beta, plus eps. Where eps is so small
+    that the least such root is not lost beside it, a step would change: there all of them count.
     """
     info = np.finfo(dtype)
     size = float(info.smallest_normal)

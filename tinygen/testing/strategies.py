@@ -6,9 +6,9 @@ from tinygen.testing import check_vjp, strategies
 def test_my_gradient(x): check_vjp(my_function, my_vjp, x)
 
 `HypothesisDraw` gives the cases of `tinygen.autograd.spec` their numbers, so that a failing example
-shrinks: towards small shapes, and values near zero. Numbers lie on a grid of sixteenths. It holds
-0, integers and ties, but nothing tiny: a derivative that is almost zero cannot be told from
-rounding by any difference quotient.
+shrinks: towards small shapes, and values near zero. Numbers lie on a grid of sixteenths (but
+those of `distinct_arrays` and `special_arrays`). It holds 0, integers and ties, but nothing tiny: a derivative that is
+almost zero cannot be told from rounding by any difference quotient.
 """
 
 from __future__ import annotations

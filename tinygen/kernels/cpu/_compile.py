@@ -94,9 +94,9 @@ class Loop:
     # Not every threading layer of Numba's may be entered by two threads at once.
     _taken = threading.Lock()
 
-    def __init__(self, function: Callable, **options: object):
-        self.serial = compiled(function, **options)
-        self.parallel = compiled(function, "_parallel", parallel=True, **options)
+    def __init__(self, function: Callable):
+        self.serial = compiled(function)
+        self.parallel = compiled(function, "_parallel", parallel=True)
 
     def __call__(self, work: int, *arguments: object) -> object:
         if work < PARALLEL_FROM or not Loop._taken.acquire(blocking=False):

@@ -12,14 +12,22 @@ An element that two stages need is computed in both: arithmetic is cheaper than 
 number of cores, so neither do the results. Sizes and strides are not part of the source but arguments, so loops that
 differ in nothing else are one, and are compiled once: each source is kept in a file, beside which Numba keeps its
 machine code.
+
+The names in it, of number n or step k: x array, p place of the row in it, c steps from column to column, g copy of a
+vector whose elements lie apart, l element that is loaded, w number of the row that is loaded, e element that step k
+makes, v number of the row that it makes, s sum in a stage, a that of all its pieces, t total over rows. `sizes` holds
+rows, block, columns, chunks, and then four numbers for each access: its offset, and steps to the next block, row and
+column.
 """
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -44,7 +52,6 @@ EXPRESSIONS = {
     "reparameterise": "formulas.reparameterise({}, {}, {})",
     "reparameterise_grad": "formulas.reparameterise_grad({}, {}, {})",
 }  # fmt: skip
-COMPARISONS = ("isfinite equal not_equal less less_equal greater greater_equal and or not").split()
 
 HEADER = """\
 import numpy as np
@@ -338,6 +345,7 @@ def literal(x: float) -> str:
     return f"real({name})"
 
 
+@functools.cache
 def folder() -> Path:
     """Where sources are kept, and the machine code beside them: the user's own, or one for this process."""
     given = os.environ.get("NUMBA_CACHE_DIR")
@@ -348,10 +356,9 @@ def folder() -> Path:
             return home / "tinygen"
     except OSError:
         pass
-    return Path(tempfile.mkdtemp(prefix="tinygen-"))
-
-
-folder = functools.cache(folder)
+    passing = tempfile.mkdtemp(prefix="tinygen-")
+    atexit.register(shutil.rmtree, passing, ignore_errors=True)
+    return Path(passing)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinygen.kernels.cpu._compile import config
 from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
-from tinygen.kernels.fusion.generate import COMPARISONS, Writer, compiled_loop
+from tinygen.kernels.fusion.generate import Writer, compiled_loop
 from tinygen.kernels.fusion.group import LoopPlan, grouped
 from tinygen.kernels.fusion.lower import UFUNCS, Lowered, lowered
 from tinygen.kernels.fusion.spare import once, wanted
@@ -62,7 +62,7 @@ class Program:
         words = once(wanted(found.words, kept), kept)
         items: list[Item] = grouped(words) if fuse else list(words)
         self.inputs = found.inputs
-        self._stores = [*found.inputs, *found.owners.values()]
+        self._stores = [*found.owners.values()]
         self.keys: list[Hashable] = [storage.key for storage in found.inputs]
         self.fresh = [storage for storage in kept if storage.computed]
         # What is large and new memory anyway is not copied to a buffer.
@@ -139,7 +139,7 @@ class Program:
         for i, item in enumerate(items):
             for storage in item_writes(item):
                 if storage.computed and storage not in elsewhere and storage not in memory:
-                    # As large, for of arrays of one shape each core has written the same part: no other holds a copy.
+                    # Only one of just this size: of such each core has written the same part, and has it in its cache.
                     size = -(-max(storage.nbytes, 1) // LINE) * LINE
                     fits = [b for b in free if b.nbytes == size]
                     buffer = fits[0] if fits else whole_lines(size)
@@ -338,10 +338,12 @@ def arguments_of(word: Pointwise | Reduce | Product) -> tuple[tuple, dict]:
     return tuple(word.operands), {}
 
 
-CHEAP = {
-    *"copy add subtract multiply multiply_add negative square absolute where".split(),
-    *COMPARISONS,
-}
+CHEAP = frozenset(
+    """
+    copy add subtract multiply multiply_add negative square absolute where isfinite equal not_equal less less_equal
+    greater greater_equal and or not
+    """.split()
+)
 NANOSECONDS = 0.06, 0.4  # for an element: of a cheap step, and of another
 
 

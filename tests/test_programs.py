@@ -1,0 +1,94 @@
+"""What a compiled function is made into: words that are done once, buffers, and files in the cache."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+import tinygen as tg
+from benchmarks.kits.tensors import Tinygen
+from benchmarks.steps import STEPS
+from tinygen.kernels.fusion.program import LINE, Program
+
+RNG = np.random.default_rng(0)
+
+
+def numbers(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape, np.float32)
+
+
+def test_buffers_begin_where_lines_of_the_cache_do_and_are_reused_at_one_size(monkeypatch):
+    found, planned = [], Program._planned
+    monkeypatch.setattr(
+        Program, "_planned", lambda *args: found.append(planned(*args)) or found[-1]
+    )
+    Tinygen().make(STEPS["VAE 784-400-20, batch 128"])()
+    sizes: dict[int, set[int]] = {}
+    for buffer in found[0].values():
+        sizes.setdefault(buffer.ctypes.data, set()).add(-(-buffer.nbytes // LINE))
+    assert len(sizes) < len(found[0])
+    assert all(address % LINE == 0 and len(each) == 1 for address, each in sizes.items())
+
+
+def test_what_is_done_twice_to_the_same_is_done_once(monkeypatch):
+    done: list[str] = []
+    planned = Program._planned
+
+    def watched(program, items, elsewhere):
+        done.extend(getattr(item, "name", "product") for item in items)
+        return planned(program, items, elsewhere)
+
+    monkeypatch.setattr(Program, "_planned", watched)
+    x, w = tg.tensor(numbers(6, 9)), tg.tensor(numbers(9, 7), requires_grad=True)
+
+    def f(x):
+        return (tg.logsumexp(x @ w, axis=1) * tg.logsumexp(x @ w, axis=1)).sum()
+
+    compiled = tg.compile(f)
+    with tg.backend("numpy"):  # where words do not share loops
+        slopes = [tg.autograd.grad(loss, w)[0].numpy() for loss in (compiled(x), compiled(x), f(x))]
+    assert [done.count(name) for name in ("maximum", "log")] == [1, 1]
+    assert done.count("product") == 2  # of the scores, and for w
+    np.testing.assert_array_equal(slopes[0], slopes[1])
+    np.testing.assert_allclose(slopes[0], slopes[2], rtol=1e-5, atol=1e-6)
+
+
+def test_what_differs_in_the_sign_of_zero_alone_is_done_twice():
+    @tg.compile
+    def f(x):
+        return 1 / ((x * 0.0) * 2), 1 / ((x * -0.0) * 2)
+
+    with np.errstate(divide="ignore"):
+        for _ in range(2):
+            above, below = f(tg.tensor(np.float32([3])))
+            assert (above.item(), below.item()) == (np.inf, -np.inf)
+
+
+def test_equal_results_do_not_share_memory():
+    @tg.compile
+    def f(x):
+        return tg.exp(x), tg.exp(x)
+
+    for _ in range(2):
+        a, b = f(tg.tensor(numbers(4)))
+        before = a.numpy().copy()
+        b.copy_(np.zeros(4, np.float32))
+        np.testing.assert_array_equal(a.numpy(), before)
+
+
+def test_without_a_cache_loops_lie_in_a_folder_that_goes_with_the_process(tmp_path):
+    program = """
+import numpy as np, tempfile, os, tinygen as tg
+f = tg.compile(lambda x: (tg.exp(x) + 1).sum())
+x = tg.tensor(np.ones(3, np.float32))
+assert f(x).item() == f(x).item()
+print(*os.listdir(tempfile.gettempdir()))
+"""
+    environment = os.environ | {"XDG_CACHE_HOME": os.devnull, "TMPDIR": str(tmp_path)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    told = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.startswith("tinygen-")
+    assert not list(tmp_path.iterdir())
