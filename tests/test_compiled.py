@@ -187,13 +187,17 @@ def test_two_players_learn_apart_and_each_game_is_recorded_once():
     assert len(recorded) == 6 + 2  # by themselves, and compiled
 
 
-def test_many_recordings_are_warned_of():
-    f = tg.compile(lambda x, i: (x * i).sum())
+def test_many_recordings_are_warned_of_and_no_more_are_made():
+    called = []
+    f = tg.compile(lambda x, i: (called.append(i), (x * i).sum())[1])
     x = tg.tensor(numbers(2))
     for i in range(32):
         f(x, i)
-    with pytest.warns(UserWarning, match="recorded 32 times"):
-        f(x, 32)
+    for i in (32, 32):
+        with pytest.warns(UserWarning, match="recorded 32 times, and runs as it is"):
+            assert f(x, i).item() == (x * i).sum().item()
+    assert f(x, 5).item() == pytest.approx((x * 5).sum().item(), rel=1e-6)
+    assert called == [*range(33), 32]
 
 
 def test_without_gradients_any_result_will_do():
@@ -261,8 +265,9 @@ def test_a_gradient_inside_but_not_outside():
         x = tg.tensor(numbers(5, 3), requires_grad=True)
         expected = tg.autograd.grad(penalty(x), w)[0].numpy()
         y = compiled(x)
+        (g,) = tg.autograd.grad(y, w, create_graph=True, retain_graph=True)
         with pytest.raises(RuntimeError, match="compiled"):
-            tg.autograd.grad(y, w, create_graph=True, retain_graph=True)
+            g.sum().backward()
         np.testing.assert_allclose(
             tg.autograd.grad(y, w)[0].numpy(), expected, rtol=1e-4, atol=1e-6
         )

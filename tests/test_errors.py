@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import inspect
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -236,3 +239,20 @@ def test_an_anomaly_in_an_op_of_ones_own():
         with pytest.raises(FloatingPointError, match=r"^the backward of Bad"):
             y.backward()
     assert autograd.grad_enabled()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda t: t[999], lambda t: tg.matmul(t, t), lambda t: tg.mean(t, axis=7), lambda t: tg.concat([t, 1.0])],
+)  # fmt: skip
+def test_what_a_failed_call_was_given_dies_at_once(call):
+    t = tg.tensor(np.ones((2, 3)))
+    alive = weakref.ref(t)
+    gc.disable()
+    try:
+        with contextlib.suppress(IndexError, ValueError, TypeError):
+            call(t)
+        del t
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -350,3 +350,26 @@ def test_layouts_of_arguments_and_cotangents_are_as_in_use():
             check_grads(OnlyForward.apply, np.array([0.3, 0.4, 0.5], dtype)[::-1], order=1)
     with pytest.raises(GradientMismatch, match="one number as cotangent"):
         check_grads(OnlyForward.apply, np.array([0.3, 0.4, 0.5]), order=1)
+
+
+def test_a_function_that_changes_its_input_is_no_kink_and_the_input_is_as_before():
+    def f(x):
+        x *= 2
+        return np.sin(x)
+
+    x = np.array([0.3, -1.2, 2.0])
+    with pytest.raises(GradientMismatch, match="changed its input") as caught:
+        check_vjp(f, lambda g, x: g * 2 * np.cos(2 * x), x)
+    assert x.tolist() == [0.3, -1.2, 2.0]
+    assert "np.array([0.3, -1.2, 2.0])" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "clipped",
+    [lambda g: np.clip(g, -2, 2), lambda g: np.where(np.abs(g) > 1e-3, g, 0), lambda g: g + 1e-4],
+)
+def test_a_gradient_is_linear_in_cotangents_of_any_size(clipped):
+    x = np.array([0.3, -1.2, 2.0])
+    with pytest.raises(GradientMismatch, match=r"not linear in the cotangent|analytic"):
+        check_vjp(np.sin, lambda g, x: clipped(g) * np.cos(x), x)
+    check_vjp(np.sin, lambda g, x: g * np.cos(x), x)

@@ -30,12 +30,14 @@ from tinygen.kernels.device import (
     to_device,
 )
 from tinygen.kernels.errors import named
-from tinygen.kernels.fusion.trace import current
+from tinygen.kernels.fusion.trace import current, not_compiled
 from tinygen.kernels.pcg64 import move, position
 from tinygen.kernels.reference import NO_PROBABILITY
 
 # Normal numbers for which it is worth while to hand the generator's state to a kernel, and back.
 MANY = 4096
+
+SEEDS = "a state is a number, which would be the same in each call"
 
 Shape = int | tuple[int, ...]
 Seed = int | tuple[int, ...] | np.random.SeedSequence | None
@@ -79,6 +81,7 @@ class Generator:
     """A stream of random numbers; two of one seed give the same numbers. Made by `default_rng`."""
 
     def __init__(self, seed: Seed = None, device: str | None = None):
+        not_compiled("default_rng", "make it before, and draw from it inside")
         self.device = get_default_device() if device is None else checked_device(device)
         self.numpy = np.random.Generator(np.random.PCG64(seed))
         self.cupy: Any = None
@@ -196,6 +199,7 @@ class Generator:
 
         On a GPU an array, too, of 2 MiB: that of the generator's many threads.
         """
+        not_compiled("state_dict of a generator", SEEDS)
         state = self.numpy.bit_generator.state
         if self.device == "cpu":
             return state
@@ -203,6 +207,7 @@ class Generator:
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a saved state. Raises ValueError if it is not one, or of a generator on another device."""
+        not_compiled("load_state_dict of a generator", SEEDS)
         if ("cupy" in state) != (self.device == "cuda"):
             raise ValueError(f"this is not the state of a generator that draws on {self.device}")
         if self.device == "cpu":

@@ -21,7 +21,7 @@ import numpy as np
 from tinygen import kernels
 from tinygen.autograd import graph
 from tinygen.autograd.graph import RECORDED, Node, anomaly
-from tinygen.autograd.tensor import Tensor, lifted
+from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, lifted
 from tinygen.kernels.device import get_default_device, on_gpu
 from tinygen.kernels.fusion.trace import Traced, current, mapped, tracing
 
@@ -38,17 +38,18 @@ def compile(f: Callable) -> Callable:
     The first result is what can be differentiated, once: a tensor of a single number. `f` may return others beside it,
     in tuples, lists and dicts, through which no gradient flows.
 
-    Arguments may be tensors, arrays and Python floats (which become float32 arrays, and are weak no longer), in tuples,
-    lists and dicts, and change from call to call; each new shape or dtype of one is recorded anew, and so is each new
-    value of another kind of argument. Tensors that `f` finds elsewhere, such as parameters, are read at each call;
-    those very tensors, though an attribute may hold another one by then. Whether a module trains is looked at, too.
-    What else it finds, or does beside computing with tensors and drawing from a `tg.random.Generator`, belongs to the
-    recording: a number of an enclosing scope keeps the value it had. On a GPU `f` runs as it is.
+    Arguments may be tensors, arrays and Python floats, in tuples, lists and dicts, and change from call to call; each
+    new shape or dtype of one is recorded anew, and so is each new value of another kind of argument. A float becomes a
+    tensor of the widest float dtype among them, or float32. Tensors that `f` finds elsewhere, such as parameters, are
+    read at each call; those very tensors, though an attribute may hold another one by then. Whether a module trains is
+    looked at, too. What else it finds, or does beside computing with tensors and drawing from a `tg.random.Generator`,
+    belongs to the recording: a number of an enclosing scope keeps the value it had. On a GPU `f` runs as it is.
 
     Raises, when called: TypeError on a branch on the numbers in a tensor, on a mask that picks elements, on an array
     among the results, and on an argument of another kind that has no hash; ValueError if the first result is to be
     differentiated and is not a single number, or leads back to what was computed outside; RuntimeError on a view from
-    before a `copy_`, and when its gradient is to be differentiated once more. Warns when there are 32 recordings.
+    before a `copy_`, on an argument that shares memory with what is overwritten, where `.grad` is set, and when its
+    gradient is differentiated once more. Warns after 32 recordings, and makes no more.
     """
     recordings: dict[object, list[Recording]] = {}
 
@@ -64,14 +65,17 @@ def compile(f: Callable) -> Callable:
             known = recordings.setdefault(signature, [])
         except TypeError as error:
             raise TypeError(f"compile: an argument has no hash: {error}") from error
+        if float in map(type, given):
+            given = _with_arrays_for_floats(given)
         recording = next((r for r in known if r.holds()), None)
         if recording is None:
             if sum(map(len, recordings.values())) == MANY:
                 warnings.warn(
-                    f"compile: {getattr(f, '__name__', f)} has been recorded {MANY} times: pass what changes from "
-                    "call to call as floats, arrays or tensors, in few shapes",
+                    f"compile: {getattr(f, '__name__', f)} has been recorded {MANY} times, and runs as it is from now "
+                    "on: pass what changes from call to call as floats, arrays or tensors, in few shapes",
                     stacklevel=2,
                 )
+                return f(*args, **kwargs)
             recording = Recording(f, args, kwargs, given)
             known.append(recording)
             return recording.tree(recording.first.pop(), given)
@@ -90,6 +94,11 @@ class Recording:
             new = iter(stand_ins)
             args, kwargs = mapped((args, kwargs), GIVEN, lambda _: next(new))
             self.result = f(*args, **kwargs)
+            found = [t for t in [*trace.inputs, *stand_ins] if isinstance(t, Tensor)]
+            for t in found:
+                if t.grad is not None and type(t.grad._data) is Traced:
+                    t.grad = None
+                    raise RuntimeError("compile: .grad cannot be set inside: return the gradient")
             outputs = _tensors(self.result)
             self.count = len(outputs)
             gradients: dict[Tensor, Any] = {}
@@ -114,11 +123,13 @@ class Recording:
         from tinygen.kernels.fusion.program import Program  # and with it Numba
 
         self.settings = trace.settings
+        self.written = [t for t in trace.overwritten if isinstance(t, Tensor)]
         self.program = Program(trace, values, kernels.get_backend() == "numba")
         # The first result is the program's, too, or a run that is resumed would differ from one that goes on.
         arrays = [trace.inputs[key]._value for key in self.program.keys]
         self.first = [self.program.run(arrays, recorded=True)]
         self.program.forget()
+        trace.forget()
 
     def holds(self) -> bool:
         """Whether the tensors that the function found are of the kind they were, and settings what they were."""
@@ -129,6 +140,11 @@ class Recording:
         return all(getattr(owner, name) == value for owner, name, value in self.settings)
 
     def again(self, given: Sequence[object]) -> Any:
+        for t in self.written:
+            if any(np.may_share_memory(_array(x), t._data) for x in given):
+                raise RuntimeError(
+                    "compile: an argument shares memory with a tensor that the function overwrites by copy_"
+                )
         arrays = [
             _array(given[key]) if type(key) is int else self.fixed[key] if type(key) is tuple else key._data
             for key in self.program.keys
@@ -154,14 +170,17 @@ class Gradients(Node):
     gradients: Sequence[np.ndarray] = ()
 
     def cotangents(self, g: Any) -> list[Any]:
-        if graph.mode.get() is RECORDED:
-            raise RuntimeError(
-                "the gradient of a compiled function cannot be differentiated: put both into one compiled function"
-            )
         factor = g._data if isinstance(g, Tensor) else g
         once = float(np.reshape(factor, ())) == 1
         found = [x if once else x * factor.astype(x.dtype).reshape(()) for x in self.gradients]
-        return [Tensor(x) for x in found] if isinstance(g, Tensor) else found
+        if not isinstance(g, Tensor):
+            return found
+        tensors = [Tensor(x) for x in found]
+        if graph.mode.get() is RECORDED:
+            for t in tensors:
+                t.node = NoSecond()
+                t.node.enter_graph(self.inputs, t.shape, t.dtype)
+        return tensors
 
     def ready(self) -> dict[Source, np.ndarray] | None:
         if any(isinstance(source, Node) for source in self.inputs):
@@ -172,6 +191,15 @@ class Gradients(Node):
     def free(self) -> None:
         super().free()
         self.gradients = ()
+
+
+class NoSecond(Node):
+    """Where a gradient came from that is there, but not what it was computed from."""
+
+    def cotangents(self, g: Any) -> list[Any]:
+        raise RuntimeError(
+            "the gradient of a compiled function cannot be differentiated: put both into one compiled function"
+        )
 
 
 def _gradients(loss: Tensor, since: int, arguments: Sequence[object]) -> dict[Tensor, Any]:
@@ -214,8 +242,16 @@ def _signature(tree: Any, given: list) -> object:
     return kind, tree  # 1 and True are equal
 
 
+def _with_arrays_for_floats(given: Sequence[object]) -> list[Any]:
+    """With tensors of one number for Python floats, of the widest float dtype among the others."""
+    dtypes = [_array(x).dtype for x in given if type(x) is not float]
+    floats = [dtype for dtype in dtypes if dtype in FLOATS]
+    dtype = max(floats, key=lambda dtype: dtype.itemsize, default=DEFAULT_DTYPE)
+    return [Tensor(np.asarray(x, dtype)) if type(x) is float else x for x in given]
+
+
 def _array(x: Any) -> np.ndarray:
-    return x._data if type(x) is Tensor else np.float32(x).reshape(()) if type(x) is float else x
+    return x._data if type(x) is Tensor else x
 
 
 def _stand_in(array: Traced, x: object) -> Any:

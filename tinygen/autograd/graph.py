@@ -27,7 +27,7 @@ import numpy as np
 
 from tinygen.kernels.device import as_array, on_gpu
 from tinygen.kernels.errors import in_the_name_of
-from tinygen.kernels.fusion.trace import current
+from tinygen.kernels.fusion.trace import not_compiled
 
 if TYPE_CHECKING:
     from tinygen.autograd.tensor import Tensor
@@ -324,10 +324,7 @@ def _as_tensor(
 
 def backward(output: Tensor, gradient: object = None, retain_graph: bool = False) -> None:
     """Add d output / d leaf to `.grad` of every leaf that `output` depends on."""
-    if current() is not None:
-        raise RuntimeError(
-            "backward: not inside a compiled function, which cannot set .grad; return the loss, or use autograd.grad"
-        )
+    not_compiled("backward", "it cannot set .grad; return the loss, or use autograd.grad")
     if output.source is None:
         raise ValueError(
             f"backward: this tensor does not depend on any that requires a gradient: {output!r}"

@@ -211,6 +211,11 @@ class Tensor:
         """Overwrite the numbers in place, from any device, with broadcasting and a cast to this dtype. Leaves only."""
         if self.node is not None:
             raise ValueError("copy_: only a leaf can be changed in place; this tensor was computed")
+        if type(self._data) is Traced:
+            raise ValueError(
+                "copy_: inside a compiled function only tensors that it finds outside can be changed in place, not "
+                "arguments and what it has made"
+            )
         if not on_gpu(self._data) and not self._data.flags.writeable:
             raise ValueError("copy_: this tensor's memory is read-only")
         if (trace := current()) is not None:
@@ -218,7 +223,7 @@ class Tensor:
             new = np.broadcast_to(raw(values), self.shape).astype(self.dtype)
             # An array of its own: what it was made of may be overwritten next.
             new = trace.record(np.array, (new,), {})
-            trace.overwrite(self, new, self.copy_)
+            trace.overwrite(self, self._data, new, self.copy_)
             return self
         try:
             new = to_device(as_array(raw(values)), self.device)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinygen.autograd import Tensor, ops
 from tinygen.autograd.convert import to_array
-from tinygen.autograd.tensor import ArrayLike
+from tinygen.autograd.tensor import ArrayLike, raw
 from tinygen.distributions.distribution import Distribution, Shape, as_floats, one_of, require
 from tinygen.kernels.device import Array, as_array, require_one_device
 from tinygen.random import Generator
@@ -168,8 +168,10 @@ class Categorical(Distribution):
 
     def sample(self, rng: Generator, shape: Shape = ()) -> Tensor:
         """int64 labels: the first whose cumulative probability exceeds a uniform number."""
-        cumulative = np.cumsum(self.probs._data, axis=-1, dtype=np.float64)
-        cumulative /= cumulative[..., -1:]  # to exactly 1, so that no number is left over
+        cumulative = np.cumsum(raw(self.probs), axis=-1, dtype=np.float64)
+        cumulative = (
+            cumulative / cumulative[..., -1:]
+        )  # to exactly 1, so that no number is left over
         uniform = rng.random((*shape, *self.batch_shape, 1), np.float64)
         require_one_device((uniform, cumulative))
         return Tensor(as_array(np.sum(uniform >= cumulative, axis=-1, dtype=np.int64)))

@@ -38,9 +38,12 @@ def named(function: F, name: str = "") -> F:
             return function(*args, **kwargs)
         except MISTAKES as error:
             found = in_the_name_of(name, error)
-            if found is error:
-                raise
-            raise found from error
+            try:
+                if found is error:
+                    raise
+                raise found from error
+            finally:
+                del found  # which holds this frame, and so the arguments
 
     return public
 

@@ -20,10 +20,12 @@ from tinygen.autograd import Tensor
 from tinygen.autograd.tensor import raw
 from tinygen.kernels.device import Array, as_array, device_of, require_one_device, to_device
 from tinygen.kernels.errors import NamesItself
-from tinygen.kernels.fusion.trace import current
+from tinygen.kernels.fusion.trace import not_compiled
 
 # Elements of a small parameter. To copy the gradient of a larger one beside others would take longer than a call.
 SMALL = 1 << 15
+
+AFTER = "call it after, with the gradients"
 
 
 class Optimiser(NamesItself):
@@ -80,7 +82,7 @@ class Optimiser(NamesItself):
         Raises ValueError, before anything is changed, on a `.grad` of another shape than its parameter's; also where
         parameter, gradient and state are not on one device, since the module was moved after the optimiser was made.
         """
-        not_compiled(type(self).__name__)
+        not_compiled(type(self).__name__, AFTER)
         self.check_gradients()
         loose = self._loose
         for pack in self._packs:
@@ -230,7 +232,7 @@ _ONE_HOLDER = _references_of_a_slot()  # it differs between versions of Python
 
 def checked(name: str, params: Iterable[Tensor]) -> list[Tensor]:
     """The parameters as a list. Raises TypeError or ValueError, which name the caller, where one is none."""
-    not_compiled(name)
+    not_compiled(name, AFTER)
     if isinstance(params, Tensor):
         raise TypeError(f"{name}: needs a list of parameters, not a single tensor")
     params = list(params)
@@ -242,14 +244,6 @@ def checked(name: str, params: Iterable[Tensor]) -> list[Tensor]:
         if not p.requires_grad:
             raise ValueError(f"{name}: parameter {i} does not require a gradient")
     return params
-
-
-def not_compiled(name: str) -> None:
-    """Raise RuntimeError inside a compiled function, whose record would not hold what is done to arrays in place."""
-    if current() is not None:
-        raise RuntimeError(
-            f"{name}: not inside a compiled function: call it after, with the gradients"
-        )
 
 
 def require(optimiser: Optimiser, condition: bool, message: str) -> None:

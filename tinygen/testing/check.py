@@ -27,6 +27,7 @@ from tinygen.testing.numerical import (
 
 CENTRAL = 1e-6  # the tolerance against central differences, relative to the derivative's own size
 COMPLEX = 1e-12  # and against the complex step
+LINEAR = 1e-9  # of the largest element of a gradient
 SHARE = 1 / 100  # a tolerance may be no more of the gradient than this
 FULL = 32  # inputs of more elements in all are checked along drawn directions
 DRAWN = 8  # so many for each input
@@ -62,6 +63,7 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
     rng = np.random.default_rng(SEED)
     before = [x.copy() for x in arrays]
     outputs = claim.f(arrays)
+    _unchanged(claim, "input", arrays, before)
     drawn = tuple(_away_from_zero(rng, y.shape) for y in outputs)
     if not all(np.isfinite(y).all() for y in outputs):
         raise NearKink(f"{claim.name}: the value at this point is not finite: {outputs}")
@@ -84,18 +86,8 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
         kept = [u.copy() for u in us]
         gradients = claim.pull(arrays, us)
         _check_form(claim, gradients, arrays)
-        for what, xs, olds in (("input", arrays, before), ("cotangent", us, kept)):
-            changed = [
-                (x, old)
-                for x, old in zip(xs, olds, strict=True)
-                if not np.array_equal(x, old, equal_nan=True)
-            ]
-            for x, old in changed:
-                x[...] = old  # they are the caller's, and needed to run it again
-            if changed:
-                raise GradientMismatch(
-                    f"{claim.name}: the function or its gradient changed its {what}"
-                )
+        _unchanged(claim, "input", arrays, before)
+        _unchanged(claim, "cotangent", us, kept)
         for oracle, relative, slopes in oracles:
             sizes = _sizes(arrays, cotangents, slopes)
             for d, slope in slopes:
@@ -103,7 +95,34 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
                 _compare(
                     place, oracle, relative, d, slope, us, gradients, arrays, sizes[d.position]
                 )
+    _check_linear(claim, arrays, drawn)
     return drawn
+
+
+def _unchanged(claim: Claim, what: str, arrays: Arrays, before: Arrays) -> None:
+    changed = [
+        (x, old)
+        for x, old in zip(arrays, before, strict=True)
+        if not np.array_equal(x, old, equal_nan=True)
+    ]
+    for x, old in changed:
+        x[...] = old  # they are the caller's, and needed to run it again
+    if changed:
+        raise GradientMismatch(f"{claim.name}: the function or its gradient changed its {what}")
+
+
+def _check_linear(claim: Claim, arrays: Arrays, drawn: Arrays) -> None:
+    """A gradient is linear in the cotangent, whatever the size of that: one that is clipped on the way is none."""
+    gradients = claim.pull(arrays, drawn)
+    for factor in (2.0**20, 2.0**-20):
+        scaled = claim.pull(arrays, tuple(np.asarray(u * factor) for u in drawn))
+        for label, g, h in zip(claim.labels, gradients, scaled, strict=True):
+            size = np.abs(g).max(initial=0)
+            if not np.abs(h / factor - g).max(initial=0) <= LINEAR * size:
+                raise GradientMismatch(
+                    f"{claim.name}, {label}: not linear in the cotangent: one that is {factor:g} times as large gives "
+                    f"{h / factor} times that, not {g}"
+                )
 
 
 def _place(claim: Claim, d: Direction) -> str:

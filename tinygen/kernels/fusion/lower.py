@@ -136,7 +136,8 @@ class Lowered:
                 return False
             parts = [(self.place(x), index)]
         elif call.function is np.add and all(type(x) is Traced for x in call.args):
-            given = [self.parts.get(self.owners[x.owner]) for x in call.args]
+            # Of a view the parts lie elsewhere.
+            given = [self.parts.get(self.owners[x]) if x.owner is x else None for x in call.args]
             if None in given or any(x.shape != call.results[0].shape for x in call.args):
                 return False
             parts = [part for found in given for part in found]
@@ -203,8 +204,10 @@ class Lowered:
         out, function = self.place(call.results[0]), call.function
         if function in (np.concatenate, np.stack):
             arrays, axis = call.args[0], call.kwargs.get("axis", 0)
-            if len(call.args) > 1 or not all(
-                type(x) is Traced and x.dtype == out.dtype for x in arrays
+            if (
+                len(call.args) > 1
+                or axis is None
+                or not all(type(x) is Traced and x.dtype == out.dtype for x in arrays)
             ):
                 return False
             axis, start = axis % len(out.shape), 0
@@ -213,7 +216,7 @@ class Lowered:
                 self.pointwise("copy", x, out=out.part(axis, start, x.shape[axis]))
                 start += x.shape[axis]
             return True
-        if function not in (np.array, np.ndarray.reshape, np.ndarray.astype):
+        if function not in (np.array, np.ndarray.reshape, np.ndarray.astype) or call.kwargs:
             return False
         x = self.place(call.args[0])
         if x.dtype != out.dtype or out.dtype not in (*FLOATS, BOOL):
@@ -236,7 +239,7 @@ class Lowered:
         kwargs.pop("keepdims", None)
         if kwargs.pop("dtype", None) not in (None, x.dtype) or kwargs or x.dtype not in FLOATS:
             return False
-        if not x.size:
+        if not x.size or axis == ():
             return False
         axes = range(len(x.shape)) if axis is None else np.atleast_1d(axis)
         axes = {int(i) % len(x.shape) for i in axes} | {i for i, n in enumerate(x.shape) if n == 1}

@@ -98,7 +98,10 @@ class Program:
                 if array is not self._here[i]:
                     self._here[i] = np.asarray(array, order="C")
                     self._put(self.inputs[i], self._here[i])
-            new = [np.empty(storage.shape, storage.dtype) for storage in self.fresh]
+            new = [
+                storage.array.copy() if recorded else np.empty(storage.shape, storage.dtype)
+                for storage in self.fresh
+            ]
             for uses, array in zip(self._fresh_uses, new):  # noqa: B905 (every microsecond counts here)
                 _fill(uses, array)
             for function, arguments in self._recorded if recorded else self.steps:
@@ -123,9 +126,9 @@ class Program:
 
     def _given_again(self, *outs: Place) -> None:
         for place in outs:
-            if place.storage in self._adopted or place.storage in self.fresh:
+            if place.storage in self._adopted:
                 self._put(place.storage, place.storage.array)
-            else:
+            elif place.storage not in self.fresh:  # those hold it already
                 self._memory[place.storage][...] = place.storage.array.reshape(-1)
 
     # Memory --------------------------------------------------------------------------------------

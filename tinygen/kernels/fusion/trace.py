@@ -39,6 +39,8 @@ class Trace:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.inputs: dict[Hashable, Traced] = {}
+        self.lifted: list[tuple[np.ndarray, Traced]] = []  # the arrays that inputs were made of
+        self.written: list[np.ndarray] = []  # those that are overwritten
         self.overwritten: dict[Hashable, Traced] = {}  # what stands now where an input was
         self.outdated: set[Traced] = set()  # what stood there before
         self.settings: list[
@@ -48,7 +50,10 @@ class Trace:
     def lift(self, key: Hashable, array: np.ndarray) -> Traced:
         """`array`, as it is now, as an input of the trace: the same for the same key."""
         if key not in self.inputs:
-            self.inputs[key] = Traced(np.array(array, order="C"), self)
+            self.inputs[key] = found = Traced(np.array(array, order="C"), self)
+            self.lifted.append((array, found))
+            if any(np.may_share_memory(array, written) for written in self.written):
+                self.outdated.add(found)
         return self.inputs[key]
 
     def record(
@@ -59,8 +64,8 @@ class Trace:
         given = traced((args, kwargs))
         if any(x.owner in self.outdated for x in given):
             raise RuntimeError(
-                "inside a compiled function: a view of a tensor, or what an op has saved of it, is used after its "
-                "numbers were overwritten by copy_"
+                "inside a compiled function: a view of a tensor, another tensor of its memory, or what an op has saved "
+                "of it, is used after its numbers were overwritten by copy_"
             )
         token = _current.set(None)
         try:
@@ -79,13 +84,19 @@ class Trace:
             call.results.append(Traced(array, self, owner))
         return tuple(call.results) if several else call.results[0]
 
-    def overwrite(self, key: Hashable, new: Traced, effect: Callable) -> None:
-        """From here on the input of this key is `new`; `effect(new)` is run in every replay."""
+    def overwrite(self, key: Hashable, array: np.ndarray, new: Traced, effect: Callable) -> None:
+        """From here on the input of this key, which was `array`, is `new`; `effect(new)` is run in every replay."""
         self.record(effect, (new,), {}, effect=True)
-        before = self.overwritten.get(key, self.inputs.get(key))
-        if before is not None:
-            self.outdated.add(before)
+        self.outdated.update(x for other, x in self.lifted if np.may_share_memory(other, array))
+        if key in self.overwritten:
+            self.outdated.add(self.overwritten[key])
         self.overwritten[key] = new
+        self.written.append(array)
+
+    def forget(self) -> None:
+        """Let go of all arrays, which hold the trace in turn: it is garbage at once, not when a collector comes."""
+        for held in (self.calls, self.inputs, self.lifted, self.overwritten, self.outdated):
+            held.clear()
 
 
 @contextmanager
@@ -145,6 +156,12 @@ def recorded(function: Callable, *args: Any, **kwargs: Any) -> Any:
     return traced((args, kwargs))[0].trace.record(function, args, kwargs)
 
 
+def not_compiled(what: str, instead: str) -> None:
+    """Raise RuntimeError inside a compiled function, whose record would not hold what is done here."""
+    if current() is not None:
+        raise RuntimeError(f"{what}: not inside a compiled function: {instead}")
+
+
 def as_check(check: Callable) -> Callable:
     """`check`, which raises an error or gives nothing: of traced arrays it is made in each run."""
 
@@ -195,15 +212,22 @@ def _picked(self: Traced, index: Any) -> Any:
     return self.trace.record(np.ndarray.__getitem__, (self, index), {})
 
 
+def _viewed(x: np.ndarray, dtype: Any) -> np.ndarray:
+    return x.view(dtype).copy()
+
+
 class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     """An array of a trace: the owner of C-contiguous memory, or a view of what another owns."""
 
-    __slots__ = ("_value", "owner", "trace")
+    __slots__ = ("_owner", "_value", "trace")
     __hash__ = object.__hash__
 
     def __init__(self, value: np.ndarray, trace: Trace, owner: Traced | None = None):
-        self._value, self.trace = value, trace
-        self.owner = self if owner is None else owner
+        self._value, self.trace, self._owner = value, trace, owner
+
+    @property
+    def owner(self) -> Traced:
+        return self if self._owner is None else self._owner
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -253,8 +277,11 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             return function(*args, **kwargs)
         return recorded(function, *args, **kwargs)
 
+    def view(self, *dtype: Any) -> Traced:
+        # Of another dtype it is an array of its own: nobody else finds its numbers where they lie.
+        return self.trace.record(_viewed if dtype else np.ndarray.view, (self, *dtype), {})
+
     reshape, transpose, swapaxes = _method("reshape"), _method("transpose"), _method("swapaxes")
-    view = _method("view")
     sum, min, max, __getitem__ = _method("sum"), _method("min"), _method("max"), _picked
 
     flags = property(_refused)
