@@ -7,7 +7,6 @@ overwrites takes longer, and a step that two cores share may take half as long a
 ever. So compare measurements with cores as far apart.
 """
 
-import argparse
 import math
 import time
 from collections.abc import Callable
@@ -17,6 +16,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from benchmarks import arguments
 
 FAR = 100  # nanoseconds: cores that share no cache
 ROUNDS, ENOUGH = 2000, 1 << 26  # of handing over; of looking, in all of them together
@@ -76,10 +77,10 @@ def distance() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = arguments.parser("cores", __doc__)
+    parser.add_argument(
+        "--seconds", type=arguments.positive, default=10, help="one look a second; default: 10"
     )
-    parser.add_argument("--seconds", type=int, default=10, help="one look a second; default: 10")
     args = parser.parse_args()
     if numba.get_num_threads() < 2:
         raise SystemExit(

@@ -8,11 +8,11 @@ cores tell each other. A step has to wait for that, the longer the farther they 
 in which they share a cache have a row of their own, and those in which they do not.
 """
 
-import argparse
 import itertools
 import math
 import statistics
 
+from benchmarks import arguments
 from benchmarks.training import set_threads
 
 PIXELS, HIDDEN, CODE = 784, 400, 20
@@ -41,11 +41,9 @@ def moved(n: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--threads", type=int, default=2, help="default: 2")
-    parser.add_argument("--rounds", type=int, default=20, help="default: 20")
+    parser = arguments.parser("floor", __doc__)
+    parser.add_argument("--threads", type=arguments.threads, default=2, help="default: 2")
+    parser.add_argument("--rounds", type=arguments.positive, default=20, help="default: 20")
     args = parser.parse_args()
     set_threads(args.threads)
     import numba

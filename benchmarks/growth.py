@@ -4,10 +4,10 @@ An MLP with tanh and squared outputs, of which one of batch, width and depth cha
 numbers, where what is timed is what an op costs beside its arithmetic: forward, backward, and nothing else.
 """
 
-import argparse
 import statistics
 from pathlib import Path
 
+from benchmarks import arguments
 from benchmarks.steps import CHAINS, GROWING
 from benchmarks.timing import in_turn
 from benchmarks.training import set_threads
@@ -17,11 +17,9 @@ KITS = ["tinygen", "tinygen-eager", "torch-fused"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--threads", type=int, default=2, help="default: 2")
-    parser.add_argument("--rounds", type=int, default=10, help="default: 10")
+    parser = arguments.parser("growth", __doc__)
+    parser.add_argument("--threads", type=arguments.threads, default=2, help="default: 2")
+    parser.add_argument("--rounds", type=arguments.positive, default=10, help="default: 10")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="for the picture")
     args = parser.parse_args()
     set_threads(args.threads)

@@ -9,7 +9,6 @@ threads: where it is the faster one, `PARALLEL_FROM` in `tinygen/kernels/cpu/_co
 greater middle half of the times of any side, as a share of their median.
 """
 
-import argparse
 import inspect
 import math
 import os
@@ -19,17 +18,31 @@ from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks import arguments
+
 Call = Callable[[], object]
 
-parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+parser = arguments.parser("kernels", __doc__)
+parser.add_argument("names", nargs="*", metavar="NAME", help="of kernels; default: all")
+parser.add_argument(
+    "--sizes",
+    type=arguments.positive,
+    nargs="+",
+    default=[10**n for n in range(2, 8)],
+    help="numbers in all; default: 100 to 10,000,000",
 )
-parser.add_argument("names", nargs="*", metavar="NAME")
-parser.add_argument("--sizes", type=int, nargs="+", default=[10**n for n in range(2, 8)])
-parser.add_argument("--columns", type=int, default=200)
-parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
-parser.add_argument("--threads", type=int, default=os.cpu_count())
-parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument(
+    "--columns", type=arguments.positive, default=200, help="of a matrix; default: 200"
+)
+parser.add_argument(
+    "--dtype", choices=["float32", "float64"], default="float32", help="default: float32"
+)
+parser.add_argument(
+    "--threads", type=arguments.threads, default=os.cpu_count(), help="default: all cores"
+)
+parser.add_argument(
+    "--rounds", type=arguments.positive, default=5, help="turns of each side; default: 5"
+)
 
 # The shapes of the arguments: v a vector of one number for each row, c for each column, l a label for each row, s a
 # square matrix; the others are matrices, p of positive numbers.

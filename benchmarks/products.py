@@ -7,7 +7,6 @@ is what sharing the cores costs: there each product is followed at once by a ker
 step.
 """
 
-import argparse
 import itertools
 import statistics
 import time
@@ -19,6 +18,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from benchmarks import arguments
 from benchmarks.timing import interleaved
 from tinygen import kernels
 from tinygen.kernels.cpu import sparse
@@ -221,12 +221,20 @@ def measure(dtype: np.dtype, threads: int, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = arguments.parser("products", __doc__)
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "float64"], help="default: float32"
     )
-    parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument(
+        "--threads",
+        type=arguments.threads,
+        nargs="+",
+        default=[1, 2],
+        help="one table for each number; default: 1 2",
+    )
+    parser.add_argument(
+        "--rounds", type=arguments.positive, default=10, help="turns of each side; default: 10"
+    )
     args = parser.parse_args()
     for threads in args.threads:
         with threadpoolctl.threadpool_limits(threads, user_api="blas"), np.errstate(all="ignore"):

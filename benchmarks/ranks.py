@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import arguments
 from benchmarks.steps import pixels
 
 IMAGES, WARM, COUNTED = 8192, 10, 60  # steps
@@ -111,6 +112,8 @@ def measured(side: str, ranks: int, batch: int, turn: int) -> float:
     threads = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     environment = os.environ | dict.fromkeys(threads, "1") | {"RANKS_PORT": str(29500 + turn)}
     launcher = Path(sys.executable).with_name("mpiexec")
+    if not launcher.exists():
+        sys.exit(f"there is no {launcher}: pip install mpi4py mpich")
     command = [launcher, "-n", str(ranks), sys.executable, "-m", "benchmarks.ranks"]
     found = subprocess.run(
         [*map(str, command), "--work", side, "--batch", str(batch)],
@@ -122,12 +125,14 @@ def measured(side: str, ranks: int, batch: int, turn: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = arguments.parser("ranks", __doc__)
+    parser.add_argument(
+        "--batch", type=arguments.positive, default=512, help="of all ranks; default: 512"
     )
-    parser.add_argument("--batch", type=int, default=512, help="of all ranks; default: 512")
-    parser.add_argument("--ranks", type=int, default=2, help="default: 2")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each side; default: 5")
+    parser.add_argument("--ranks", type=arguments.positive, default=2, help="default: 2")
+    parser.add_argument(
+        "--rounds", type=arguments.positive, default=5, help="turns of each side; default: 5"
+    )
     parser.add_argument("--work", choices=STEPS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.work:

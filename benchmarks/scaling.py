@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import arguments
 from benchmarks.ranks import measured
 
 BYTES = [2**n for n in range(10, 25, 2)]
@@ -70,9 +71,7 @@ def step_seconds(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments.parser("scaling", __doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="for the picture")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -4,7 +4,6 @@ Each time is that of a fresh process, from its start to what is asked of it: `im
 `python -m demos.vae`, with machine code from the cache on disk and with an empty cache.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -12,6 +11,7 @@ import sys
 import tempfile
 import time
 
+from benchmarks import arguments
 from benchmarks.training import set_threads
 from benchmarks.workers import Worker
 
@@ -39,11 +39,9 @@ def seconds(code: str, out: str, cache: str | None = None) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--threads", type=int, default=2, help="default: 2")
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser = arguments.parser("startup", __doc__)
+    parser.add_argument("--threads", type=arguments.threads, default=2, help="default: 2")
+    parser.add_argument("--rounds", type=arguments.positive, default=5, help="default: 5")
     args = parser.parse_args()
     set_threads(args.threads)
     print("| what | seconds | of so many |\n|---|---|---|")

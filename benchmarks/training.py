@@ -15,16 +15,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from benchmarks import arguments
+
 NEEDS = {"tinygen-eager": "tinygen", "torch": "torch", "torch-fused": "torch", "torch-compile": "torch", "jax": "jax",
          "autograd": "autograd", "mygrad": "mygrad", "numpy": "numpy"}  # fmt: skip
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def asked() -> argparse.Namespace:
+    parser = arguments.parser("training", __doc__)
     add = parser.add_argument
     add(
         "--steps",
@@ -33,8 +31,13 @@ def arguments() -> argparse.Namespace:
         help="those in whose name it is found; default: all",
     )
     add("--peers", nargs="+", choices=NEEDS, help="default: all that are installed")
-    add("--threads", type=int, default=2, help="of every library; default: 2")
-    add("--rounds", type=int, default=20, help="turns that each side takes; default: 20")
+    add("--threads", type=arguments.threads, default=2, help="of every library; default: 2")
+    add(
+        "--rounds",
+        type=arguments.positive,
+        default=20,
+        help="turns that each side takes; default: 20",
+    )
     add("--out", type=Path, default=Path("runs/benchmarks"), help="default: runs/benchmarks")
     args = parser.parse_args()
     if args.peers is None:
@@ -99,7 +102,7 @@ def draw(medians: dict[str, dict[str, float]], peers: list[str], path: Path) -> 
 
 
 def main() -> None:
-    args = arguments()
+    args = asked()
     set_threads(args.threads)
     from benchmarks.steps import STEPS
     from benchmarks.timing import in_turn
