@@ -177,6 +177,7 @@ def main(argv: list[str] | None = None) -> None:
     known, labels = images.train[:10_000], images.train_labels[:10_000]
     codes = (in_parts(plain.code, x) for x in (known, images.test))
     run.finish(
+        times={"seconds": run.seconds(epochs)},
         **errors,
         mse_to_pca=errors["mse"] / errors["pca_mse"],
         denoised_to_noisy=errors["denoised_mse"] / errors["noisy_mse"],
@@ -184,7 +185,6 @@ def main(argv: list[str] | None = None) -> None:
         anomaly_auroc_mean=float(np.mean(list(auroc.values()))),
         knn_accuracy=metrics.knn_accuracy(next(codes), labels, next(codes), images.test_labels),
         epochs=epochs,
-        seconds=run.seconds(epochs),
     )
 
 

@@ -114,10 +114,10 @@ def main(argv: list[str] | None = None) -> Classifier:
     cross_entropy, accuracy = evaluate(model, images.test, images.test_labels)
     steps = -(-len(images.train) // BATCH)
     run.finish(
+        times={"step_ms": 1e3 * statistics.median(seconds) / steps if seconds else None},
         accuracy_test=float(accuracy),
         cross_entropy_test=float(cross_entropy),
         epochs=epochs,
-        step_ms=1e3 * statistics.median(seconds) / steps if seconds else None,
     )
     if (args.seed, epochs, args.device) == (0, EPOCHS[args.data], "cpu"):
         keep(model, args.data, accuracy)

@@ -42,6 +42,13 @@ not_negative = number(float, "a number, 0 or more", lambda x: 0 <= x < math.inf)
 above_zero = number(float, "a number above 0", lambda x: 0 < x < math.inf)
 
 
+def folder(text: str) -> Path:
+    """Reads an option that names a folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a folder")
+    return Path(text)
+
+
 def parser(
     name: str,
     doc: str,
@@ -75,7 +82,7 @@ def parser(
         options.add_argument("--seeds", type=positive, default=seeds, help=help)
     options.add_argument(
         "--out",
-        type=Path,
+        type=folder,
         default=Path("runs") / name,
         help=f"folder for results; default: runs/{name}",
     )

@@ -130,12 +130,12 @@ def main(argv: list[str] | None = None) -> None:
             "kl_test": float(kl.sum()),
         }
     run.finish(
+        times={"seconds": run.seconds(epochs)},
         **judge(samples, asked),
         **figures,
         real=judge(judge.fresh, judge.fresh_labels),
         judge=judge.identity,
         epochs=epochs,
-        seconds=run.seconds(epochs),
     )
 
 

@@ -159,9 +159,10 @@ class Digits:
 
 def draw(model: DensityNetwork, run: Run, data: Toys | Digits, lines: list[dict]) -> None:
     data.draw(model, run)
-    panels = {"Held-out data: -log p(x)": {"model": "nll"}}
+    title = f"Held-out data: -log p(x), {PART:,} codes"  # with more of them it is less
+    panels = {title: {"model": "nll"}}
     if data.entropy is not None:
-        panels["Held-out data: -log p(x)"]["entropy of the data"] = "entropy"
+        panels[title]["entropy of the data"] = "entropy"
     viz.curves(run.history, run.out / "curves.png", panels=panels)
     labels = {f"z in {d} dimension{'s' * (d > 1)}": f"{d}" for d in range(1, DIMS + 1)}
     viz.curves(
@@ -220,13 +221,13 @@ def main(argv: list[str] | None = None) -> None:
         if d != "codes"
     }
     run.finish(
+        times={"step_ms": 1e3 * float(np.median(seconds)) / ROUND if seconds else None},
         nll_test=nll,
         **figures,
         codes=found.samples,
         effective_codes=float(np.median(found.effective)),
-        samples_needed={d: codes for d, codes in needed.items() if codes},
+        samples_needed=needed,
         steps=rounds * ROUND,
-        step_ms=1e3 * float(np.median(seconds)) / ROUND if seconds else None,
     )
 
 

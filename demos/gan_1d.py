@@ -215,6 +215,7 @@ def main(argv: list[str] | None = None) -> None:
     fresh = metrics.ks_statistic(real.sample(JUDGED, unseen(3)), real.cdf)
     seconds = run.seconds(rounds)
     run.finish(
+        times={"seconds_a_seed": seconds and seconds / len(games)},
         **spread(list(results.values())),
         ks_worst=max(result["ks"] for result in results.values()),
         ks_real=fresh,  # what real samples would get
@@ -226,7 +227,6 @@ def main(argv: list[str] | None = None) -> None:
         },
         seeds=results,
         steps=rounds * ROUND,
-        seconds_a_seed=seconds and seconds / len(games),
     )
 
 

@@ -113,11 +113,11 @@ def main(argv: list[str] | None = None) -> None:
     results = {name: judge(samples(players), real) for name, players in games.items()}
     seconds = run.seconds(rounds)
     run.finish(
+        times={"seconds_a_seed": seconds and seconds / len(games)},
         **spread(list(results.values())),
         seeds=results,
         real=judge(real.sample(JUDGED, unseen(2)), real),  # what real samples get
         steps=rounds * ROUND,
-        seconds_a_seed=seconds and seconds / len(games),
     )
 
 

@@ -13,8 +13,9 @@ need them: D(x, y) = f_0(x) + f(x) . y with eleven outputs f of one network, "is
 it this digit" (the projection of Miyato and Koyama, 2018).
 
 A GAN has no encoder, but its noise has directions that mean something (Radford et al., 2016). The
-noise of bold samples, less that of thin ones, on average, is a step towards boldness, from any
-digit; and on the way between two points all images should be digits.
+noise of bold samples, less that of thin ones, on average, is a step towards boldness (and, where
+nobody says which digit it shall be, towards those digits that are bold); and on the way between two
+points all images should be digits.
 """
 
 import math
@@ -135,8 +136,8 @@ def draw(players: Players, run: Run, shape: tuple[int, int]) -> None:
     rows = {}
     for i, (a, b) in enumerate(zip(ends[:8], ends[8:], strict=True)):
         way = np.array([slerp(a[:NOISE], b[:NOISE], t) for t in np.linspace(0, 1, 10)], np.float32)
-        rows[f"{i + 1}"] = players.images(np.hstack([way, np.tile(a[NOISE:], (10, 1))]))
-    viz.image_rows(rows, shape, run.out / "interpolation.png", title="from one point to another")
+        rows[f"way {i + 1}"] = players.images(np.hstack([way, np.tile(a[NOISE:], (10, 1))]))
+    viz.image_rows(rows, shape, run.out / "interpolation.png", title="From one point to another")
 
     # Boldness: the noise of the tenth with most ink, less that of the tenth with least.
     known = players.noise.sample(SORTED, rng)
@@ -148,9 +149,8 @@ def draw(players: Players, run: Run, shape: tuple[int, int]) -> None:
     for factor in (-2, -1, 0, 1, 2):
         moved = start.copy()
         moved[:, :NOISE] += factor * (bold - thin)
-        rows["z" if factor == 0 else f"z {'+' if factor > 0 else '-'} {abs(factor)} v"] = (
-            players.images(moved)
-        )
+        times = "" if abs(factor) == 1 else f"{abs(factor)} "
+        rows[f"z {'+' if factor > 0 else '-'} {times}v" if factor else "z"] = players.images(moved)
     viz.image_rows(
         rows,
         shape,
@@ -200,12 +200,12 @@ def main(argv: list[str] | None = None) -> None:
     results = {name: judged(players, judge) for name, players in games.items()}
     seconds = run.seconds(rounds)
     run.finish(
+        times={"seconds_a_seed": seconds and seconds / len(games)},
         **spread(list(results.values())),
         seeds=results,
         real=judge(judge.fresh, judge.fresh_labels if args.conditional else None),
         judge=judge.identity,
         steps=rounds * ROUND,
-        seconds_a_seed=seconds and seconds / len(games),
     )
 
 

@@ -149,6 +149,7 @@ def log_likelihood(
 
 def main(argv: list[str] | None = None) -> None:
     counts = ", ".join(f"{stages} for {name}" for name, stages in STAGES.items())
+    counts += "; stage i takes 3^i epochs"
     options = parser("iwae", __doc__, list(STAGES), counts, unit="stage")
     options.add_argument("-k", type=positive, default=5, help="codes for each image; default: 5")
     args = parse(options, argv)
@@ -194,12 +195,13 @@ def main(argv: list[str] | None = None) -> None:
             samples = average.decode(unseen_tensors(2).normal((64, LATENT))).to("cpu").numpy()
         title, path = "Samples from the prior", run.out / "samples.png"
         viz.image_grid(samples, images.shape, path, columns=8, title=title)
-        panels = {f"-L_{args.k}": {"train": "train", f"{len(watched)} test images": "test"}}
+        panels = {f"$-L_{{{args.k}}}$": {"train": "train", f"{len(watched)} test images": "test"}}
         viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", log_x=True)
     found = log_likelihood(average, test, SAMPLES, run.team)
     nll = {name: -float(values.mean()) for name, (values, _) in found.items()}
     elbo = {name: float(elbos.mean()) for name, (_, elbos) in found.items()}
     run.finish(
+        times={"seconds": run.seconds(epochs)},
         nll_test=nll["codes_from_q"],
         nll_test_codes_from_a_fitted_q=nll["codes_from_a_fitted_q"],
         amortisation_gap=elbo["codes_from_a_fitted_q"] - elbo["codes_from_q"],
@@ -207,7 +209,6 @@ def main(argv: list[str] | None = None) -> None:
         k=args.k,
         active_units=metrics.active_units(in_parts(average.code, test)),
         epochs=epochs,
-        seconds=run.seconds(epochs),  # of training
     )
 
 

@@ -1,7 +1,9 @@
 """What is between the codes? Walks, maps and arithmetic in the latent space of trained models.
 
 An autoencoder packs its codes wherever they fit; a VAE's KL pulls them to one round cloud without holes.
-So of a VAE any z ~ N(0, I) should be an image, and so should all on the way between two. Shown are
+So of a VAE any z ~ N(0, I) should be an image, and so should all on the way between two. (With codes of two
+numbers both are crowded, and what the VAE blurs for it may cost more than the autoencoder's holes: see the
+figures.) Shown are
 
     walk        from one unseen image to another: z = (1 - t) a + t b;
     manifold    of two dimensions: z = Phi^-1(u) for u on an even grid, which gives equal shares
@@ -96,7 +98,7 @@ def draw(name: str, space: Space, out: Path) -> None:
     shape, images = space.images.shape, space.images
     stops = unseen(3).permutation(len(images.test))[:STOPS]
     walks = walk(space.unseen[stops])
-    rows = {f"{i + 1}": space.decode(line) for i, line in enumerate(walks)}
+    rows = {f"walk {i + 1}": space.decode(line) for i, line in enumerate(walks)}
     title = f"{name}: from one unseen image to the next"
     viz.image_rows(rows, shape, out / f"{name}_walk.png", title=title)
     loop = walk(space.unseen[[*stops, stops[0]]]).reshape(-1, space.model.latent)
@@ -121,7 +123,12 @@ def draw(name: str, space: Space, out: Path) -> None:
     if space.model.latent == 2:
         line = [NormalDist().inv_cdf((i + 0.5) / SIDE) for i in range(SIDE)]
         grid = np.stack(np.meshgrid(line, line[::-1]), axis=-1).reshape(-1, 2)
-        tiles, title = space.decode(space.prior(grid)), f"{name}: equally likely codes"
+        of = (
+            "a Gaussian fitted to its codes"
+            if space.settings["demo"] == "autoencoder"
+            else "the prior"
+        )
+        tiles, title = space.decode(space.prior(grid)), f"{name}: equal shares of {of}"
         viz.image_grid(tiles, shape, out / f"{name}_manifold.png", columns=SIDE, title=title)
 
 

@@ -3,9 +3,10 @@
     log p(x) = log E_p(z) p(x|z) = log E_q(z|x) [p(x, z) / q(z|x)] >= E_q log [p(x, z) / q(z|x)]
 
 The first invites to draw codes from the prior, as `demos/density_network.py` does in training. But of
-all codes hardly any explain a given image: until the sum meets one it is far too low, and with 20
-dimensions it never does. The second draws them where the encoder expects them and corrects for that
-with weights (importance sampling); the third, the ELBO, is what is left of it with one code. With k
+all codes hardly any explain a given image: until the sum meets one it is far too low. On small images
+thousands of codes may do; on MNIST, with 20 dimensions, none ever meets one. The second draws them where
+the encoder expects them and corrects for that with weights (importance sampling); the third, the
+ELBO, is what is left of it with one code. With k
 codes it is L_k of `demos/iwae.py`, and by Jensen's inequality
 
     ELBO = L_1 <= L_5 <= L_50 <= ... <= log p(x).
@@ -87,7 +88,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(options, argv)
     folder = args.model or args.out / "vae"
     if args.model is None:
-        vae.main(["--seed", str(args.seed), "--out", str(folder), "--resume"])
+        resumed = ["--resume"] if (folder / "checkpoint.safetensors").exists() else []
+        vae.main(["--seed", str(args.seed), "--out", str(folder), *resumed])
     model, images, settings, identity = load_trained(folder, only=("vae", "iwae"))
     test = model.pixels.draw(images.test, images.levels, unseen_tensors(0)).to("cpu").numpy()
     x = tg.tensor(test[: args.images])
@@ -120,18 +122,19 @@ def main(argv: list[str] | None = None) -> None:
                 "elbo": -group_bound(encoder, 1),
             }
         )
-    viz.curves(
-        lines, run.out / "estimates.png", x="codes", log_x=True,
-        panels={"-log p(x), unseen images": {
-            "codes from the prior": "prior", "importance sampling": "encoder", "-ELBO": "elbo",
-        }},
-    )  # fmt: skip
+    both = {"importance sampling": "encoder", "-ELBO": "elbo"}
+    panels = {
+        "-log p(x), unseen images": {"codes from the prior": "prior"} | both,
+        "The same, without codes from the prior": both,
+    }
+    viz.curves(lines, run.out / "estimates.png", x="codes", log_x=True, panels=panels)
     found, blind = drawn.estimate("encoder"), drawn.estimate("prior")
     bounds = {f"L_{k}": group_bound(encoder, k) for k in GROUPS if k <= len(encoder)}
     bounds[f"L_{found.samples}"] = float(found.values.mean())
     run.finish(
         bounds=bounds,
-        standard_error=float(found.values.std(ddof=1)) / math.sqrt(len(x)),  # over the images
+        # Over the images, of which there must be two.
+        standard_error=float(found.values.std(ddof=1)) / math.sqrt(len(x)) if len(x) > 1 else None,
         prior=float(blind.values.mean()),
         elbo_gap=float(found.gap.mean()),
         effective_codes={

@@ -159,13 +159,13 @@ def main(argv: list[str] | None = None) -> None:
     text = table(results, real, PUBLISHED[args.data])
     write_atomically(run.out / "table.md", text)
     run.finish(
+        times={"seconds": run.seconds(rounds)},
         methods={
             method: spread(list(seeds.values())) | {"seeds": seeds}
             for method, seeds in results.items()
         },
         real=real,
         steps=rounds * ROUND,
-        seconds=run.seconds(rounds),
     )
     print(text)
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import tinygen as tg
 from tinygen import parallel
-from tinygen.io import load, save, write_atomically
+from tinygen.io import UNFINISHED, load, save, write_atomically
 
 try:
     import fcntl
@@ -33,7 +33,7 @@ except ImportError:  # Windows
     fcntl = None
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
-RECORDS = ("checkpoint.safetensors", "history.jsonl", "metrics.json", "table.md")
+RECORDS = ("checkpoint.safetensors", "history.jsonl", "metrics.json", "times.json", "table.md")
 PICTURES = (".png", ".gif")
 BAR = 48  # characters that a progress bar needs: "100%|#| 3000/3000 [01:23<00:00, 35.91step/s, ]"
 MOST_SHOWN = 3  # figures beside it
@@ -52,16 +52,22 @@ def start(main: Callable[[], object]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        saved, there = Run.latest and Run.latest.checkpoint, "there is no checkpoint to go on from"
-        if saved and saved.exists():
-            there = f"--resume goes on from {saved}"
-        print(f"stopped; {there}", file=sys.stderr)
+        told = "stopped before the run began: nothing has changed"
+        if Run.latest is not None:
+            told = "stopped; there is no checkpoint to go on from"
+            if Run.latest.checkpoint.exists():
+                told = f"stopped; --resume goes on from {Run.latest.checkpoint}"
+        print(told, file=sys.stderr)
         sys.exit(130)
     except SystemExit as end:
         if parallel.team().size > 1 and isinstance(end.code, str):
             print(end.code, file=sys.stderr)
             parallel.team().abort()
         raise
+    except MemoryError as error:
+        if parallel.team().size > 1:
+            raise
+        sys.exit(f"there is not enough memory: {error}")
     except OSError as error:  # while it draws, say
         if error.errno not in FULL or parallel.team().size > 1:  # several end by what is raised
             raise
@@ -111,6 +117,8 @@ class Run:
             out.mkdir(parents=True, exist_ok=True)
             if self.leads:
                 self._lock = hold(out / ".lock")
+                for left in out.glob(UNFINISHED):  # of a run that was killed
+                    left.unlink()
             self._saved = self._load_checkpoint() if resume else None
             if self._saved is not None:
                 self.history = self._saved["history"]
@@ -173,7 +181,7 @@ class Run:
         """Yield the rounds still to do, from the checkpoint's on, with a progress bar; save the `parts` between rounds.
 
         size: how many `unit`s a round has; they are what is shown.
-        Ctrl-C lets the round end, saves, and exits; a second Ctrl-C exits at once.
+        Ctrl-C, or the end of the session (SIGTERM), lets the round end, saves, and exits; a second one exits at once.
         """
         start, total = 0, f"{count * size} {unit}s"
         if self._saved is not None:
@@ -182,7 +190,7 @@ class Run:
                 part.load_state_dict(self._saved["parts"][name])
             if start > count:
                 sys.exit(f"the checkpoint has {start * size} {unit}s already, more than {total}")
-        stop = _StopAfterRound(unit if size == 1 else "round")
+        stop = _StopAfterRound(unit if size == 1 else "round", alone=self.team.size == 1)
         saved_at = time.monotonic()
         shown = {"total": count * size, "initial": start * size, "unit": unit}
         with stop, tqdm(**shown, disable=None if self.leads else True) as self.bar:
@@ -231,21 +239,27 @@ class Run:
         lines = "".join(json.dumps(_numbers(line), allow_nan=False) + "\n" for line in self.history)
         write_atomically(self.out / "history.jsonl", lines)
 
-    def finish(self, **figures: Any) -> None:
-        """Write `metrics.json` and print it. What is not finite is null there.
+    def finish(self, times: Mapping[str, float | None] | None = None, **figures: Any) -> None:
+        """Write `metrics.json`, which one seed always makes the same, and `times.json`, and print both.
 
-        A figure that is None, for there was no round left to take the time of, stays what it was.
+        What is not finite is null there. A time that is None, for there was no round left to take it of, stays what it
+        was.
         """
         if not self.leads:
             return
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            old = json.loads((self.out / "metrics.json").read_text())
-            figures = {k: old.get(k) if v is None else v for k, v in figures.items()}
-        text = json.dumps(_numbers(figures), indent=2, allow_nan=False) + "\n"
-        with self._writing():
-            write_atomically(self.out / "metrics.json", text)
+        written = {"metrics.json": figures}
+        if times is not None:
+            old = {}
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                old = json.loads((self.out / "times.json").read_text())
+            written["times.json"] = {k: old.get(k) if v is None else v for k, v in times.items()}
+        for name, found in written.items():
+            text = json.dumps(_numbers(found), indent=2, allow_nan=False) + "\n"
+            with self._writing():
+                write_atomically(self.out / name, text)
+            print(text, end="")
         self._lock.close()
-        print(f"{text}results and pictures are in {self.out}")
+        print(f"results and pictures are in {self.out}")
 
 
 def that_fit(figures: Mapping[str, float], room: int) -> list[str]:
@@ -280,16 +294,21 @@ def differences(old: dict[str, Any], new: dict[str, Any], of: str = "") -> list[
 
 
 class _StopAfterRound:
-    """Turns the first Ctrl-C into a wish, which the loop grants between two rounds."""
+    """Turns the first Ctrl-C, or SIGTERM, into a wish, which the loop grants between two rounds.
 
-    def __init__(self, unit: str):
+    Several ranks end by SIGTERM where one of them has died: then there is no next round to wait for.
+    """
+
+    def __init__(self, unit: str, alone: bool):
         self.asked, self.unit = False, unit
+        self.signals = [signal.SIGINT, signal.SIGTERM] if alone else [signal.SIGINT]
 
     def __enter__(self) -> None:
-        self.before = signal.signal(signal.SIGINT, self._ask)
+        self.before = [signal.signal(number, self._ask) for number in self.signals]
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
+        for number, before in zip(self.signals, self.before, strict=True):
+            signal.signal(number, before)
 
     def _ask(self, *_: object) -> None:
         if self.asked:

@@ -58,6 +58,7 @@ from tinygen.parallel import team
 EPOCHS = {"digits": 300, "mnist": 20, "frey_faces": 200}
 DECODER = {"digits": "bernoulli", "mnist": "bernoulli", "frey_faces": "probabilistic"}
 HIDDEN, LATENT, BATCH, LEARNING_RATE = 400, 20, 128, 1e-3
+SIGMA = 0.1  # of a pixel, with --decoder gaussian
 DRAWS, DRAWN = 200, 1000  # samples of z for each of so many test images, for the sampled ELBO
 NEIGHBOURS = 10_000  # training codes that vote on a test image's label
 
@@ -234,9 +235,10 @@ def draw_codes(students: dict[str, Student], run: Run, images: Images, test: np.
     panels, labels = {}, {}
     for name, student in students.items():
         means = in_parts(student.model.code, test[:5000])
-        axes = np.linalg.svd(means - means.mean(0), full_matrices=False)[2][:2]
+        centred = means - means.mean(0)
+        axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
         title = name if len(students) > 1 else "Codes of unseen images"
-        panels[title] = means if means.shape[1] == 2 else means @ axes.T
+        panels[title] = means if means.shape[1] == 2 else centred @ axes.T
         if images.test_labels is not None:
             labels[title] = images.test_labels[:5000]
     names = ("$z_1$", "$z_2$")
@@ -254,8 +256,8 @@ def options() -> argparse.ArgumentParser:
         help="what a pixel is; default: bernoulli, for frey_faces probabilistic",
     )  # fmt: skip
     add, number = options.add_argument, {"type": not_negative, "metavar": "X"}
-    sigma = {"type": above_zero, "metavar": "X", "default": 0.1}
-    add("--sigma", **sigma, help="of --decoder gaussian; default: 0.1")
+    sigma = {"type": above_zero, "metavar": "X"}
+    add("--sigma", **sigma, help=f"of --decoder gaussian; default: {SIGMA}")
     add("--latent", type=positive, default=LATENT, help=f"dimensions of z; default: {LATENT}")
     add("--batch", type=positive, default=BATCH, help=f"images in a step; default: {BATCH}")
     units = {"type": positive, "nargs": "+", "metavar": "N", "default": [HIDDEN]}
@@ -268,8 +270,12 @@ def options() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(options(), argv)
+    asked = options()
+    args = parse(asked, argv)
     args.decoder = args.decoder or DECODER[args.data]
+    if args.sigma is not None and args.decoder != "gaussian":
+        asked.error(f"--sigma is of --decoder gaussian; this one is {args.decoder}")
+    args.sigma = args.sigma or SIGMA
     images = load_images(args.data)
     given = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "epochs")}
     ranks = team()
@@ -349,11 +355,11 @@ def main(argv: list[str] | None = None) -> None:
     figures = {name: judge(student.model, images, train, test) for name, student in students.items()}  # fmt: skip
     ours = figures.pop("ELBO")
     run.finish(
+        times={"step_ms": 1e3 * statistics.median(seconds) / steps if seconds else None},
         **ours,
         **({"compared": figures} if figures else {}),
         images={"train": len(images.train), "test": len(images.test)},
         epochs=epochs,
-        step_ms=1e3 * statistics.median(seconds) / steps if seconds else None,
     )
 
 

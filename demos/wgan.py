@@ -248,7 +248,8 @@ def slopes(toy: Plane, seed: int, depth: int = 12, units: int = 64, steps: int =
             lines, tg.autograd.grad(last(layers[-1]).sum(), layers), strict=True
         ):
             line["penalty" if c is None else f"c = {c}"] = float(
-                np.linalg.norm(slope.to("cpu").numpy(), axis=1).mean()
+                # In float64, for squares of what vanishes are 0 in float32.
+                np.linalg.norm(slope.to("cpu").numpy().astype(np.float64), axis=1).mean()
             )
     return lines
 
@@ -324,11 +325,11 @@ def main(argv: list[str] | None = None) -> None:
         )  # fmt: skip
     seconds = run.seconds(rounds)
     run.finish(
+        times={"seconds_a_seed": seconds and seconds / len(games)},
         **spread(list(results.values())),
         seeds=results,
         real=data.judge(data.fresh),
         steps=rounds * ROUND,
-        seconds_a_seed=seconds and seconds / len(games),
         **extra,
     )
 

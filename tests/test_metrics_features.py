@@ -220,8 +220,8 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(cache, tmp_path, monke
     said = capsys.readouterr()
     assert "cannot keep the classifier in the cache: " in said.err
     assert judges[0].identity == judges[1].identity
-    figures = json.loads((tmp_path / "out" / "classifier" / "metrics.json").read_text())
-    assert figures["step_ms"] > 0
+    times = json.loads((tmp_path / "out" / "classifier" / "times.json").read_text())
+    assert times["step_ms"] > 0
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     demo.main(["--out", str(tmp_path / "kept")])
     assert Judge("digits", images, tmp_path / "none").identity == judges[0].identity

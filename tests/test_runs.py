@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tqdm import tqdm
 
@@ -122,6 +123,33 @@ def test_what_differs_is_said_and_nothing_else(tmp_path):
     assert message == f"{cannot}demo = none, not another"
 
 
+def test_a_lack_of_memory_is_one_line():
+    with pytest.raises(SystemExit, match=r"^there is not enough memory: .*allocate"):
+        module.start(lambda: np.empty(1 << 50))
+
+
+def test_what_a_killed_run_was_writing_is_cleared_away(tmp_path):
+    left = tmp_path / ".tinygen-0123456789abcdef.tmp"
+    left.write_bytes(b"half of a checkpoint")
+    play(tmp_path)
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_end_of_the_session_saves_like_ctrl_c(number, tmp_path):
+    def ended():
+        for i in (run := Run(tmp_path, SETTINGS, False)).rounds(3, "epoch"):
+            run.log(epoch=i + 1)
+            signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped:
+        ended()
+    assert stopped.value.code == 130
+    assert signal.getsignal(number) is before
+    assert len(play(tmp_path, 3, resume=True).history) == 3
+
+
 def interrupted(out: Path, after: int):
     """Ctrl-C pressed twice in the round after so many."""
     for i in (run := Run(out, SETTINGS, False)).rounds(3, "epoch"):
@@ -133,6 +161,10 @@ def interrupted(out: Path, after: int):
 
 def test_ctrl_c_at_once_says_whether_anything_was_saved(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(Run, "latest", None)
+    with pytest.raises(SystemExit):
+        module.start(lambda: signal.raise_signal(signal.SIGINT))
+    assert capsys.readouterr().err == "stopped before the run began: nothing has changed\n"
     for after, said in [
         (0, "stopped; there is no checkpoint to go on from"),
         (1, f"stopped; --resume goes on from {tmp_path / 'checkpoint.safetensors'}"),
@@ -167,15 +199,16 @@ def test_ctrl_c_while_it_imports_leaves_no_traceback(tmp_path):
 
 
 def test_a_resumed_run_that_was_finished_keeps_its_times(tmp_path):
-    def figures(seconds: float | None) -> dict:
-        play(tmp_path, resume=True).finish(seconds=seconds, loss=math.nan)
-        return json.loads((tmp_path / "metrics.json").read_text())
+    def times(seconds: float | None) -> dict:
+        play(tmp_path, resume=True).finish({"seconds": seconds}, loss=math.nan)
+        assert json.loads((tmp_path / "metrics.json").read_text()) == {"loss": None}
+        return json.loads((tmp_path / "times.json").read_text())
 
-    assert figures(None) == {"seconds": None, "loss": None}
-    assert figures(2.5) == {"seconds": 2.5, "loss": None}
-    assert figures(None) == {"seconds": 2.5, "loss": None}
-    play(tmp_path).finish(seconds=None)  # another run, whose time is not known
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"seconds": None}
+    assert times(None) == {"seconds": None}
+    assert times(2.5) == {"seconds": 2.5}
+    assert times(None) == {"seconds": 2.5}
+    play(tmp_path).finish({"seconds": None})  # another run, whose time is not known
+    assert json.loads((tmp_path / "times.json").read_text()) == {"seconds": None}
 
 
 class Terminal(io.StringIO):

@@ -198,6 +198,15 @@ def test_curves_show_what_was_logged(tmp_path, monkeypatch):
     assert (picture == 255).all(axis=2).mean() > 0.8  # white ground
 
 
+def test_few_steps_are_counted_in_whole_numbers(tmp_path, monkeypatch):
+    history, panels = [{"epoch": e, "loss": 1.0} for e in (1, 2)], {"loss": {"all": "loss"}}
+    for lines in (history, history[:1]):
+        (axis,) = drawn(monkeypatch, lines, tmp_path / "c.png", panels=panels, x="epoch")
+        low, high = axis.get_xlim()
+        ticks = [t for t in axis.get_xticks() if low <= t <= high]
+        assert ticks == [line["epoch"] for line in lines]
+
+
 def test_curves_options(tmp_path, monkeypatch):
     history = [{"epoch": e, "loss": l} for e, l in [(1, 2.0), (10, np.nan), (100, np.inf), (99, 1)]]
     panels = {"loss": {"all": "loss"}}

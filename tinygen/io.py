@@ -83,6 +83,9 @@ def load(path: str | Path) -> Any:
         raise ValueError(f"{path} is not a whole checkpoint: {error}") from error
 
 
+UNFINISHED = ".tinygen-*.tmp"  # beside what is being written
+
+
 def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Replace the file at `path` by `content` (text as UTF-8), all or nothing, safe on the disk.
 
@@ -92,7 +95,7 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     target = Path(os.path.realpath(path))  # a symlink stays one, and what it points to is replaced
     # A name of its own for each write: a leftover of a killed one is never in the way, nor taken
     # for the real file.
-    temporary = target.parent / f".tinygen-{secrets.token_hex(8)}.tmp"
+    temporary = target.parent / UNFINISHED.replace("*", secrets.token_hex(8))
     content = content.encode() if isinstance(content, str) else content
     try:
         with open(temporary, "xb") as file:

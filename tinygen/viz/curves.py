@@ -46,6 +46,8 @@ def curves(
     colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
     series = {key: _series(history, x, key) for lines in panels.values() for key in lines.values()}
     with figure(path) as drawing:
+        from matplotlib.ticker import MaxNLocator  # there by now, or the error said so
+
         drawing.set_size_inches(4.6 * len(panels), 3.4 if title else 3.1)
         axes = drawing.subplots(1, len(panels), squeeze=False)[0]
         for axis, (name, lines) in zip(axes, panels.items(), strict=True):
@@ -61,7 +63,7 @@ def curves(
                 axis.set_xscale("log")
                 _number(axis.xaxis)
             else:
-                axis.locator_params(axis="x", nbins=5)
+                axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
                 axis.xaxis.set_major_formatter("{x:,.0f}")
             if log_y:
                 axis.set_yscale("log")
