@@ -100,7 +100,7 @@ class Generator:
         """Standard normal numbers."""
         dtype = float_dtype(dtype)
         if self.device == "cpu" and dtype == np.float32:
-            out = np.empty(shape, dtype)
+            out = np.empty(() if shape is None else shape, dtype)
             if out.size < MANY:
                 self.numpy.standard_normal(out=out, dtype=dtype)
             else:

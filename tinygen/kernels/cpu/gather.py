@@ -72,7 +72,7 @@ def _gather(vectors):
             wide = Vectors(context, builder, out.dtype)
             weights_ = Matrix(context, builder, weights, weights_)
             b_ = Matrix(context, builder, b, b_)
-            zero, one = ir.Constant(INT64, 0), ir.Constant(INT64, 1)
+            zero = ir.Constant(INT64, 0)
             row = Matrix(context, builder, out, out_)[i, j]
             masks = [wide.first_lanes(columns, v) for v in range(vectors)]
             place = Matrix(context, builder, places, places_)[zero,]
@@ -80,32 +80,12 @@ def _gather(vectors):
             source = builder.select(first, Matrix(context, builder, start, start_)[zero,], row)
             begin = [wide.masked_load(source, v, mask) for v, mask in enumerate(masks)]
 
-            before = builder.basic_block
-            loop = builder.append_basic_block("places")
-            after = builder.append_basic_block("done")
-            builder.cbranch(builder.icmp_signed(">", count, zero), loop, after)
+            def add(t, sums):
+                p = builder.zext(builder.load(builder.gep(place, [t])), INT64)
+                x, b_row = wide.broadcast(weights_[t,]), b_[p, zero]
+                return [wide.multiply_add(x, wide.load(b_row, v), sums[v]) for v in range(vectors)]
 
-            builder.position_at_end(loop)
-            t = builder.phi(INT64)
-            running = [builder.phi(wide.type) for _ in begin]
-            p = builder.zext(builder.load(builder.gep(place, [t])), INT64)
-            x, b_row = wide.broadcast(weights_[t,]), b_[p, zero]
-            stepped = [
-                wide.multiply_add(x, wide.load(b_row, v), running[v]) for v in range(vectors)
-            ]
-            next_t = wide.opaque(builder.add(t, one))
-            t.add_incoming(zero, before)
-            t.add_incoming(next_t, loop)
-            for phi, total, then in zip(running, begin, stepped, strict=True):
-                phi.add_incoming(total, before)
-                phi.add_incoming(then, loop)
-            builder.cbranch(builder.icmp_signed("<", next_t, count), loop, after)
-
-            builder.position_at_end(after)
-            totals = [builder.phi(wide.type) for _ in begin]
-            for phi, total, then in zip(totals, begin, stepped, strict=True):
-                phi.add_incoming(total, before)
-                phi.add_incoming(then, loop)
+            totals = wide.loop(count, begin, add)
             for v, total in enumerate(totals):
                 wide.masked_store(total, row, v, masks[v])
             return context.get_dummy_value()

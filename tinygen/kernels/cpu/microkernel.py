@@ -38,7 +38,7 @@ def _tile(vectors):
     @intrinsic
     def tile(_, out, i, j, rows, columns, a, k, b, p, depth, start, s, first):
         def codegen(context, builder, signature, arguments):
-            out_, i, j, rows, columns, a_, k, b_, p0, depth, start_, s, first = arguments
+            out_, i, j, rows, columns, a_, k, b_, p, depth, start_, s, first = arguments
             wide = Vectors(context, builder, out.dtype)
             out_ = Matrix(context, builder, out, out_)
             a_ = Matrix(context, builder, a, a_)
@@ -58,40 +58,21 @@ def _tile(vectors):
                 row = builder.select(first, start_[s,], row)
                 sums += [wide.masked_load(row, v, masks[v]) for v in range(vectors)]
 
-            before = builder.basic_block
-            loop = builder.append_basic_block("depth")
-            after = builder.append_basic_block("done")
-            builder.cbranch(builder.icmp_signed(">", depth, zero), loop, after)
-
-            builder.position_at_end(loop)
-            p, a_offset, b_offset = (builder.phi(INT64) for _ in range(3))
-            running = [builder.phi(wide.type) for _ in sums]
-            b_row = wide.at(b_[p0, zero], b_offset)
-            bs = [wide.load(b_row, v) for v in range(vectors)]
-            stepped = []
-            for r, row in enumerate(a_rows):
-                x = wide.broadcast(wide.at(row, a_offset))
-                for v in range(vectors):
-                    stepped.append(wide.multiply_add(x, bs[v], running[r * vectors + v]))
             b_step = ir.Constant(INT64, VECTORS * VECTOR_BYTES)
-            next_p = wide.opaque(builder.add(p, one))
-            for phi, then in [
-                (p, next_p),
-                (a_offset, builder.add(a_offset, a_.strides[1])),
-                (b_offset, builder.add(b_offset, b_step)),
-            ]:
-                phi.add_incoming(zero, before)
-                phi.add_incoming(then, loop)
-            for phi, begin, then in zip(running, sums, stepped, strict=True):
-                phi.add_incoming(begin, before)
-                phi.add_incoming(then, loop)
-            builder.cbranch(builder.icmp_signed("<", next_p, depth), loop, after)
 
-            builder.position_at_end(after)
-            totals = [builder.phi(wide.type) for _ in sums]
-            for phi, begin, then in zip(totals, sums, stepped, strict=True):
-                phi.add_incoming(begin, before)
-                phi.add_incoming(then, loop)
+            def step(_, values):
+                a_offset, b_offset, *sums = values
+                b_row = wide.at(b_[p, zero], b_offset)
+                bs = [wide.load(b_row, v) for v in range(vectors)]
+                stepped = []
+                for r, row in enumerate(a_rows):
+                    x = wide.broadcast(wide.at(row, a_offset))
+                    for v in range(vectors):
+                        stepped.append(wide.multiply_add(x, bs[v], sums[r * vectors + v]))
+                following = builder.add(a_offset, a_.strides[1]), builder.add(b_offset, b_step)
+                return [*following, *stepped]
+
+            _, _, *totals = wide.loop(depth, [zero, zero, *sums], step)
             for r, row in enumerate(out_rows):
                 with builder.if_then(builder.icmp_signed("<", ir.Constant(INT64, r), rows)):
                     for v in range(vectors):

@@ -110,6 +110,32 @@ class Vectors:
         pointer = self.builder.bitcast(address, self.scalar.as_pointer())
         return self.fill(self.builder.load(pointer, align=self.bytes))
 
+    def loop(self, count, begin, body):
+        """body(t, values) for t = 0, 1, ... below `count`, each time of what it gave before, at first of `begin`.
+
+        Returns the last values.
+        """
+        builder, zero = self.builder, ir.Constant(INT64, 0)
+        before = builder.basic_block
+        inside, after = (builder.append_basic_block(name) for name in ("inside", "after"))
+        builder.cbranch(builder.icmp_signed(">", count, zero), inside, after)
+
+        builder.position_at_end(inside)
+        t, *values = phis = [builder.phi(x.type) for x in (zero, *begin)]
+        given = body(t, values)
+        following = self.opaque(builder.add(t, ir.Constant(INT64, 1)))
+        for phi, first, then in zip(phis, (zero, *begin), (following, *given), strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(then, inside)
+        builder.cbranch(builder.icmp_signed("<", following, count), inside, after)
+
+        builder.position_at_end(after)
+        last = [builder.phi(x.type) for x in begin]
+        for phi, first, then in zip(last, begin, given, strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(then, inside)
+        return last
+
     def opaque(self, count):
         """`count`, by no instruction at all, but hidden from LLVM: a loop whose steps it could count it would unroll,
         and then run out of registers."""
