@@ -226,7 +226,7 @@ def main(argv: list[str] | None = None) -> None:
         **figures,
         codes=found.samples,
         effective_codes=float(np.median(found.effective)),
-        samples_needed=needed,
+        samples_needed={d: codes for d, codes in needed.items() if codes},
         steps=rounds * ROUND,
     )
 

@@ -126,11 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     for i in run.rounds(rounds, "step", ROUND, **parts):
         for players in games.values():
             for step in range(i * ROUND, (i + 1) * ROUND):
-                for optimiser in (players.c_optimiser, players.g_optimiser):
-                    optimiser.lr = PLANE.learning_rate * (1 - step / (rounds * ROUND))
-                for _ in range(PLANE.critic_steps):
-                    players.train_critic(data.batch(PLANE.batch, players.rng.numpy))
-                players.train_generator()
+                players.play(data, 1 - step / (rounds * ROUND))
         line = {}
         for method in METHODS:
             found = [

@@ -21,6 +21,8 @@ explodes with depth, depending on c; with the penalty it does neither.
 The rate sinks to 0, for a game has no loss to go down: it settles only as the players slow down.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +150,17 @@ class Players(Kept):
         loss = self.g_loss()
         loss.backward()
         self.g_optimiser.step()
+
+    def play(self, data: Plane | Digits, left: float) -> list[float]:
+        """The steps of the critic, and one of the generator, at `left` of the learning rate; the estimates of W."""
+        for optimiser in (self.c_optimiser, self.g_optimiser):
+            optimiser.lr = self.recipe.learning_rate * left
+        estimates = [
+            self.train_critic(data.batch(self.recipe.batch, self.rng.numpy))
+            for _ in range(self.recipe.critic_steps)
+        ]
+        self.train_generator()
+        return estimates
 
     def samples(self, n: int) -> np.ndarray:
         """From the same noise at every call."""
@@ -284,12 +297,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, players in games.items():
             estimates = []
             for step in range(i * ROUND, (i + 1) * ROUND):
-                for optimiser in (players.c_optimiser, players.g_optimiser):
-                    optimiser.lr = recipe.learning_rate * (1 - step / (rounds * ROUND))
-                for _ in range(recipe.critic_steps):
-                    x = data.batch(recipe.batch, players.rng.numpy)
-                    estimates.append(players.train_critic(x))
-                players.train_generator()
+                estimates += players.play(data, 1 - step / (rounds * ROUND))
             found = data.judge(data.samples(players))
             line |= {
                 f"{name}_estimate": float(np.mean(estimates)),

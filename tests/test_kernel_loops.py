@@ -179,7 +179,7 @@ def test_a_change_of_any_source_makes_the_cache_out_of_date(tmp_path):
 def dispatchers() -> list:
     """The compiled functions that are kept on disk."""
     loops = [
-        v for m in (cpu.elementwise, cpu.rows, cpu.losses, cpu.steps) for v in vars(m).values()
+        v for m in (cpu.elementwise, cpu.rows, cpu.losses, cpu.optimisers) for v in vars(m).values()
     ]
     return [
         v for loop in loops if isinstance(loop, _compile.Loop) for v in (loop.serial, loop.parallel)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from tinygen.autograd import graph, op
 from tinygen.autograd.op import Op
 from tinygen.kernels import reference
-from tinygen.kernels.cpu import steps
+from tinygen.kernels.cpu import optimisers
 
 OPS = tuple(
     importlib.import_module(f"tinygen.autograd.ops.{name}")
@@ -41,7 +41,7 @@ ENGINE: dict[ModuleType, list[str]] = {
         "Node.enter_graph Node.free grad_enabled set_grad_enabled no_grad on_arrays _set_mode ancestry walk _seed "
         "_as_tuple _as_tensor grad backward"
     ).split(),
-    steps: ["sgd_step", "rmsprop_step", "adam_step", "sum_of_squares"],
+    optimisers: ["sgd_step", "rmsprop_step", "adam_step", "sum_of_squares"],
 }
 
 

@@ -20,7 +20,7 @@ from tinygen.kernels import reference
 from tinygen.kernels.device import on_gpu
 from tinygen.kernels.errors import MISTAKES, in_the_name_of
 from tinygen.kernels.fusion import SPELLED_OUT, trace
-from tinygen.kernels.memory import keep_freed_memory
+from tinygen.kernels.malloc import keep_freed_memory
 from tinygen.kernels.reference import LOG_2PI
 
 BACKENDS = {"numpy": "tinygen.kernels.reference", "numba": "tinygen.kernels.cpu"}

@@ -1,10 +1,10 @@
 """The Numba backend: the kernels of `reference.py` that are worth compiling.
 
 Read `_compile.py` (how), `floats.py`, `scalar.py` and `formulas.py` (the mathematics of one number), then the loops,
-each behind an entry that has checked (`_entry.py`): `elementwise.py`, `rows.py`, `columns.py`, `losses.py`, `steps.py`
-and `chance.py`. Then the matrix product, from the top: `matmul.py` (blocks), `packing.py`, `microkernel.py` (a tile in
-registers) and `epilogue.py` (an activation on what is in the cache), in the words of `vectors.py`; and, where one side
-is mostly zeros, `sparse.py` with `gather.py`.
+each behind an entry that has checked (`_entry.py`): `elementwise.py`, `rows.py`, `columns.py`, `losses.py`,
+`optimisers.py` and `chance.py`. Then the matrix product, from the top: `matmul.py` (blocks), `packing.py`,
+`microkernel.py` (a tile in registers) and `epilogue.py` (an activation on what is in the cache), in the words of
+`vectors.py`; and, where one side is mostly zeros, `sparse.py` with `gather.py`.
 """
 
 from tinygen.kernels.cpu.chance import bernoulli, normal
@@ -36,6 +36,7 @@ from tinygen.kernels.cpu.losses import (
     gaussian_log_density_grad,
 )
 from tinygen.kernels.cpu.matmul import linear, matmul
+from tinygen.kernels.cpu.optimisers import adam_step, rmsprop_step, sgd_step, sum_of_squares
 from tinygen.kernels.cpu.rows import (
     log_softmax,
     log_softmax_grad,
@@ -44,7 +45,6 @@ from tinygen.kernels.cpu.rows import (
     softmax,
     softmax_grad,
 )
-from tinygen.kernels.cpu.steps import adam_step, rmsprop_step, sgd_step, sum_of_squares
 
 __all__ = [
     "adam_step",
