@@ -62,13 +62,15 @@ def compile(f: Callable) -> Callable:
         if get_default_device() != "cpu" or any(on_gpu(_array(x)) for x in given):
             return f(*args, **kwargs)
         try:
-            known = recordings.setdefault(signature, [])
+            known = recordings.get(signature, ())
         except TypeError as error:
             raise TypeError(f"compile: an argument has no hash: {error}") from error
         if float in map(type, given):
             given = _with_arrays_for_floats(given)
-        recording = next((r for r in known if r.holds()), None)
-        if recording is None:
+        for recording in known:
+            if recording.holds():
+                break
+        else:
             if sum(map(len, recordings.values())) == MANY:
                 warnings.warn(
                     f"compile: {getattr(f, '__name__', f)} has been recorded {MANY} times, and runs as it is from now "
@@ -77,7 +79,7 @@ def compile(f: Callable) -> Callable:
                 )
                 return f(*args, **kwargs)
             recording = Recording(f, args, kwargs, given)
-            known.append(recording)
+            recordings[signature] = [*known, recording]
             return recording.tree(recording.first.pop(), given)
         return recording.again(given)
 
@@ -137,7 +139,9 @@ class Recording:
             array = t._data
             if array.shape != shape or array.dtype is not dtype or t.requires_grad != requires_grad:
                 return False
-        return all(getattr(owner, name) == value for owner, name, value in self.settings)
+        return not self.settings or all(
+            getattr(owner, name) == value for owner, name, value in self.settings
+        )
 
     def again(self, given: Sequence[object]) -> Any:
         for t in self.written:
