@@ -220,13 +220,13 @@ class Program:
         return product.into, arguments
 
     def _ufunc(self, function: np.ufunc, word: Pointwise) -> tuple[Callable, list]:
-        arguments: list = []
+        arguments: list = [function]
         for operand in [*word.operands, word.out]:
             if isinstance(operand, Place):
                 self._given(arguments, operand.storage, operand)
             else:
                 arguments.append(operand)
-        return function, arguments
+        return into_last, arguments
 
     def _other(
         self, function: Callable, args: tuple, kwargs: dict, outs: list[Place]
@@ -282,6 +282,10 @@ def of_tree(function: Callable, tree: Any, *arrays: np.ndarray) -> Any:
     given = iter(arrays)
     args, kwargs = mapped(tree, (Place,), lambda _: next(given))
     return function(*args, **kwargs)
+
+
+def into_last(function: np.ufunc, *arguments: Any) -> None:
+    function(*arguments[:-1], out=arguments[-1])
 
 
 def into(function: Callable, count: int, *arguments: Any) -> None:
