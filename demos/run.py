@@ -37,6 +37,7 @@ RECORDS = ("checkpoint.safetensors", "history.jsonl", "metrics.json", "times.jso
 PICTURES = (".png", ".gif")
 BAR = 48  # characters that a progress bar needs: "100%|#| 3000/3000 [01:23<00:00, 35.91step/s, ]"
 MOST_SHOWN = 3  # figures beside it
+ABANDONED = 60.0  # seconds after which nobody is writing a file any more
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -118,13 +119,15 @@ class Run:
             if self.leads:
                 self._lock = hold(out / ".lock")
                 for left in out.glob(UNFINISHED):  # of a run that was killed
-                    left.unlink()
+                    # Where there are no locks another may be at work, and writing this just now.
+                    if time.time() - left.stat().st_mtime > ABANDONED:
+                        left.unlink(missing_ok=True)
             self._saved = self._load_checkpoint() if resume else None
             if self._saved is not None:
                 self.history = self._saved["history"]
-            elif self.leads:
-                self._put_aside()
             Run.latest = self
+            if self._saved is None and self.leads:
+                self._put_aside()
             self._write_history()  # a folder that cannot be written is found out now, not at the end
 
     @contextlib.contextmanager
@@ -247,12 +250,13 @@ class Run:
         """
         if not self.leads:
             return
-        written = {"metrics.json": figures}
+        written = {}
         if times is not None:
             old = {}
             with contextlib.suppress(FileNotFoundError, ValueError):
                 old = json.loads((self.out / "times.json").read_text())
             written["times.json"] = {k: old.get(k) if v is None else v for k, v in times.items()}
+        written["metrics.json"] = figures  # the last, by which a run is known to be finished
         for name, found in written.items():
             text = json.dumps(_numbers(found), indent=2, allow_nan=False) + "\n"
             with self._writing():

@@ -321,7 +321,8 @@ weights = leaf(np.float32([0.2, 1, -1]))
     "change",
     [
         lambda a: a.view(np.uint8).astype(np.float32),
-        lambda a: a.view(np.int32) // 2 * 1.0,
+        lambda a: a.view(dtype=np.int32) // 2 * 1.0,
+        lambda a: a.view() + 1,
         lambda a: a.reshape((3, 2), order="F"),
         lambda a: np.concatenate([a, a], axis=None),
     ],
@@ -366,6 +367,55 @@ def test_transforms_of_a_compiled_function_with_parameters(transform):
         np.testing.assert_allclose(g.numpy(), 2 * y * model.weight.numpy(), rtol=1e-5)
         with pytest.raises(RuntimeError, match="cannot be differentiated: put both"):
             g.sum().backward()
+
+
+def test_derivatives_along_the_cotangent_of_a_compiled_gradient():
+    f = tg.compile(lambda w: (w**3).sum())
+    w, u = leaf(np.float32([1, 2, 3])), leaf(np.float32(0.5))
+    assert tg.jvp(f, [w], [np.ones(3, np.float32)])[1].item() == 42
+    (g,) = tg.autograd.grad(f(w) * u, w, create_graph=True)
+    np.testing.assert_allclose(tg.autograd.grad(g[1], u)[0].item(), 12)
+    number = leaf(np.float32(3))
+    (g,) = tg.autograd.grad(2 * tg.compile(lambda: number * number)(), number, create_graph=True)
+    assert g.numpy() == 12
+
+
+def test_columns_of_one_array_are_no_alias():
+    whole = np.zeros((3, 2), np.float32)
+    a, b = tg.Tensor(whole[:, 0]), tg.Tensor(whole[:, 1])
+    b.copy_(np.float32([1, 2, 3]))
+    f = tg.compile(lambda x: ((a.copy_(x) + 0.0).sum(), (b * x).sum())[1])
+    for _ in range(2):
+        x = numbers(3)
+        np.testing.assert_allclose(f(tg.tensor(x)).item(), b.numpy() @ x, rtol=1e-6)
+        np.testing.assert_array_equal(a.numpy(), x)
+
+
+class Frozen(nn.Module):
+    training = False
+
+    def forward(self, x):
+        return x * (2.0 if self.training else 3.0)
+
+
+def test_a_mode_that_a_class_begins_with_and_one_that_is_set_inside():
+    model, recorded = Frozen(), []
+    assert not model.training
+
+    def both(x):
+        recorded.append(1)
+        model.eval()
+        y = model(x)
+        model.train()
+        return (y + model(x)).sum()
+
+    f, g = tg.compile(both), tg.compile(lambda x: model(x).sum())
+    x = tg.tensor(np.ones(2, np.float32))
+    for mode in (False, True, False, True):
+        model.train(mode)
+        assert g(x).item() == (4 if mode else 6)
+        assert f(x).item() == 10
+    assert len(recorded) == 1
 
 
 def test_a_dropped_compiled_function_is_gone_at_once():

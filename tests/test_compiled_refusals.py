@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from tinygen import optim
+from tinygen import nn, optim
 
 RNG = np.random.default_rng(0)
 
@@ -64,7 +64,7 @@ def test_backward_inside_is_refused():
     "look",
     [
         lambda s: s.item(), float, lambda s: s.tolist(), lambda s: s.numpy(), lambda s: s.data, np.asarray,
-        lambda s: 1.0 if s else 2.0,
+        lambda s: 1.0 if s else 2.0, np.from_dlpack,
     ],
 )  # fmt: skip
 def test_numbers_that_are_found_elsewhere_cannot_be_looked_at_either(look):
@@ -87,7 +87,7 @@ def test_steps_in_place_are_refused(step):
 
 
 def test_another_tensor_of_memory_that_is_overwritten_is_refused():
-    state, alias = tg.tensor(numbers(3)), None
+    state = tg.tensor(numbers(3))
     alias = state.detach()
 
     def written_first(x):
@@ -107,15 +107,46 @@ def test_another_tensor_of_memory_that_is_overwritten_is_refused():
     for f, arguments in ((written_first, [x]), (read_first, [x]), (given, [state, x])):
         with pytest.raises(RuntimeError, match="another tensor of its memory"):
             tg.compile(f)(*arguments)
+
+    def used_before(s, x):
+        y = (s * x).sum()
+        state.copy_(x)
+        return y
+
+    f = tg.compile(used_before)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="an argument shares memory with a tensor that"):
+            f(state, x)
     f = tg.compile(given)
     f(tg.tensor(numbers(3)), x)
     with pytest.raises(RuntimeError, match="an argument shares memory with a tensor that"):
         f(alias, x)
 
 
-def test_an_argument_cannot_be_overwritten():
+@pytest.mark.parametrize(
+    "overwritten",
+    [lambda s: s, lambda s: tg.tensor(np.zeros(3, np.float32)), lambda s: tg.tensor(s * 2)],
+)
+def test_an_argument_and_what_is_made_inside_cannot_be_overwritten(overwritten):
     with pytest.raises(ValueError, match="only tensors that it finds outside"):
-        tg.compile(lambda s, x: (s.copy_(x) * x).sum())(learning.detach(), tg.tensor(numbers(3)))
+        tg.compile(lambda s, x: (overwritten(s).copy_(x) * x).sum())(
+            learning.detach(), tg.tensor(numbers(3))
+        )
+
+
+@pytest.mark.parametrize("values", [2.7, np.float64([1, 2, 3]), tg.tensor([1.5, 2.5, 3.5])])
+def test_what_does_not_fit_is_refused_as_outside(values):
+    state = tg.tensor(np.array([1, 2, 3]))
+    with pytest.raises(TypeError) as outside:
+        state.copy_(values)
+    with pytest.raises(TypeError) as inside:
+        tg.compile(lambda x: (state.copy_(values) * x).sum())(tg.tensor(numbers(3)))
+    assert str(inside.value) == str(outside.value)
+    wide = tg.tensor(np.ones((2, 5), int))
+    with pytest.raises(
+        ValueError, match=r"^copy_: int64\[2, 5\] does not fit a tensor of int64\[3\]"
+    ):
+        tg.compile(lambda x: (state.copy_(wide) * x).sum())(tg.tensor(numbers(3)))
 
 
 RANDOM = tg.random.default_rng(0)
@@ -134,13 +165,23 @@ def test_generators_are_made_and_rewound_outside(use):
         tg.compile(lambda x: (use(), x.sum())[1])(tg.tensor(numbers(3)))
 
 
-def test_a_gradient_is_not_set():
-    w = leaf(numbers(3))
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_gradient_is_not_set(fails):
+    w, v = leaf(numbers(3)), leaf(numbers(3))
 
     def f(x):
-        (w.grad,) = tg.autograd.grad((x * w).sum(), w)
-        return (x * w).sum()
+        w.grad, v.grad = tg.autograd.grad((x * w * v).sum(), (w, v))
+        return (x * w).sum() if not fails else [][0]
 
-    with pytest.raises(RuntimeError, match="grad cannot be set inside"):
+    with pytest.raises(IndexError if fails else RuntimeError):
         tg.compile(f)(tg.tensor(numbers(3)))
     assert w.grad is None
+    assert v.grad is None
+
+
+def test_the_state_of_a_module_is_not_asked_for():
+    model = nn.Linear(3, 1)
+    state = model.state_dict()
+    for use in (model.state_dict, lambda: model.load_state_dict(state)):
+        with pytest.raises(RuntimeError, match="state_dict: not inside a compiled function"):
+            tg.compile(lambda x, use=use: (use(), x.sum())[1])(tg.tensor(numbers(3)))

@@ -234,9 +234,8 @@ def check_op(
                 ]
                 there = np.asarray(function(*moved, **parameters), np.float64)
                 scale = scale + np.abs(there - want) / float(np.finfo(common).eps)
-            if (
-                name == "cumsum"
-            ):  # one number after the other: of many equal ones each sum may be rounded the same way
+            # One number after the other: of many equal ones each sum may be rounded the same way.
+            if name == "cumsum":
                 scale = scale + np.abs(want) * max(want.shape, default=1) / 64
             check_close(got, want, common, scale, ulps=64)
     check_gradients(name, inputs, parameters, moderate, got)

@@ -95,12 +95,18 @@ class Recording:
             stand_ins = [_stand_in(trace.lift(i, _array(x)), x) for i, x in enumerate(given)]
             new = iter(stand_ins)
             args, kwargs = mapped((args, kwargs), GIVEN, lambda _: next(new))
-            self.result = f(*args, **kwargs)
-            found = [t for t in [*trace.inputs, *stand_ins] if isinstance(t, Tensor)]
-            for t in found:
-                if t.grad is not None and type(t.grad._data) is Traced:
+            try:
+                self.result = f(*args, **kwargs)
+            finally:
+                found = [t for t in [*trace.inputs, *stand_ins] if isinstance(t, Tensor)]
+                set_inside = [
+                    t for t in found if t.grad is not None and type(t.grad._data) is Traced
+                ]
+                for t in set_inside:
                     t.grad = None
-                    raise RuntimeError("compile: .grad cannot be set inside: return the gradient")
+            if set_inside:
+                raise RuntimeError("compile: .grad cannot be set inside: return the gradient")
+            _not_shared(given, trace.written)
             outputs = _tensors(self.result)
             self.count = len(outputs)
             gradients: dict[Tensor, Any] = {}
@@ -140,15 +146,13 @@ class Recording:
             if array.shape != shape or array.dtype is not dtype or t.requires_grad != requires_grad:
                 return False
         return not self.settings or all(
-            getattr(owner, name) == value for owner, name, value in self.settings
+            value is None or getattr(owner, name) == value
+            for (owner, name), value in self.settings.items()
         )
 
     def again(self, given: Sequence[object]) -> Any:
-        for t in self.written:
-            if any(np.may_share_memory(_array(x), t._data) for x in given):
-                raise RuntimeError(
-                    "compile: an argument shares memory with a tensor that the function overwrites by copy_"
-                )
+        if self.written:
+            _not_shared(given, [t._data for t in self.written])
         arrays = [
             _array(given[key]) if type(key) is int else self.fixed[key] if type(key) is tuple else key._data
             for key in self.program.keys
@@ -174,17 +178,16 @@ class Gradients(Node):
     gradients: Sequence[np.ndarray] = ()
 
     def cotangents(self, g: Any) -> list[Any]:
+        if graph.mode.get() is RECORDED:
+            slopes = [Tensor(x) for x in self.gradients]
+            for slope in slopes:
+                slope.node = NoSecond()
+                slope.node.enter_graph(self.inputs, slope.shape, slope.dtype)
+            return [slope * g.astype(slope.dtype).reshape(()) for slope in slopes]
         factor = g._data if isinstance(g, Tensor) else g
         once = float(np.reshape(factor, ())) == 1
         found = [x if once else x * factor.astype(x.dtype).reshape(()) for x in self.gradients]
-        if not isinstance(g, Tensor):
-            return found
-        tensors = [Tensor(x) for x in found]
-        if graph.mode.get() is RECORDED:
-            for t in tensors:
-                t.node = NoSecond()
-                t.node.enter_graph(self.inputs, t.shape, t.dtype)
-        return tensors
+        return [Tensor(np.asarray(x)) for x in found] if isinstance(g, Tensor) else found
 
     def ready(self) -> dict[Source, np.ndarray] | None:
         if any(isinstance(source, Node) for source in self.inputs):
@@ -244,6 +247,13 @@ def _signature(tree: Any, given: list) -> object:
     if kind is dict:
         return (dict, *[(key, _signature(x, given)) for key, x in tree.items()])
     return kind, tree  # 1 and True are equal
+
+
+def _not_shared(given: Sequence[object], written: Sequence[np.ndarray]) -> None:
+    if any(np.shares_memory(_array(x), array) for x in given for array in written):
+        raise RuntimeError(
+            "compile: an argument shares memory with a tensor that the function overwrites by copy_"
+        )
 
 
 def _with_arrays_for_floats(given: Sequence[object]) -> list[Any]:

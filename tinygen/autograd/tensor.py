@@ -20,7 +20,7 @@ from tinygen.kernels.device import (
     to_device,
 )
 from tinygen.kernels.errors import named
-from tinygen.kernels.fusion.trace import Trace, Traced, current
+from tinygen.kernels.fusion.trace import Trace, Traced, current, untraced
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Source
@@ -94,7 +94,7 @@ class Tensor:
             raise BufferError(
                 "a tensor's memory is read-only: its DLPack consumer must accept that or a copy"
             )
-        array = self.data if knows_read_only and not copy else self._data.copy()
+        array = self.data if knows_read_only and not copy else raw(self).copy()
         return array.__dlpack__(max_version=max_version, **options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -211,31 +211,37 @@ class Tensor:
         """Overwrite the numbers in place, from any device, with broadcasting and a cast to this dtype. Leaves only."""
         if self.node is not None:
             raise ValueError("copy_: only a leaf can be changed in place; this tensor was computed")
-        if type(self._data) is Traced:
+        trace = current()
+        if type(self._data) is Traced or (trace is not None and self in trace.made):
             raise ValueError(
                 "copy_: inside a compiled function only tensors that it finds outside can be changed in place, not "
                 "arguments and what it has made"
             )
         if not on_gpu(self._data) and not self._data.flags.writeable:
             raise ValueError("copy_: this tensor's memory is read-only")
-        if (trace := current()) is not None:
-            values = values if isinstance(values, Tensor) else tensor(values, self.dtype)
-            new = np.broadcast_to(raw(values), self.shape).astype(self.dtype)
-            # An array of its own: what it was made of may be overwritten next.
-            new = trace.record(np.array, (new,), {})
-            trace.overwrite(self, self._data, new, self.copy_)
-            return self
+        new = raw(values)
+        if type(new) is not Traced:
+            try:
+                new = to_device(as_array(new), self.device)
+            except ValueError as error:
+                raise ValueError(f"copy_: {error}") from error
         try:
-            new = to_device(as_array(raw(values)), self.device)
-        except ValueError as error:
-            raise ValueError(f"copy_: {error}") from error
-        try:
-            np.copyto(self._data, new, casting="same_kind")
+            if trace is None:
+                np.copyto(self._data, new, casting="same_kind")
+            else:  # to see whether it fits
+                np.copyto(np.empty_like(self._data), untraced(new), casting="same_kind")
         except (TypeError, ValueError) as error:
             raise type(error)(
                 f"copy_: {new.dtype}{list(new.shape)} does not fit a tensor of {self.dtype}{list(self.shape)}"
             ) from error
-        self.version[0] += 1
+        if trace is None:
+            self.version[0] += 1
+        else:
+            new = new if type(new) is Traced else raw(Tensor(new))
+            new = np.broadcast_to(new, self.shape).astype(self.dtype)
+            # An array of its own: what it was made of may be overwritten next.
+            new = trace.record(np.array, (new,), {})
+            trace.overwrite(self, self._data, new, self.copy_)
         return self
 
     def zero_grad(self) -> None:
@@ -434,6 +440,8 @@ def tensor(
     result = Tensor(to_array(data, dtype, None if device is None else checked_device(device)))
     if requires_grad:
         result.requires_grad = True
+    if (trace := current()) is not None:
+        trace.made.add(result)
     return result
 
 

@@ -169,9 +169,8 @@ class Categorical(Distribution):
     def sample(self, rng: Generator, shape: Shape = ()) -> Tensor:
         """int64 labels: the first whose cumulative probability exceeds a uniform number."""
         cumulative = np.cumsum(raw(self.probs), axis=-1, dtype=np.float64)
-        cumulative = (
-            cumulative / cumulative[..., -1:]
-        )  # to exactly 1, so that no number is left over
+        # To exactly 1, so that no number is left over.
+        cumulative = cumulative / cumulative[..., -1:]
         uniform = rng.random((*shape, *self.batch_shape, 1), np.float64)
         require_one_device((uniform, cumulative))
         return Tensor(as_array(np.sum(uniform >= cumulative, axis=-1, dtype=np.int64)))

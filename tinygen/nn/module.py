@@ -15,7 +15,7 @@ from tinygen.autograd import Tensor
 from tinygen.autograd.tensor import ArrayLike, raw
 from tinygen.kernels.device import as_array, checked_device, to_device
 from tinygen.kernels.errors import NamesItself
-from tinygen.kernels.fusion.trace import current
+from tinygen.kernels.fusion.trace import current, not_compiled
 
 
 class Module(NamesItself):
@@ -27,12 +27,20 @@ class Module(NamesItself):
     def training(self) -> bool:
         """Whether dropout drops and statistics are updated: see `train` and `eval`."""
         if (trace := current()) is not None:
-            trace.settings.append((self, "training", self._training))
+            trace.settings.setdefault((self, "training"), self._training)
         return self._training
 
     @training.setter
     def training(self, mode: bool) -> None:
+        if (trace := current()) is not None:
+            trace.settings.setdefault((self, "training"), None)
         self._training = mode
+
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if "training" in vars(cls):  # which would hide the property
+            cls._training = cls.training
+            del cls.training
 
     def forward(self, *args: Tensor, **kwargs: object) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -94,6 +102,7 @@ class Module(NamesItself):
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of every parameter and buffer, by its dotted name, as in PyTorch; NumPy arrays, also from a GPU."""
+        not_compiled("state_dict", "its arrays would be the same in each call")
         return {name: np.array(to_device(t._data, "cpu"), order="C") for name, t in self._tensors()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
@@ -102,6 +111,7 @@ class Module(NamesItself):
         Raises ValueError, before anything is changed, if a name is missing or unexpected or an
         array has another shape or dtype; the message lists all of these.
         """
+        not_compiled("load_state_dict", "call it before")
         own = dict(self._tensors())
         new = {name: as_array(raw(array)) for name, array in state.items()}
         wrong = [f"missing: {name}" for name in own if name not in new]

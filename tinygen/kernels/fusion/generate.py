@@ -204,10 +204,8 @@ class Writer:
         )
 
         start, inside, after, results, columns = [], [], [], [], []
-        pieces: tuple[list[str], list[str]] = (
-            [],
-            [],
-        )  # what is done before and after a piece of a row
+        # What is done before and after a piece of a row.
+        pieces: tuple[list[str], list[str]] = [], []
         found = ", ".join(values)
         inside.append(f"{found} = values_{stage}({', '.join([*map(self.element, loads), *rows])})")
         for k in sinks:
@@ -356,8 +354,13 @@ def folder() -> Path:
             return home / "tinygen"
     except OSError:
         pass
-    passing = tempfile.mkdtemp(prefix="tinygen-")
-    atexit.register(shutil.rmtree, passing, ignore_errors=True)
+    passing, owner = tempfile.mkdtemp(prefix="tinygen-"), os.getpid()
+
+    @atexit.register
+    def remove() -> None:
+        if os.getpid() == owner:  # not a fork of it
+            shutil.rmtree(passing, ignore_errors=True)
+
     return Path(passing)
 
 

@@ -62,7 +62,7 @@ class Program:
         words = once(wanted(found.words, kept), kept)
         items: list[Item] = grouped(words) if fuse else list(words)
         self.inputs = found.inputs
-        self._stores = [*found.owners.values()]
+        self._stores = list(found.owners.values())
         self.keys: list[Hashable] = [storage.key for storage in found.inputs]
         self.fresh = [storage for storage in kept if storage.computed]
         # What is large and new memory anyway is not copied to a buffer.

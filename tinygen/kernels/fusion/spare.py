@@ -10,7 +10,7 @@ import dataclasses
 from collections import Counter
 
 from tinygen.kernels.fusion.trace import mapped
-from tinygen.kernels.fusion.words import Other, Place, Storage, Word, reads, whole, writes
+from tinygen.kernels.fusion.words import Other, Place, Storage, Word, reads, writes
 
 
 def wanted(words: list[Word], outputs: set[Storage]) -> list[Word]:
@@ -45,13 +45,9 @@ def once(words: list[Word], outputs: set[Storage]) -> list[Word]:
         })  # fmt: skip
         if not isinstance(word, Other):
             out = word.out
-            if (
-                out == whole(out.storage)
-                and writers[out.storage] == 1
-                and out.storage not in outputs
-            ):
-                # As text, where 0.0 and -0.0 differ.
-                what = repr(dataclasses.replace(word, out=(out.shape, out.dtype)))
+            if writers[out.storage] == 1 and out.storage not in outputs:
+                place = out.offset, out.shape, out.strides, out.storage.shape, out.dtype
+                what = repr(dataclasses.replace(word, out=place))  # in which 0.0 and -0.0 differ
                 same[out.storage] = first.setdefault(what, out.storage)
                 if same[out.storage] is not out.storage:
                     continue

@@ -43,16 +43,18 @@ class Trace:
         self.written: list[np.ndarray] = []  # those that are overwritten
         self.overwritten: dict[Hashable, Traced] = {}  # what stands now where an input was
         self.outdated: set[Traced] = set()  # what stood there before
-        self.settings: list[
-            tuple[object, str, object]
-        ] = []  # attributes that decided what was done, and how they stood
+        self.made: set[object] = (
+            set()
+        )  # tensors that are made in the meantime, of what is known already
+        # Attributes that decided what was done, and how they stood; None if they were set before they were looked at.
+        self.settings: dict[tuple[object, str], object] = {}
 
     def lift(self, key: Hashable, array: np.ndarray) -> Traced:
         """`array`, as it is now, as an input of the trace: the same for the same key."""
         if key not in self.inputs:
             self.inputs[key] = found = Traced(np.array(array, order="C"), self)
             self.lifted.append((array, found))
-            if any(np.may_share_memory(array, written) for written in self.written):
+            if any(np.shares_memory(array, written) for written in self.written):
                 self.outdated.add(found)
         return self.inputs[key]
 
@@ -87,7 +89,7 @@ class Trace:
     def overwrite(self, key: Hashable, array: np.ndarray, new: Traced, effect: Callable) -> None:
         """From here on the input of this key, which was `array`, is `new`; `effect(new)` is run in every replay."""
         self.record(effect, (new,), {}, effect=True)
-        self.outdated.update(x for other, x in self.lifted if np.may_share_memory(other, array))
+        self.outdated.update(x for other, x in self.lifted if np.shares_memory(other, array))
         if key in self.overwritten:
             self.outdated.add(self.overwritten[key])
         self.overwritten[key] = new
@@ -95,7 +97,9 @@ class Trace:
 
     def forget(self) -> None:
         """Let go of all arrays, which hold the trace in turn: it is garbage at once, not when a collector comes."""
-        for held in (self.calls, self.inputs, self.lifted, self.overwritten, self.outdated):
+        for held in (
+            self.calls, self.inputs, self.lifted, self.overwritten, self.outdated, self.made
+        ):  # fmt: skip
             held.clear()
 
 
@@ -277,13 +281,15 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
             return function(*args, **kwargs)
         return recorded(function, *args, **kwargs)
 
-    def view(self, *dtype: Any) -> Traced:
-        # Of another dtype it is an array of its own: nobody else finds its numbers where they lie.
-        return self.trace.record(_viewed if dtype else np.ndarray.view, (self, *dtype), {})
+    def view(self, dtype: Any = None) -> Traced:
+        if dtype is None:
+            return self.trace.record(np.ndarray.view, (self,), {})
+        # An array of its own, for nobody else finds its numbers where these lie.
+        return self.trace.record(_viewed, (self, dtype), {})
 
     reshape, transpose, swapaxes = _method("reshape"), _method("transpose"), _method("swapaxes")
     sum, min, max, __getitem__ = _method("sum"), _method("min"), _method("max"), _picked
 
     flags = property(_refused)
-    __array__ = __bool__ = __float__ = __int__ = __index__ = _refused
+    __array__ = __dlpack__ = __bool__ = __float__ = __int__ = __index__ = _refused
     item = tolist = __iter__ = __setitem__ = _refused
