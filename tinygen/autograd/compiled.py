@@ -11,9 +11,10 @@ numbers, but for rounding.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from tinygen.autograd import graph
 from tinygen.autograd.graph import RECORDED, Node, anomaly
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, lifted
 from tinygen.kernels.device import get_default_device, on_gpu
-from tinygen.kernels.fusion.trace import Traced, current, mapped, tracing
+from tinygen.kernels.fusion.trace import Trace, Traced, current, mapped, tracing
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Source
@@ -95,18 +96,9 @@ class Recording:
             stand_ins = [_stand_in(trace.lift(i, _array(x)), x) for i, x in enumerate(given)]
             new = iter(stand_ins)
             args, kwargs = mapped((args, kwargs), GIVEN, lambda _: next(new))
-            try:
+            with _no_grad_set(trace, stand_ins):
                 self.result = f(*args, **kwargs)
-            finally:
-                found = [t for t in [*trace.inputs, *stand_ins] if isinstance(t, Tensor)]
-                set_inside = [
-                    t for t in found if t.grad is not None and type(t.grad._data) is Traced
-                ]
-                for t in set_inside:
-                    t.grad = None
-            if set_inside:
-                raise RuntimeError("compile: .grad cannot be set inside: return the gradient")
-            _not_shared(given, trace.written)
+            _refuse_shared(given, trace.written)
             outputs = _tensors(self.result)
             self.count = len(outputs)
             gradients: dict[Tensor, Any] = {}
@@ -152,7 +144,7 @@ class Recording:
 
     def again(self, given: Sequence[object]) -> Any:
         if self.written:
-            _not_shared(given, [t._data for t in self.written])
+            _refuse_shared(given, [t._data for t in self.written])
         arrays = [
             _array(given[key]) if type(key) is int else self.fixed[key] if type(key) is tuple else key._data
             for key in self.program.keys
@@ -249,7 +241,21 @@ def _signature(tree: Any, given: list) -> object:
     return kind, tree  # 1 and True are equal
 
 
-def _not_shared(given: Sequence[object], written: Sequence[np.ndarray]) -> None:
+@contextlib.contextmanager
+def _no_grad_set(trace: Trace, stand_ins: Sequence[object]) -> Iterator[None]:
+    """Where `f` runs: afterwards no tensor's `.grad` is an array of the trace. Raises RuntimeError if one was."""
+    try:
+        yield
+    finally:
+        found = [t for t in [*trace.inputs, *stand_ins] if isinstance(t, Tensor)]
+        found = [t for t in found if t.grad is not None and type(t.grad._data) is Traced]
+        for t in found:
+            t.grad = None
+    if found:
+        raise RuntimeError("compile: .grad cannot be set inside: return the gradient")
+
+
+def _refuse_shared(given: Sequence[object], written: Sequence[np.ndarray]) -> None:
     if any(np.shares_memory(_array(x), array) for x in given for array in written):
         raise RuntimeError(
             "compile: an argument shares memory with a tensor that the function overwrites by copy_"
