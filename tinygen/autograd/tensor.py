@@ -20,7 +20,7 @@ from tinygen.kernels.device import (
     to_device,
 )
 from tinygen.kernels.errors import named
-from tinygen.kernels.fusion.trace import Trace, Traced, current, untraced
+from tinygen.kernels.fusion.trace import Trace, Traced, current
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Source
@@ -208,40 +208,11 @@ class Tensor:
         return Tensor(raw(self).view(), version=self.version)
 
     def copy_(self, values: ArrayLike) -> Tensor:
-        """Overwrite the numbers in place, from any device, with broadcasting and a cast to this dtype. Leaves only."""
-        if self.node is not None:
-            raise ValueError("copy_: only a leaf can be changed in place; this tensor was computed")
-        trace = current()
-        if type(self._data) is Traced or (trace is not None and self in trace.made):
-            raise ValueError(
-                "copy_: inside a compiled function only tensors that it finds outside can be changed in place, not "
-                "arguments and what it has made"
-            )
-        if not on_gpu(self._data) and not self._data.flags.writeable:
-            raise ValueError("copy_: this tensor's memory is read-only")
-        new = raw(values)
-        if type(new) is not Traced:
-            try:
-                new = to_device(as_array(new), self.device)
-            except ValueError as error:
-                raise ValueError(f"copy_: {error}") from error
-        try:
-            if trace is None:
-                np.copyto(self._data, new, casting="same_kind")
-            else:  # to see whether it fits
-                np.copyto(np.empty_like(self._data), untraced(new), casting="same_kind")
-        except (TypeError, ValueError) as error:
-            raise type(error)(
-                f"copy_: {new.dtype}{list(new.shape)} does not fit a tensor of {self.dtype}{list(self.shape)}"
-            ) from error
-        if trace is None:
-            self.version[0] += 1
-        else:
-            new = new if type(new) is Traced else raw(Tensor(new))
-            new = np.broadcast_to(new, self.shape).astype(self.dtype)
-            # An array of its own: what it was made of may be overwritten next.
-            new = trace.record(np.array, (new,), {})
-            trace.overwrite(self, self._data, new, self.copy_)
+        """Overwrite the numbers in place, from any device, with broadcasting and a cast to this dtype. Leaves only.
+
+        Raises ValueError or TypeError if it is no leaf, is read-only, or the values do not fit.
+        """
+        overwrite(self, values)
         return self
 
     def zero_grad(self) -> None:
@@ -448,3 +419,4 @@ def tensor(
 # The operators above call ops, and ops are made of tensors: the circle is closed here.
 from tinygen.autograd import ops  # noqa: E402
 from tinygen.autograd.convert import to_array  # noqa: E402
+from tinygen.autograd.inplace import overwrite  # noqa: E402
