@@ -63,21 +63,6 @@ def test_one_cotangent_for_many(f, shape):
     same(lambda x: tg.sum(f(x)), [numbers(*shape)], [numbers(*shape)])
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_a_constant_matrix_is_read_where_a_word_says(backend):
-    b = tg.tensor(numbers(5, 3))
-    with tg.kernels.backend(backend):
-        same(lambda x: tg.sum(tg.exp(tg.matmul(x, b))), [numbers(3, 5)], [numbers(3, 5)])
-        same(lambda x: tg.sum(tg.exp(b * x)), [numbers(3)], [numbers(3)])
-
-
-@pytest.mark.parametrize("index", [0, -3, (0, 1), (1, 2, 0), (slice(1), 1), (Ellipsis, slice(1))])
-def test_one_element_beside_others(index):
-    same(lambda x: tg.sum(x[index] * tg.exp(x[-1])) + tg.sum(tg.tanh(x)), [numbers(3, 3, 2)])
-    if isinstance(index, int):
-        same(lambda x: x[index] * x[1], [numbers(3)], [numbers(3)])
-
-
 def buffers():
     return tg.tensor(np.zeros((3, 3), np.float32)), tg.tensor(
         np.arange(9, dtype=np.float32).reshape(3, 3)
@@ -255,46 +240,6 @@ def test_whether_a_module_trains_is_looked_at_and_each_way_is_recorded_once(recw
     assert not recwarn
 
 
-@pytest.mark.parametrize("shape", [(4, 400_000), (3, 1500), (2, 1024)])
-def test_long_rows_are_summed_as_exactly_as_by_kernels(shape):
-    x = tg.tensor(np.full(shape, 0.1, np.float32))
-    with tg.no_grad():
-        f = tg.compile(lambda x: (2 * x).sum(axis=1))
-        for _ in range(2):
-            np.testing.assert_allclose(f(x).numpy(), 0.2 * shape[1], rtol=2e-6)
-
-
-def parts_of_a_transpose(x):
-    return (x.T[:1] ** 3).sum() + (x.T[1:] ** 2).sum()
-
-
-def parts_of_what_is_turned_round(x):
-    y = tg.flip(x, axis=0)
-    return (y[0] ** 3).sum() + (y[1:] ** 2).sum()
-
-
-def parts_of_another_shape(x):
-    y = x.reshape((3, 2))
-    return (y[:1] ** 3).sum() + (y[1:] ** 2).sum()
-
-
-def joined_from_parts(x):
-    return (tg.concat([x.T[:1], x.reshape((3, 2))[1:], x.T[:, :]], axis=0) ** 2).sum()
-
-
-@pytest.mark.parametrize(
-    "f",
-    [
-        parts_of_a_transpose,
-        parts_of_what_is_turned_round,
-        parts_of_another_shape,
-        joined_from_parts,
-    ],
-)
-def test_parts_of_views(f):
-    same(f, *[[numbers(2, 3)] for _ in range(3)])
-
-
 @pytest.mark.parametrize(
     "draw",
     [
@@ -315,34 +260,6 @@ def test_a_random_draw_that_is_a_result(draw):
 
 
 weights = leaf(np.float32([0.2, 1, -1]))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda a: a.view(np.uint8).astype(np.float32),
-        lambda a: a.view(dtype=np.int32) // 2 * 1.0,
-        lambda a: a.view() + 1,
-        lambda a: a.reshape((3, 2), order="F"),
-        lambda a: np.concatenate([a, a], axis=None),
-    ],
-)
-def test_what_ops_of_ones_own_do_to_arrays(change):
-    class Change(tg.autograd.Op):
-        def forward(self, x):
-            return change(x * 2)
-
-    compiled = tg.compile(lambda x: Change.apply(x) * 1.0)
-    with tg.no_grad():
-        for _ in range(3):
-            x = numbers(2, 3)
-            expected = change(x * 2) * 1.0
-            np.testing.assert_array_equal(compiled(tg.tensor(x)).numpy(), expected)
-
-
-@pytest.mark.parametrize("reduce", [tg.sum, tg.max])
-def test_a_reduction_over_no_axis(reduce):
-    same(lambda x: (reduce(x * 2.0, axis=()) ** 2).sum(), [numbers(3)], [numbers(2, 3)])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
