@@ -63,7 +63,7 @@ def test_parts_of_views(f):
 
 
 def parts_that_overlap(x, y):
-    return (x[1:] ** 2).sum() + (x[:-1] ** 3).sum() + y.sum()
+    return (x[:, 1:] ** 2).sum() + (x[:, :-1] ** 3).sum() + y.sum()
 
 
 def parts_that_are_combined(x, y):
@@ -74,7 +74,7 @@ def parts_that_are_combined(x, y):
 
 
 def parts_of_other_shapes(x, y):
-    (a,) = tg.autograd.grad((x[0, 1:] ** 3).sum(), x, create_graph=True)
+    (a,) = tg.autograd.grad((x[1, 1:] ** 3).sum(), x, create_graph=True)
     (b,) = tg.autograd.grad((y[:1] ** 3).sum(), y, create_graph=True)
     return ((a + b) ** 2).sum()
 
