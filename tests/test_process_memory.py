@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tinygen.kernels import memory
+from tinygen.kernels import malloc
 
-HEAP = 5 * memory.PAGE + 16  # where the heap has room
+HEAP = 5 * malloc.PAGE + 16  # where the heap has room
 
 
 @pytest.fixture
@@ -24,43 +24,43 @@ def asked(monkeypatch):
 
         def __call__(self, *given):
             calls.append((self.name, *given))
-            return {"malloc": HEAP, "sbrk": HEAP + 3 * memory.PAGE}.get(self.name)
+            return {"malloc": HEAP, "sbrk": HEAP + 3 * malloc.PAGE}.get(self.name)
 
     class Library:
         def __init__(self, _):
             for name in ("mallopt", "malloc", "sbrk", "madvise", "free"):
                 setattr(self, name, Function(name))
 
-    monkeypatch.setattr(memory.ctypes, "CDLL", Library)
-    monkeypatch.setattr(memory.sys, "platform", "linux")
-    for name in memory.VARIABLES:
+    monkeypatch.setattr(malloc.ctypes, "CDLL", Library)
+    monkeypatch.setattr(malloc.sys, "platform", "linux")
+    for name in malloc.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     return calls
 
 
 def test_freed_memory_is_kept_and_lies_in_large_pages(asked):
-    memory.keep_freed_memory()
+    malloc.keep_freed_memory()
     assert asked[:2] == [
-        ("mallopt", memory.M_MMAP_THRESHOLD, memory.LARGEST),
-        ("mallopt", memory.M_TRIM_THRESHOLD, memory.KEPT),
+        ("mallopt", malloc.M_MMAP_THRESHOLD, malloc.LARGEST),
+        ("mallopt", malloc.M_TRIM_THRESHOLD, malloc.KEPT),
     ]
     # Whole pages between the block and the end of the heap.
-    assert ("madvise", 6 * memory.PAGE, 2 * memory.PAGE, memory.MADV_HUGEPAGE) in asked
-    assert asked[-2:] == [("free", HEAP), ("mallopt", memory.M_TOP_PAD, memory.TOP_PAD)]
+    assert ("madvise", 6 * malloc.PAGE, 2 * malloc.PAGE, malloc.MADV_HUGEPAGE) in asked
+    assert asked[-2:] == [("free", HEAP), ("mallopt", malloc.M_TOP_PAD, malloc.TOP_PAD)]
 
 
 def test_memory_is_left_alone_where_the_user_has_said_otherwise_or_the_library_is_another(
     asked, monkeypatch
 ):
-    for name in memory.VARIABLES:
+    for name in malloc.VARIABLES:
         with monkeypatch.context() as patch:
             patch.setenv(name, "1000")
-            memory.keep_freed_memory()
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
-    memory.keep_freed_memory()
-    monkeypatch.setattr(memory.sys, "platform", "linux")
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())  # musl has no mallopt
-    memory.keep_freed_memory()
+            malloc.keep_freed_memory()
+    monkeypatch.setattr(malloc.sys, "platform", "darwin")
+    malloc.keep_freed_memory()
+    monkeypatch.setattr(malloc.sys, "platform", "linux")
+    monkeypatch.setattr(malloc.ctypes, "CDLL", lambda _: object())  # musl has no mallopt
+    malloc.keep_freed_memory()
     assert asked == []
 
 
@@ -71,7 +71,7 @@ def test_memory_is_left_alone_where_the_user_has_said_otherwise_or_the_library_i
 )
 def test_the_heap_has_room_in_large_pages(monkeypatch):
     script = "import tinygen; print(open('/proc/self/smaps').read())"
-    for name in memory.VARIABLES:
+    for name in malloc.VARIABLES:
         monkeypatch.delenv(name, raising=False)
     maps = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -80,4 +80,4 @@ def test_the_heap_has_room_in_large_pages(monkeypatch):
     for area in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", maps):
         if "[heap]" in area and " hg" in area:
             advised += int(re.search(r"Size:\s+(\d+) kB", area)[1])
-    assert advised >= memory.LARGE >> 10
+    assert advised >= malloc.LARGE >> 10
