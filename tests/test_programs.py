@@ -1,4 +1,4 @@
-"""What a compiled function is made into: words that are done once, buffers, and files in the cache."""
+"""What a compiled function is made into: buffers, results, and files in the cache."""
 
 import os
 import subprocess
@@ -29,29 +29,6 @@ def test_buffers_begin_where_lines_of_the_cache_do_and_are_reused_at_one_size(mo
         sizes.setdefault(buffer.ctypes.data, set()).add(-(-buffer.nbytes // LINE))
     assert len(sizes) < len(found[0])
     assert all(address % LINE == 0 and len(each) == 1 for address, each in sizes.items())
-
-
-def test_what_is_done_twice_to_the_same_is_done_once(monkeypatch):
-    done: list[str] = []
-    planned = Program._planned
-
-    def watched(program, items, elsewhere):
-        done.extend(getattr(item, "name", "product") for item in items)
-        return planned(program, items, elsewhere)
-
-    monkeypatch.setattr(Program, "_planned", watched)
-    x, w = tg.tensor(numbers(6, 9)), tg.tensor(numbers(9, 7), requires_grad=True)
-
-    def f(x):
-        return (tg.logsumexp(x @ w, axis=1) * tg.logsumexp(x @ w, axis=1)).sum()
-
-    compiled = tg.compile(f)
-    with tg.backend("numpy"):  # where words do not share loops
-        slopes = [tg.autograd.grad(loss, w)[0].numpy() for loss in (compiled(x), compiled(x), f(x))]
-    assert [done.count(name) for name in ("maximum", "log")] == [1, 1]
-    assert done.count("product") == 2  # of the scores, and for w
-    np.testing.assert_array_equal(slopes[0], slopes[1])
-    np.testing.assert_allclose(slopes[0], slopes[2], rtol=1e-5, atol=1e-6)
 
 
 def test_what_differs_in_the_sign_of_zero_alone_is_done_twice():

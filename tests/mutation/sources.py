@@ -23,7 +23,7 @@ from tinygen.autograd import graph, op
 from tinygen.autograd.op import Op
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import optimisers
-from tinygen.kernels.fusion import lower, spare, trace
+from tinygen.kernels.fusion import lower, trace
 
 OPS = tuple(
     importlib.import_module(f"tinygen.autograd.ops.{name}")
@@ -43,13 +43,12 @@ ENGINE: dict[ModuleType, list[str]] = {
         "_as_tuple _as_tensor grad backward"
     ).split(),
     optimisers: ["sgd_step", "rmsprop_step", "adam_step", "sum_of_squares"],
-    # Of compiled functions: what is recorded, what it means, and what need not be run.
+    # Of compiled functions: what is recorded, and what it means.
     trace: ["Trace.lift", "Trace.record", "Trace.overwrite"],
     lower: (
         "Lowered.place Lowered.constant Lowered.add Lowered.add_other Lowered.add_scattered Lowered.add_pointwise "
-        "Lowered.add_copy Lowered.add_reduction Lowered.add_product Lowered.add_small_product"
+        "Lowered.add_copy Lowered.add_reduction Lowered.add_product Lowered.add_small_product wanted"
     ).split(),
-    spare: ["wanted", "once"],
 }
 
 

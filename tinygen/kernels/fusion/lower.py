@@ -25,7 +25,9 @@ from tinygen.kernels.fusion.words import (
     Reduce,
     Storage,
     Word,
+    reads,
     whole,
+    writes,
 )
 from tinygen.kernels.indexing import is_basic, scatter_add
 
@@ -324,3 +326,15 @@ def lowered(trace: Trace) -> Lowered:
     for call in trace.calls:
         found.add(call)
     return found
+
+
+def wanted(words: list[Word], outputs: set[Storage]) -> list[Word]:
+    """The words that outputs or effects need."""
+    needed, kept = set(outputs), []
+    for word in reversed(words):
+        if any(place.storage in needed for place in writes(word)) or (
+            isinstance(word, Other) and word.effect
+        ):
+            kept.append(word)
+            needed.update(place.storage for place in reads(word))
+    return kept[::-1]

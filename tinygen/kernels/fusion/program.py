@@ -17,8 +17,7 @@ from tinygen.kernels.cpu._compile import config
 from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
 from tinygen.kernels.fusion.generate import Writer, compiled_loop
 from tinygen.kernels.fusion.group import LoopPlan, grouped
-from tinygen.kernels.fusion.lower import UFUNCS, Lowered, lowered
-from tinygen.kernels.fusion.spare import once, wanted
+from tinygen.kernels.fusion.lower import UFUNCS, Lowered, lowered, wanted
 from tinygen.kernels.fusion.trace import Trace, Traced, mapped
 from tinygen.kernels.fusion.words import (
     Other,
@@ -59,7 +58,7 @@ class Program:
         found: Lowered = lowered(trace)
         self.outputs = [found.place(x) for x in outputs]
         kept = {place.storage for place in self.outputs}
-        words = once(wanted(found.words, kept), kept)
+        words = wanted(found.words, kept)
         items: list[Item] = grouped(words) if fuse else list(words)
         self.inputs = found.inputs
         self._stores = list(found.owners.values())
