@@ -5,9 +5,8 @@
 The first invites to draw codes from the prior, as `demos/density_network.py` does in training. But of
 all codes hardly any explain a given image: until the sum meets one it is far too low. On small images
 thousands of codes may do; on MNIST, with 20 dimensions, none ever meets one. The second draws them where
-the encoder expects them and corrects for that with weights (importance sampling); the third, the
-ELBO, is what is left of it with one code. With k
-codes it is L_k of `demos/iwae.py`, and by Jensen's inequality
+the encoder expects them and corrects for that with weights (importance sampling); the third, the ELBO, is
+what is left of it with one code. With k codes it is L_k of `demos/iwae.py`, and by Jensen's inequality
 
     ELBO = L_1 <= L_5 <= L_50 <= ... <= log p(x).
 

@@ -120,8 +120,9 @@ class Run:
                 self._lock = hold(out / ".lock")
                 for left in out.glob(UNFINISHED):  # of a run that was killed
                     # Where there are no locks another may be at work, and writing this just now.
-                    if time.time() - left.stat().st_mtime > ABANDONED:
-                        left.unlink(missing_ok=True)
+                    with contextlib.suppress(FileNotFoundError):
+                        if time.time() - left.stat().st_mtime > ABANDONED:
+                            left.unlink()
             self._saved = self._load_checkpoint() if resume else None
             if self._saved is not None:
                 self.history = self._saved["history"]

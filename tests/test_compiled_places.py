@@ -59,7 +59,7 @@ def joined_from_parts(x):
     ],
 )
 def test_parts_of_views(f):
-    same(f, *[[numbers(2, 3)] for _ in range(3)])
+    same(f, *[[numbers(2, 3, dtype=np.float64)] for _ in range(3)])
 
 
 def parts_that_overlap(x, y):
@@ -83,7 +83,9 @@ def parts_of_other_shapes(x, y):
 @pytest.mark.parametrize("f", [parts_that_overlap, parts_that_are_combined, parts_of_other_shapes])
 def test_parts_that_meet(f, backend):
     with tg.kernels.backend(backend):
-        same(f, *[[numbers(2, 3), numbers(3)] for _ in range(3)])
+        same(
+            f, *[[numbers(*shape, dtype=np.float64) for shape in ((2, 3), (3,))] for _ in range(3)]
+        )
 
 
 CONSTANTS = [
@@ -132,4 +134,7 @@ def test_what_ops_of_ones_own_do_to_arrays(change):
 
 @pytest.mark.parametrize("reduce", [tg.sum, tg.max])
 def test_a_reduction_over_no_axis(reduce):
-    same(lambda x: (reduce(x * 2.0, axis=()) ** 2).sum(), [numbers(3)], [numbers(2, 3)])
+    same(
+        lambda x: (reduce(x * 2.0, axis=()) ** 2).sum(),
+        *[[numbers(*shape, dtype=np.float64)] for shape in ((3,), (2, 3))],
+    )

@@ -67,7 +67,7 @@ def compile(f: Callable) -> Callable:
         except TypeError as error:
             raise TypeError(f"compile: an argument has no hash: {error}") from error
         if float in map(type, given):
-            given = _with_arrays_for_floats(given)
+            given = _floats_as_tensors(given)
         for recording in known:
             if recording.holds():
                 break
@@ -262,7 +262,7 @@ def _refuse_shared(given: Sequence[object], written: Sequence[np.ndarray]) -> No
         )
 
 
-def _with_arrays_for_floats(given: Sequence[object]) -> list[Any]:
+def _floats_as_tensors(given: Sequence[object]) -> list[Any]:
     """With tensors of one number for Python floats, of the widest float dtype among the others."""
     dtypes = [_array(x).dtype for x in given if type(x) is not float]
     floats = [dtype for dtype in dtypes if dtype in FLOATS]

@@ -416,7 +416,7 @@ def tensor(
     return result
 
 
-# The operators above call ops, and ops are made of tensors: the circle is closed here.
+# What is above calls these, and they are made of tensors: the circle is closed here.
 from tinygen.autograd import ops  # noqa: E402
 from tinygen.autograd.convert import to_array  # noqa: E402
 from tinygen.autograd.inplace import overwrite  # noqa: E402

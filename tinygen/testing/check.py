@@ -81,11 +81,11 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
         oracles.append(
             ("the complex step", COMPLEX, _by_complex_step(claim, arrays, outputs, measured))
         )
-    found = []
+    first = None
     for told, us in cotangents:
         kept = [u.copy() for u in us]
         gradients = claim.pull(arrays, us)
-        found.append(gradients)
+        first = first or gradients  # of the drawn cotangent
         _check_form(claim, gradients, arrays)
         _unchanged(claim, "input", arrays, before)
         _unchanged(claim, "cotangent", us, kept)
@@ -96,7 +96,7 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
                 _compare(
                     place, oracle, relative, d, slope, us, gradients, arrays, sizes[d.position]
                 )
-    _check_linear(claim, arrays, drawn, found[0])
+    _check_linear(claim, arrays, drawn, first)
     return drawn
 
 
