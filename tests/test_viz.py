@@ -205,6 +205,9 @@ def test_few_steps_are_counted_in_whole_numbers(tmp_path, monkeypatch):
         low, high = axis.get_xlim()
         ticks = [t for t in axis.get_xticks() if low <= t <= high]
         assert ticks == [line["epoch"] for line in lines]
+    history = [{"epoch": e, "loss": 1.0} for e in range(1, 301)]
+    (axis,) = drawn(monkeypatch, history, tmp_path / "c.png", panels=panels, x="epoch")
+    assert {100, 200, 300} <= set(axis.get_xticks())
 
 
 def test_curves_options(tmp_path, monkeypatch):

@@ -63,7 +63,8 @@ def curves(
                 axis.set_xscale("log")
                 _number(axis.xaxis)
             else:
-                axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+                round_steps = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
+                axis.xaxis.set_major_locator(MaxNLocator(5, **round_steps))
                 axis.xaxis.set_major_formatter("{x:,.0f}")
             if log_y:
                 axis.set_yscale("log")
