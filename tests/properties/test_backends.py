@@ -39,12 +39,27 @@ NO_SUCH_MATRICES = dict.fromkeys(
 )
 
 
+# Each backend adds in its own order, which decides what two huge terms do: overflow, cancel, or take the others in.
+ADDED_UP = {"matmul", "linear", "binary_cross_entropy_with_logits"}
+
+
+def with_one_huge(arrays):
+    """The arrays with 1 or -1 in place of every huge number but the first."""
+    arrays = [x.copy() for x in arrays]
+    huge = [(x, i) for x in arrays for i in np.ndindex(x.shape) if 1 < abs(x[i]) < np.inf]
+    for x, i in huge[1:]:
+        x[i] = np.sign(x[i])
+    return arrays
+
+
 @holds(15, but=NO_SUCH_MATRICES)
 @given(data=st.data())
 def test_both_backends_agree_at_special_values(name, data):
     """Signed zeros, subnormal and huge numbers, infinities, NaN; what is added up may cancel, to the rounding of 1."""
     call = data.draw(calls(SPECS[name].case))
     arrays = tuple(data.draw(special_arrays(x.shape)) for x in call.arrays)
+    if name in ADDED_UP:
+        arrays = with_one_huge(arrays)
     found = []
     for backend in ("numpy", "numba"):
         with tg.backend(backend), np.errstate(all="ignore"):
