@@ -130,8 +130,7 @@ def draw(
 
 
 def main(argv: list[str] | None = None) -> None:
-    defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
-    options = parser("autoencoder", __doc__, list(EPOCHS), defaults)
+    options = parser("autoencoder", __doc__, EPOCHS)
     options.add_argument(
         "--latent", type=positive, help="numbers in a code; default: 8 for digits, 32 for mnist"
     )

@@ -75,8 +75,7 @@ def keep(model: Classifier, data: str, accuracy: float) -> None:
 
 def main(argv: list[str] | None = None) -> Classifier:
     """Train one, or load it where that is done, with --resume."""
-    defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
-    args = parse(parser("classifier", __doc__, list(EPOCHS), defaults), argv)
+    args = parse(parser("classifier", __doc__, EPOCHS), argv)
     images = load_images(args.data)
     epochs = args.epochs or EPOCHS[args.data]
     # The learning rate depends on how many epochs there will be, so all of a run must agree on it.

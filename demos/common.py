@@ -52,16 +52,15 @@ def folder(text: str) -> Path:
 def parser(
     name: str,
     doc: str,
-    sets: Sequence[str],
-    count: str,
+    counts: Mapping[str, object] | int,
     unit: str = "epoch",
     seeds: int = 0,
     size: int = 1,
     what: str = "",
 ) -> argparse.ArgumentParser:
-    """The options that all demos share. `doc` is the demo's docstring; `count` says how many epochs (or steps).
-    Without `sets` there is no --data: a model's own are used.
+    """The options that all demos share. `doc` is the demo's docstring.
 
+    counts: how many epochs (or steps) by default, for each data set; one number where there is no --data.
     With `seeds`, the demo trains so many of them by default. size: how many steps are a round, of which
     only whole ones are done. what: what is counted, where that is no training.
     """
@@ -70,12 +69,14 @@ def parser(
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    if sets:
+    default = f"{counts}"
+    if isinstance(counts, Mapping):
+        sets, default = list(counts), by_count(counts)
         options.add_argument("--data", choices=sets, default=sets[0], help=f"default: {sets[0]}")
     what = what or ("passes over the data" if unit == "epoch" else f"training {unit}s")
     if size > 1:
         what += f", rounded up to whole rounds of {size}"
-    options.add_argument(f"--{unit}s", type=positive, help=f"{what}; default: {count}")
+    options.add_argument(f"--{unit}s", type=positive, help=f"{what}; default: {default}")
     options.add_argument("--seed", type=seed, default=0, help="of everything random; default: 0")
     if seeds:
         help = f"how many are trained, from --seed on; default: {seeds}"
@@ -94,6 +95,16 @@ def parser(
     )
     options.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
     return options
+
+
+def by_count(counts: Mapping[str, object]) -> str:
+    """Which count is of which data sets, in words."""
+    names: dict[object, list[str]] = {}
+    for name, count in counts.items():
+        names.setdefault(count, []).append(name)
+    if len(names) == 1:
+        return f"{count}"
+    return "; ".join(f"{count} for {', '.join(of)}" for count, of in names.items())
 
 
 def parse(options: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -79,8 +79,7 @@ def draw(model: vae.VAE, images: np.ndarray, run: Run, shape: tuple[int, int]) -
 
 
 def main(argv: list[str] | None = None) -> None:
-    defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
-    args = parse(parser("cvae", __doc__, list(EPOCHS), defaults), argv)
+    args = parse(parser("cvae", __doc__, EPOCHS), argv)
     images, epochs = load_images(args.data), args.epochs or EPOCHS[args.data]
     judge = Judge(args.data, images, args.out)
     settings = {"demo": "cvae", "data": args.data, "seed": args.seed, "judge": judge.identity}

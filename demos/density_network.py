@@ -172,8 +172,7 @@ def draw(model: DensityNetwork, run: Run, data: Toys | Digits, lines: list[dict]
 
 
 def main(argv: list[str] | None = None) -> None:
-    counts = ", ".join(f"{steps} for {name}" for name, steps in STEPS.items())
-    options = parser("density_network", __doc__, list(STEPS), counts, unit="step", size=ROUND)
+    options = parser("density_network", __doc__, STEPS, unit="step", size=ROUND)
     options.add_argument("--latent", type=positive, default=2, help="dimensions of z; default: 2")
     options.add_argument(
         "--components", type=positive, default=1, metavar="K",

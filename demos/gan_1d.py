@@ -18,6 +18,7 @@ Several seeds are trained side by side, for one seed proves nothing about a GAN.
 is judged is the average of its weights over the steps (Yazici et al., 2019): the last one circles.
 """
 
+import argparse
 import math
 from collections.abc import Mapping
 
@@ -181,11 +182,19 @@ def frame(players: Players, line: np.ndarray) -> dict[str, np.ndarray]:
     return {"fake": fake.to("cpu").numpy().ravel(), "d": probability.to("cpu").numpy().ravel()}
 
 
-def main(argv: list[str] | None = None) -> None:
-    options = parser("gan_1d", __doc__, list(GAMES), f"{STEPS}", unit="step", seeds=5, size=ROUND)
+def add_loss(options: argparse.ArgumentParser) -> None:
+    """The option --loss."""
+    default = "heuristic"
     options.add_argument(
-        "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
+        "--loss", choices=LOSSES, default=default, help=f"of the generator; default: {default}"
     )
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parser(
+        "gan_1d", __doc__, dict.fromkeys(GAMES, STEPS), unit="step", seeds=5, size=ROUND
+    )
+    add_loss(options)
     args = parse(options, argv)
     noise, real = GAMES[args.data]
     rounds = math.ceil((args.steps or STEPS) / ROUND)
@@ -213,9 +222,8 @@ def main(argv: list[str] | None = None) -> None:
         lines[-1]["heuristic"] / max(lines[-1]["minimax"], 1e-300) for lines in slopes.values()
     ]
     fresh = metrics.ks_statistic(real.sample(JUDGED, unseen(3)), real.cdf)
-    seconds = run.seconds(rounds)
     run.finish(
-        times={"seconds_a_seed": seconds and seconds / len(games)},
+        times={"seconds_a_seed": run.seconds(rounds / len(games))},
         **spread(list(results.values())),
         ks_worst=max(result["ks"] for result in results.values()),
         ks_real=fresh,  # what real samples would get

@@ -22,7 +22,7 @@ import numpy as np
 
 import tinygen as tg
 from demos.common import Film, parse, parser, spread, unseen
-from demos.gan_1d import LOSSES, Players, play_round
+from demos.gan_1d import LOSSES, Players, add_loss, play_round
 from demos.run import Run, start
 from tinygen import metrics, viz
 from tinygen.data.toys import TOYS, GaussianMixture, Ring, Toy
@@ -85,10 +85,10 @@ def frame(players: Players, loss: str, box: viz.Box) -> dict[str, np.ndarray]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("gan_2d", __doc__, SHAPES, f"{STEPS}", unit="step", seeds=5, size=ROUND)
-    options.add_argument(
-        "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
+    options = parser(
+        "gan_2d", __doc__, dict.fromkeys(SHAPES, STEPS), unit="step", seeds=5, size=ROUND
     )
+    add_loss(options)
     args = parse(options, argv)
     real: Toy = TOYS[args.data]()
     rounds = math.ceil((args.steps or STEPS) / ROUND)
@@ -111,9 +111,8 @@ def main(argv: list[str] | None = None) -> None:
     viz.plane_game(known, film.frames[-1:], run.history, box, run.out / "game.png")
     viz.plane_game(known, film.frames, run.history, box, run.out / "game.gif")
     results = {name: judge(samples(players), real) for name, players in games.items()}
-    seconds = run.seconds(rounds)
     run.finish(
-        times={"seconds_a_seed": seconds and seconds / len(games)},
+        times={"seconds_a_seed": run.seconds(rounds / len(games))},
         **spread(list(results.values())),
         seeds=results,
         real=judge(real.sample(JUDGED, unseen(2)), real),  # what real samples get

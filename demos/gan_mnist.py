@@ -25,7 +25,7 @@ import numpy as np
 import tinygen as tg
 from demos import gan_1d
 from demos.common import load_images, parse, parser, spread, unseen
-from demos.gan_1d import LOSSES, play_round
+from demos.gan_1d import add_loss, play_round
 from demos.judge import CLASSES, Judge
 from demos.run import Run, start
 from tinygen import nn, viz
@@ -167,11 +167,8 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> None:
-    defaults = ", ".join(f"{steps} for {name}" for name, steps in STEPS.items())
-    options = parser("gan_mnist", __doc__, list(STEPS), defaults, unit="step", seeds=1, size=ROUND)
-    options.add_argument(
-        "--loss", choices=LOSSES, default="heuristic", help="of the generator; default: heuristic"
-    )
+    options = parser("gan_mnist", __doc__, STEPS, unit="step", seeds=1, size=ROUND)
+    add_loss(options)
     options.add_argument("--conditional", action="store_true", help="tell both players the label")
     args = parse(options, argv)
     images = load_images(args.data)
@@ -198,9 +195,8 @@ def main(argv: list[str] | None = None) -> None:
     panels |= {"Frechet distance": {"of the samples": "frechet"}}
     viz.curves(run.history, run.out / "curves.png", panels=panels, unit="")
     results = {name: judged(players, judge) for name, players in games.items()}
-    seconds = run.seconds(rounds)
     run.finish(
-        times={"seconds_a_seed": seconds and seconds / len(games)},
+        times={"seconds_a_seed": run.seconds(rounds / len(games))},
         **spread(list(results.values())),
         seeds=results,
         real=judge(judge.fresh, judge.fresh_labels if args.conditional else None),

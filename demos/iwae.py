@@ -148,9 +148,8 @@ def log_likelihood(
 
 
 def main(argv: list[str] | None = None) -> None:
-    counts = ", ".join(f"{stages} for {name}" for name, stages in STAGES.items())
-    counts += "; stage i takes 3^i epochs"
-    options = parser("iwae", __doc__, list(STAGES), counts, unit="stage")
+    what = "training stages, of which stage i takes 3^i epochs"
+    options = parser("iwae", __doc__, STAGES, unit="stage", what=what)
     options.add_argument("-k", type=positive, default=5, help="codes for each image; default: 5")
     args = parse(options, argv)
     images = load_images(args.data)

@@ -133,8 +133,7 @@ def draw(name: str, space: Space, out: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    counts = "each demo's own"
-    options = parser("latent", __doc__, list(autoencoder.EPOCHS), counts)
+    options = parser("latent", __doc__, dict.fromkeys(autoencoder.EPOCHS, "each demo's own"))
     options.add_argument(
         "--models", type=Path, nargs="+", metavar="FOLDER",
         help="of trained models; --data, --seed and --epochs are for those that are trained here",

@@ -77,7 +77,7 @@ def group_bound(log_weights: np.ndarray, k: int) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("likelihood", __doc__, (), f"{SAMPLES // PART}", unit="step", what=STEP)
+    options = parser("likelihood", __doc__, SAMPLES // PART, unit="step", what=STEP)
     options.add_argument(
         "--model", type=Path, metavar="FOLDER", help="of a trained model; default: one is trained"
     )

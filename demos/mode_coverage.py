@@ -105,9 +105,8 @@ def table(results: dict[str, dict[str, dict]], real: dict, published: dict) -> s
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser(
-        "mode_coverage", __doc__, list(SETS), f"{PLANE.steps}", unit="step", seeds=5, size=ROUND
-    )
+    counts = dict.fromkeys(SETS, PLANE.steps)
+    options = parser("mode_coverage", __doc__, counts, unit="step", seeds=5, size=ROUND)
     args = parse(options, argv)
     data = Plane(SETS[args.data])
     rounds = math.ceil((args.steps or PLANE.steps) / ROUND)

@@ -78,7 +78,7 @@ def estimate(
 
 
 def main(argv: list[str] | None = None) -> None:
-    options = parser("monte_carlo", __doc__, list(PAIRS), f"{STEPS}", unit="step", what=STEP)
+    options = parser("monte_carlo", __doc__, dict.fromkeys(PAIRS, STEPS), unit="step", what=STEP)
     args = parse(options, argv)
     if args.steps and args.steps > MOST:
         options.error(

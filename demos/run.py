@@ -233,7 +233,7 @@ class Run:
         width = getattr(self.bar, "ncols", None) or 80
         self.bar.set_postfix_str(", ".join(that_fit(figures, width - BAR)))
 
-    def seconds(self, rounds: int) -> float | None:
+    def seconds(self, rounds: float) -> float | None:
         """How long so many rounds take, by those of this process; None if it had none to do."""
         return float(np.mean(self._seconds)) * rounds if self._seconds else None
 

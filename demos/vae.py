@@ -249,8 +249,7 @@ def draw_codes(students: dict[str, Student], run: Run, images: Images, test: np.
 
 def options() -> argparse.ArgumentParser:
     """What can be asked for."""
-    defaults = ", ".join(f"{epochs} for {name}" for name, epochs in EPOCHS.items())
-    options = parser("vae", __doc__, list(EPOCHS), defaults)
+    options = parser("vae", __doc__, EPOCHS)
     options.add_argument(
         "--decoder", choices=DECODERS,
         help="what a pixel is; default: bernoulli, for frey_faces probabilistic",

@@ -268,10 +268,9 @@ def slopes(toy: Plane, seed: int, depth: int = 12, units: int = 64, steps: int =
 
 
 def main(argv: list[str] | None = None) -> None:
-    counts = f"{PLANE.steps} in the plane, {IMAGES.steps} on images"
-    options = parser(
-        "wgan", __doc__, [*SHAPES, "digits", "mnist"], counts, unit="step", seeds=1, size=ROUND
-    )
+    counts = dict.fromkeys(SHAPES, PLANE.steps)
+    counts |= dict.fromkeys(["digits", "mnist"], IMAGES.steps)
+    options = parser("wgan", __doc__, counts, unit="step", seeds=1, size=ROUND)
     options.add_argument(
         "--clip",
         type=above_zero,
@@ -279,7 +278,7 @@ def main(argv: list[str] | None = None) -> None:
         help="clip weights to [-C, C] instead of the penalty",
     )
     args = parse(options, argv)
-    images = args.data in ("digits", "mnist")
+    images = args.data not in SHAPES
     recipe = IMAGES if images else PLANE
     rounds = math.ceil((args.steps or recipe.steps) / ROUND)
     data = Digits(args.data, args.out) if images else Plane(args.data)
@@ -331,9 +330,8 @@ def main(argv: list[str] | None = None) -> None:
             lines, run.out / "slopes.png", panels={"Gradient at each layer of a deep critic": labels},
             x="layer", unit="norm", log_y=True,
         )  # fmt: skip
-    seconds = run.seconds(rounds)
     run.finish(
-        times={"seconds_a_seed": seconds and seconds / len(games)},
+        times={"seconds_a_seed": run.seconds(rounds / len(games))},
         **spread(list(results.values())),
         seeds=results,
         real=data.judge(data.fresh),

@@ -60,7 +60,7 @@ class ArrayKit:
 
 
 class NumPyRandom(ArrayKit):
-    """Random numbers and Adam for libraries that have none."""
+    """Random numbers for libraries that have none."""
 
     def __init__(self) -> None:
         self.rng = np.random.default_rng(0)

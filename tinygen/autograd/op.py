@@ -22,6 +22,7 @@ from tinygen.autograd.convert import to_array
 from tinygen.autograd.graph import ON_ARRAYS, RECORDED, Node, anomaly
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, lifted, raw
 from tinygen.kernels.device import LESS_MEMORY, as_array, is_array, require_one_device
+from tinygen.kernels.errors import kind_of
 from tinygen.kernels.fusion import trace as tracing
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ class Op(Node):
     needs_tensors = False  # or backward may be given arrays instead
     _kept: Sequence = ()
 
-    def forward(self, *arrays: np.ndarray) -> np.ndarray:
+    def forward(self, *arrays: np.ndarray, **parameters: object) -> np.ndarray:
         raise NotImplementedError
 
-    def backward(self, g: Tensor) -> Tensor | Sequence[Tensor | None]:
+    def backward(self, g: Cotangent) -> Cotangent | Sequence[Cotangent | None]:
         raise NotImplementedError
 
     def keep(self, *arrays: np.ndarray) -> np.ndarray:
@@ -68,7 +69,10 @@ class Op(Node):
 
     @property
     def kept(self) -> list[Cotangent]:
-        """What was kept; as tensors, with their place in the graph. An error if one was changed since."""
+        """What was kept: tensors with their place in the graph, or arrays in a walk that records nothing.
+
+        Raises RuntimeError if one was changed in place since.
+        """
         kept = []
         on_arrays = graph.mode.get() is ON_ARRAYS
         for array, tensor, version, at_forward in self._kept:
@@ -94,7 +98,7 @@ class Op(Node):
     def apply(cls, *inputs: object, **parameters: object) -> Tensor:
         """Run the op on tensors, arrays and Python numbers, and record it if a gradient may be asked for.
 
-        Inside a rule that runs on arrays: of the arrays, without more ado.
+        Inside a rule that runs on arrays `forward` is called on them, and nothing else is done.
         """
         op = cls()
         mode = graph.mode.get()
@@ -299,8 +303,7 @@ def _named(error: Exception, cls: type[Op], tensors: list) -> Exception:
         require_one_device(t._data if isinstance(t, Tensor) else t for t in tensors)
     except ValueError as mixed:
         error = mixed
-    kind = next((k for k in (IndexError, TypeError) if isinstance(error, k)), ValueError)
-    return kind(f"{name_of(cls)}({got}): {error}")
+    return (kind_of(error) or ValueError)(f"{name_of(cls)}({got}): {error}")
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ class Distribution(NamesItself):
     def rsample(self, rng: Generator, shape: Shape = ()) -> Tensor:
         """Samples through which gradients flow to the parameters (Kingma and Welling 2014, section 2.4)."""
         raise NotImplementedError(
-            f"{type(self).__name__} is discrete: its samples have no gradient; use sample"
+            f"{type(self).__name__} has no rsample: its samples have no gradient; use sample"
         )
 
     def sample(self, rng: Generator, shape: Shape = ()) -> Tensor:

@@ -12,14 +12,22 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
+from numpy.exceptions import AxisError
+
 F = TypeVar("F", bound=Callable)
 
 MISTAKES = (TypeError, ValueError, LookupError, AttributeError, OverflowError, ZeroDivisionError)
 
 
+def kind_of(error: Exception) -> type[Exception] | None:
+    """Which of the kinds that public functions raise; NumPy's AxisError is a ValueError and an IndexError."""
+    kinds = (AxisError, IndexError, TypeError, ValueError)
+    return next((kind for kind in kinds if isinstance(error, kind)), None)
+
+
 def in_the_name_of(name: str, error: Exception) -> Exception:
-    """`error` as an IndexError, TypeError or ValueError that names `name`: itself, if it already does."""
-    kind = next((k for k in (IndexError, TypeError, ValueError) if isinstance(error, k)), None)
+    """`error` as one of those kinds that names `name`: itself, if it already does."""
+    kind = kind_of(error)
     if kind is None:
         # A missing attribute tells of a wrong type; an unknown key, or a number too large, of a wrong value.
         kind = TypeError if isinstance(error, AttributeError) else ValueError

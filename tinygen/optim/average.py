@@ -14,8 +14,8 @@ def average_(averages: Iterable[Tensor], params: Iterable[Tensor], decay: float)
     """Move each average towards its parameter in place: average <- decay average + (1 - decay) parameter.
 
     An exponential moving average over about 1 / (1 - decay) steps.
-    Raises ValueError if decay lies outside [0, 1], or shapes or dtypes differ in pairs; TypeError as
-    the optimisers do on what are no parameters.
+    Raises ValueError if decay lies outside [0, 1], or shapes or dtypes differ in pairs; TypeError or
+    ValueError, as the optimisers, on what is not a parameter.
     Source: Polyak and Juditsky (1992); for the generator of a game, Yazici et al. (2019).
     """
     averages, params = checked("average_", averages), checked("average_", params)

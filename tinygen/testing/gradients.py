@@ -109,9 +109,8 @@ def check_grad(f: Callable, gradient: Callable, x: object, *, analytic: bool = F
         ValueError: f(x) is not one number.
         GradientMismatch, NearKink: as `check_vjp`.
     """
-    y = f(
-        np.array(x) if isinstance(x, np.ndarray) else x
-    )  # which f may write to, and is told of later
+    # A copy: f may write to it, and is told of that later.
+    y = f(np.array(x) if isinstance(x, np.ndarray) else x)
     if np.size(y) != 1:
         raise ValueError(
             f"check_grad: f must return one number, not shape {np.shape(y)}; see check_vjp"

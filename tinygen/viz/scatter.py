@@ -33,7 +33,7 @@ def scatter(
 ) -> None:
     """Draw each entry, points (n, 2), as a panel with its key as title, as a PNG at `path`.
 
-    Panels show what the first one spans, and a tenth more; or if not `one_span`, each
+    Panels show what the first one spans, and a tenth more on each side; or if not `one_span`, each
     what it spans itself, with numbers at the axes.
     columns: all in one row if not given. labels: of some panels, an integer from 0 to 9
     for each point that gives it a colour; names: what the integers 0, 1, ... mean, themselves

@@ -2,9 +2,9 @@
 
 One op is one short class (see `tinygen.autograd.op`) and the public function that applies it, with its specification.
 
-All raise ValueError where shapes do not fit and where an axis is none (NumPy's AxisError is one), TypeError on what
-holds no numbers and on dtypes that they do not support, IndexError for an index that does not fit. The message names
-the op, and what it was given. What an op refuses beyond that, it says.
+All raise ValueError where shapes do not fit and where there is no such axis (NumPy's AxisError, which is one),
+TypeError on what holds no numbers and on dtypes that they do not support, IndexError for an index that does not fit.
+The message names the op, and what it was given. What an op refuses beyond that, it says.
 """
 
 from tinygen.autograd.ops.activations import elu, gelu, leaky_relu, relu, silu

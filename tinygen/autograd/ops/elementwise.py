@@ -246,7 +246,7 @@ class Minimum(Maximum):
 
 
 def _no_ties(d: Draw) -> Call:
-    """Two broadcastable arrays: the first of integers plus a quarter, the second of integers plus three quarters."""
+    """Two broadcastable arrays: within 0.1 of integers plus a quarter, and of integers plus three quarters."""
     a, b = elementwise(REALS, REALS)(d).arrays
     return Call((np.round(a) + 0.25 + 0.1 * np.tanh(a), np.round(b) + 0.75 + 0.1 * np.tanh(b)))
 

@@ -39,7 +39,7 @@ def axes_tuple(axis: Axis, ndim: int, name: str | None = None) -> tuple[int, ...
 
 
 class Reduction(Op):
-    """What reductions share: `forward` sets these; `with_axes` gives a reduced tensor its axes back."""
+    """What reductions share: `reduces` notes shapes and axes, `with_axes` gives a reduced tensor its axes back."""
 
     def reduces(self, x: np.ndarray, axis: Axis) -> tuple[int, ...]:
         self.shape_in = x.shape

@@ -22,8 +22,9 @@ A bias costs nothing: the sums start from it instead of from zero. An activation
 while they are in the L1 cache.
 
 Threads get disjoint blocks of the result and never share a sum: the result is the same, bit for bit, on any number of
-threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`. (Where a and b lie in
-rows, b is large and a has few of them, as in the gradient g W, both halves of the sum are, and then added up.)
+threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`. (Where a
+and b lie in rows, b is large and a has few of them, as in the gradient g W, each half of k is summed in this way, and
+the two are added.)
 """
 
 import functools
@@ -48,7 +49,7 @@ Array = np.ndarray
 DEPTH = 400
 WIDTH = 4
 
-# Starting the threads takes 2 microseconds, a tenth of what one core needs for this.
+# Starting the threads takes 2 microseconds, a quarter of what one core needs for this. What is twice as much is shared.
 MULTIPLY_ADDS_PER_THREAD = 1 << 18
 
 # From so many elements of W on, a gradient g W may be summed in two halves: see `_sum_of_halves`.

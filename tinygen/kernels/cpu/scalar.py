@@ -11,8 +11,8 @@ Nearly all are built on two, and both follow one recipe: *reduce* the argument t
     log x = n ln 2 + log m,   x = 2^n m,  1 / sqrt 2 <= m < sqrt 2
 
 Bits and constants are in `floats.py`. Most digits of x and of n ln 2 cancel in r. Cody and Waite ("Software Manual for
-the Elementary Functions", 1980) split ln 2 = HIGH + LOW, with so many zeros at the end of HIGH that n HIGH is exact,
-and so is x - n HIGH.
+the Elementary Functions", 1980) split ln 2 into a high and a low part, with so many zeros at the end of the high one
+that n times it is exact, and so is x less that.
 
 An *ulp* is the distance from a result to the next float. `ULPS` states the errors: bounds, little above the greatest
 measured, in float32 and float64, over all magnitudes (`tests/test_scalar.py`). NaN gives NaN, zeros keep their signs.
@@ -177,7 +177,7 @@ def _rank(x, k):
 # The same for either type, for compiled code to call; and for Python, where nothing is compiled ---------------------
 
 
-# The greatest errors.
+# Bounds on the errors, in ulp.
 ULPS = {
     "exp": 1.1, "log": 1.0, "log1p": 1.6, "tanh": 2.7, "sigmoid": 2.5, "softplus": 2.8, "erf": 1.5,
 }  # fmt: skip

@@ -56,7 +56,8 @@ class Step:
 
 @dataclass
 class LoopPlan:
-    """rows: in all; block: how many of them follow each other with one stride; columns: 1 if all is about rows.
+    """rows: in all; block: how many of them follow each other with one stride, 0 for all; columns: 1 if
+    all is about rows.
 
     dtype: of its floats; None as long as there are but truths and whole numbers.
     """

@@ -71,7 +71,7 @@ class Lowered:
         return Place(storage, address // size, x.shape, strides)
 
     def constant(self, array: np.ndarray) -> Place:
-        """An array that no input leads to: as it is when it is read, if it is C-contiguous, else as it was."""
+        """An array from outside the trace: read where it lies in each run if C-contiguous, else copied now."""
         repeated = [n > 1 and s == 0 for n, s in zip(array.shape, array.strides, strict=True)]
         once = array[tuple(slice(0, 1) if r else slice(None) for r in repeated)]
         storage = self.constants.get(id(array))

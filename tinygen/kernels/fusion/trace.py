@@ -43,9 +43,7 @@ class Trace:
         self.written: list[np.ndarray] = []  # those that are overwritten
         self.overwritten: dict[Hashable, Traced] = {}  # what stands now where an input was
         self.outdated: set[Traced] = set()  # what stood there before
-        self.made: set[object] = (
-            set()
-        )  # tensors that are made in the meantime, of what is known already
+        self.made: set[object] = set()  # tensors made in the meantime, of what is known already
         # Attributes that decided what was done, and how they stood; None if they were set before they were looked at.
         self.settings: dict[tuple[object, str], object] = {}
 
