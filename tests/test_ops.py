@@ -159,3 +159,41 @@ def test_a_numpy_integer_is_as_good_as_an_int():
 def test_pad_of_a_single_number():
     check_grads(lambda t: tg.pad(t, ()), np.array(2.0))
     check_grads(lambda t: tg.pad(t, 3), np.array(2.0))
+
+
+# Digits of single precision ------------------------------------------------------------------------------------
+
+TENTHS = np.full((200_000, 2), 0.1, np.float32)  # of which half a percent is lost, added one by one
+
+
+@pytest.mark.parametrize(
+    ("f", "expected"),
+    [
+        (lambda x: tg.sum(x, 0), 20_000),
+        (lambda x: tg.sum(x.reshape((2, 100_000, 2)), (1, 0)), 20_000),
+        (lambda x: tg.mean(x, 0), 0.1),
+        (lambda x: tg.cumsum(x, 0)[-1], 20_000),
+        (lambda x: tg.vjp(lambda row: row + TENTHS, np.zeros(2, np.float32))[1](TENTHS)[0], 20_000),
+    ],
+)
+def test_many_rows_are_added_up_to_the_last_digits(f, expected):
+    found = f(tg.tensor(TENTHS, requires_grad=True))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.numpy(), [expected] * 2, rtol=1e-7)
+
+
+def test_the_mean_of_equal_numbers_is_that_number():
+    for n in range(1, 200):
+        assert tg.mean(np.full(n, 255, np.float32)).item() == 255
+
+
+def test_a_good_prediction_has_the_digits_of_its_loss():
+    found = tg.binary_cross_entropy_with_logits(np.float32([15, -15]), np.float32([1, 0]))
+    np.testing.assert_allclose(found.item(), 2 * np.log1p(np.exp(-15.0)), rtol=1e-6)
+
+
+def test_where_an_exponential_is_flat_its_slope_has_all_digits():
+    x = tg.tensor(np.float32([-20]), requires_grad=True)
+    for f in (tg.expm1, tg.elu):
+        (slope,) = tg.autograd.grad(f(x), x, np.float32([3]))
+        np.testing.assert_allclose(slope.numpy(), [3 * np.exp(-20)], rtol=1e-6)

@@ -313,3 +313,24 @@ row(
     [1.5, -1, 0, 7, 11, NAN],
     alpha=0.5,
 )
+
+# Along rows --------------------------------------------------------------------------------------------------
+
+HALF, LN2 = [0.5, 0.5], math.log(2)
+for large in (1e8, -1e9):  # floats beside these are several units apart
+    row("softmax", f"equal, {large:g}", [large] * 2, HALF, [3, -2], [1.25, -1.25])
+    row("log_softmax", f"equal, {large:g}", [large] * 2, [-LN2, -LN2], [3, -2], [2.5, -2.5])
+    row(
+        "cross_entropy_with_logits", f"equal, {large:g}", [large] * 2, LN2, 3, [-1.5, 1.5],
+        labels=np.array(0),
+    )  # fmt: skip
+row("softmax", "infinities", [INF, 1, -INF], [NAN, 0, 0], [0, 3, -2], [NAN, NAN, NAN])
+row(
+    "gaussian_log_density", "e^-v overflows", ([0], [0], [-90]), 45 - math.log(2 * math.pi) / 2,
+    3, [0], [0], [-1.5],
+)  # fmt: skip
+row(
+    "gaussian_log_density", "(x - m)^2 overflows", ([1e20], [0], [100]),
+    -0.5 * (math.log(2 * math.pi) + 100 + 1e40 * math.exp(-100)), 3, [-3e20 * math.exp(-100)],
+    [3e20 * math.exp(-100)], [1.5 * (1e40 * math.exp(-100) - 1)], loss=20,
+)  # fmt: skip

@@ -39,6 +39,8 @@ __device__ T sigmoid(T x) {{
 }}
 
 __device__ T softplus(T x) {{ return relu(x) + log1p(exp(-fabs(x))); }}
+
+__device__ T square(T x) {{ return x * x; }}
 """
 
 # A sum of exponentials is sum * e^top. To add two, that of the lesser top is scaled; equal tops, be they infinite, need
@@ -154,6 +156,11 @@ _log_sum = cupy.ReductionKernel(
     *("result = log(a.sum) + a.top", "Terms()", "tinygen_logsumexp", "Terms"),
     preamble=TERMS,
 )
+# The greatest of a row, or 0 if that is infinite. A NaN may be passed over, and ends up in the sum of the differences.
+_top = cupy.ReductionKernel(
+    *("T element", "T result", "element", "a < b ? b : a", "result = isinf(a) ? T(0) : a"),
+    *("-T(1) / T(0)", "tinygen_top"),
+)
 _exp_difference = cupy.ElementwiseKernel(
     "T x, T y", "T out0", "out0 = exp(x - y)", "tinygen_softmax"
 )
@@ -174,8 +181,14 @@ logsumexp_columns = _checked(reference.logsumexp_columns, "m")(functools.partial
 logsumexp_columns_grad = _elementwise(reference.logsumexp_columns_grad, _SHARE, kinds="mcc")
 
 
+def _from_top(x):
+    """Beside large elements their log-sum-exp is rounded too much; beside 0, the greatest of these, it is not."""
+    return x - _top(x, axis=1, keepdims=True)
+
+
 @_checked(reference.softmax, "m")
 def softmax(x):
+    x = _from_top(x)
     return _exp_difference(x, _log_sum(x, axis=1, keepdims=True))
 
 
@@ -186,6 +199,7 @@ def softmax_grad(y, g):
 
 @_checked(reference.log_softmax, "m")
 def log_softmax(x):
+    x = _from_top(x)
     return x - _log_sum(x, axis=1, keepdims=True)
 
 
@@ -196,19 +210,21 @@ def log_softmax_grad(y, g):
 
 # Losses and densities ----------------------------------------------------------------------------------------
 
-_SQUARE = "(x - mean) * (x - mean)"
-
-bce_with_logits = _sum_of_rows(reference.bce_with_logits, "softplus(logits) - targets * logits")
+bce_with_logits = _sum_of_rows(
+    reference.bce_with_logits, "softplus(-fabs(logits)) + (relu(logits) - targets * logits)"
+)
 bce_with_logits_grad = _elementwise(
     reference.bce_with_logits_grad, "g * (sigmoid(logits) - targets)", kinds="mmv"
 )
 gaussian_log_density = _sum_of_rows(
-    reference.gaussian_log_density, f"LOG_2PI + log_var + {_SQUARE} * exp(-log_var)", "T(-0.5) * a"
+    reference.gaussian_log_density,
+    "LOG_2PI + log_var + square((x - mean) * exp(T(-0.5) * log_var))",
+    "T(-0.5) * a",
 )
 gaussian_log_density_grad = _elementwise(
     reference.gaussian_log_density_grad,
-    "g * (x - mean) * exp(-log_var)",
-    f"T(0.5) * g * ({_SQUARE} * exp(-log_var) - 1)",
+    "g * ((x - mean) * exp(T(-0.5) * log_var)) * exp(T(-0.5) * log_var)",
+    "T(0.5) * g * (square((x - mean) * exp(T(-0.5) * log_var)) - 1)",
     kinds="mmmv",
 )
 gaussian_kl = _sum_of_rows(
@@ -245,11 +261,13 @@ def _labels(specification: Callable, arrays: Sequence[object]) -> Array:
 
 def cross_entropy_with_logits(logits, labels):
     labels = _labels(reference.cross_entropy_with_logits, (logits, labels))
+    logits = _from_top(logits)
     return _cross_entropy(_log_sum(logits, axis=1), labels, logits, logits.shape[1])
 
 
 def cross_entropy_with_logits_grad(logits, labels, g):
     labels = _labels(reference.cross_entropy_with_logits_grad, (logits, labels, g))
+    logits = _from_top(logits)
     total = _log_sum(logits, axis=1, keepdims=True)
     return _cross_entropy_grad(logits, total, labels[:, None], g[:, None], logits.shape[1])
 

@@ -115,9 +115,18 @@ def relu_grad(y: Array, g: Array) -> Array:
 @quiet
 def logsumexp(x: Array) -> Array:
     """log sum_j e^(x_ij), shape (rows,): -inf for a row of -inf or of no elements, +inf where a row holds +inf."""
+    top, rest = _log_sum(x)
+    return (rest + top)[:, 0]
+
+
+def _log_sum(x: Array) -> tuple[Array, Array]:
+    """The greatest element of each row, t (0 if it is infinite), and log sum_j e^(x_ij - t): (rows, 1).
+
+    Their sum, rounded, is off by as much as a float beside t is: what is compared with elements is taken from both.
+    """
     top = np.max(x, axis=1, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0)
-    return np.log(np.sum(np.exp(x - top), axis=1)) + top[:, 0]
+    return top, np.log(np.sum(np.exp(x - top), axis=1, keepdims=True))
 
 
 @quiet
@@ -139,7 +148,7 @@ def logsumexp_columns_grad(x: Array, y: Array, g: Array) -> Array:
 @quiet
 def softmax(x: Array) -> Array:
     """e^(x_ij) / sum_k e^(x_ik); NaN in a row of -inf, which has no largest element to compare with."""
-    return np.exp(x - logsumexp(x)[:, None])
+    return np.exp(log_softmax(x))
 
 
 @quiet
@@ -151,7 +160,8 @@ def softmax_grad(y: Array, g: Array) -> Array:
 @quiet
 def log_softmax(x: Array) -> Array:
     """x_ij - log sum_k e^(x_ik)."""
-    return x - logsumexp(x)[:, None]
+    top, rest = _log_sum(x)
+    return (x - top) - rest
 
 
 @quiet
@@ -165,8 +175,12 @@ def log_softmax_grad(y: Array, g: Array) -> Array:
 
 @quiet
 def bce_with_logits(logits: Array, targets: Array) -> Array:
-    """-log Bernoulli(t; sigmoid(l)) = sum_j softplus(l_ij) - t_ij l_ij, shape (rows,)."""
-    return np.sum(softplus(logits) - targets * logits, axis=1)
+    """-log Bernoulli(t; sigmoid(l)) = sum_j softplus(l_ij) - t_ij l_ij, shape (rows,).
+
+    softplus(l) = max(l, 0) + softplus(-|l|), of which the first is what t l may cancel.
+    """
+    rest = np.maximum(logits, 0) - targets * logits
+    return np.sum(softplus(-np.abs(logits)) + rest, axis=1)
 
 
 @quiet
@@ -190,8 +204,9 @@ def cross_entropy_with_logits(logits: Array, labels: Array) -> Array:
     Raises ValueError on labels that are not.
     """
     _check_labels(labels, logits.shape[1])
+    top, rest = _log_sum(logits)
     chosen = labels[:, None] == np.arange(logits.shape[1])
-    return logsumexp(logits) - np.sum(np.where(chosen, logits, 0), axis=1)
+    return rest[:, 0] - np.sum(np.where(chosen, logits - top, 0), axis=1)
 
 
 @quiet
@@ -205,9 +220,8 @@ def cross_entropy_with_logits_grad(logits: Array, labels: Array, g: Array) -> Ar
 @quiet
 def gaussian_log_density(x: Array, mean: Array, log_var: Array) -> Array:
     """log N(x_i; m_i, diag e^(log_var_i)) = -1/2 sum_j [log 2pi + v_ij + (x_ij - m_ij)^2 e^(-v_ij)], shape (rows,)."""
-    return -0.5 * np.sum(
-        LOG_2PI + log_var + (x - mean) ** 2 * np.exp(-log_var), axis=1, dtype=x.dtype
-    )
+    u = (x - mean) * np.exp(-0.5 * log_var)
+    return -0.5 * np.sum(LOG_2PI + log_var + u * u, axis=1, dtype=x.dtype)
 
 
 @quiet
@@ -217,8 +231,9 @@ def gaussian_log_density_grad(
     """The cotangents of mean, g_i (x - m) e^-v (that of x is its negative), and of log_var, g_i/2
     ((x - m)^2 e^-v - 1).
     """
-    precision = np.exp(-log_var)
-    return g[:, None] * (x - mean) * precision, 0.5 * g[:, None] * ((x - mean) ** 2 * precision - 1)
+    scale = np.exp(-0.5 * log_var)
+    u = (x - mean) * scale
+    return g[:, None] * u * scale, 0.5 * g[:, None] * (u * u - 1)
 
 
 @quiet

@@ -272,9 +272,9 @@ class GaussianLogDensityGrad(Fused):
 
     @staticmethod
     def formula(x, mean, log_var, g):
-        g, precision = expand_dims(g, -1), exp(-log_var)
-        difference = x - mean
-        return stack([g * difference * precision, 0.5 * g * (square(difference) * precision - 1)])
+        g, scale = expand_dims(g, -1), exp(-0.5 * log_var)
+        u = (x - mean) * scale
+        return stack([g * u * scale, 0.5 * g * (square(u) - 1)])
 
 
 def _gaussian_reference(x, mean, log_var):

@@ -79,7 +79,7 @@ def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     count = _count("mean", x, axis)
     if count == 0:
         raise ValueError(f"mean: no elements along axis {axis} of shape {x.shape}")
-    return sum(x, axis, keepdims) * (1 / count)
+    return sum(x, axis, keepdims) / count
 
 
 def _spread_case(d: Draw) -> Call:
@@ -103,7 +103,7 @@ def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: flo
     Raises ValueError if there are no more than `correction` elements.
     """
     centred, count = _centred("var", x, axis, correction)
-    return sum(square(centred), axis, keepdims) * (1 / count)
+    return sum(square(centred), axis, keepdims) / count
 
 
 def _centred(name: str, x: ArrayLike, axis: Axis, correction: float) -> tuple[Tensor, float]:
@@ -242,7 +242,9 @@ class Cumsum(Op):
 
     def forward(self, x, axis):
         self.axis = axis
-        return np.cumsum(x, axis=axis, dtype=x.dtype if x.dtype.kind == "f" else None)
+        if x.dtype.kind != "f":
+            return np.cumsum(x, axis=axis)
+        return np.cumsum(x, axis=axis, dtype=np.float64).astype(x.dtype, copy=False)
 
     def backward(self, g):
         return flip(cumsum(flip(g, self.axis), self.axis), self.axis)

@@ -6,6 +6,8 @@ old shape; where broadcasting repeated a number, that is a sum.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
@@ -120,12 +122,20 @@ def broadcast_all(*xs: ArrayLike) -> list[Tensor]:
     return [x if x.shape == shape else broadcast_to(x, shape) for x in tensors]
 
 
+MANY_ROWS = 1024  # from which on rounding would show
+
+
 def add_up(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
     """The sum over these axes: of floats in their own dtype, of integers as NumPy sums them."""
     dtype = x.dtype if x.dtype.kind == "f" else None
-    if type(x) is np.ndarray:  # in which NumPy's method takes 0.3 microseconds longer
-        return np.add.reduce(x, axis=axes, dtype=dtype, keepdims=keepdims)
-    return x.sum(axis=axes, dtype=dtype, keepdims=keepdims)
+    if type(x) is not np.ndarray:
+        return x.sum(axis=axes, dtype=dtype, keepdims=keepdims)
+    if x.size > MANY_ROWS and dtype == np.float32 and x.ndim - 1 not in axes:
+        # NumPy adds a row's elements in pairs, but row after row one by one, where each time a little is lost.
+        count = math.prod(x.shape[axis] for axis in axes)
+        wide = np.float64 if count > MANY_ROWS else dtype
+        return np.add.reduce(x, axes, wide, keepdims=keepdims).astype(dtype, copy=False)
+    return np.add.reduce(x, axis=axes, dtype=dtype, keepdims=keepdims)  # faster than its method
 
 
 class SumTo(Op):

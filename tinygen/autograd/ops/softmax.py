@@ -155,7 +155,7 @@ def _softmax_reference(x, axis):
 @specified(_softmax_reference, along_axis())
 @named
 def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
-    """e^x / sum e^x along `axis`: positive numbers that sum to 1. NaN where all are -inf or one is +inf."""
+    """e^x / sum e^x along `axis`: positive numbers that sum to 1. NaN where all are -inf, and for what is +inf."""
     x = as_tensor(x)
     return _along_rows(SoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "softmax"))
 

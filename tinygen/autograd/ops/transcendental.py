@@ -32,14 +32,15 @@ def exp(x: ArrayLike) -> Tensor:
 
 
 class Expm1(Op):
-    """y = e^x - 1, dy/dx = y + 1."""
+    """y = e^x - 1, dy/dx = e^x, of which y + 1 has lost the digits where it is small."""
 
     def forward(self, x):
-        return self.keep(np.expm1(x))
+        self.keep(x)
+        return np.expm1(x)
 
     def backward(self, g):
-        (y,) = self.kept
-        return g * (y + 1)
+        (x,) = self.kept
+        return g * exp(x)
 
 
 @specified(np.expm1, elementwise(REALS))

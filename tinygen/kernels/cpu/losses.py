@@ -8,7 +8,8 @@ from tinygen.kernels.checks import by_reference, check_rows
 from tinygen.kernels.cpu import scalar
 from tinygen.kernels.cpu._compile import Loop, compiled, inner
 from tinygen.kernels.cpu._entry import along_rows, fit, plain
-from tinygen.kernels.cpu.rows import PIECE, REORDER, logsumexp_row, piece
+from tinygen.kernels.cpu.formulas import relu
+from tinygen.kernels.cpu.rows import PIECE, REORDER, log_sum_row, piece
 
 # Sums over pieces of row i, as in `rows.py`.
 
@@ -16,15 +17,16 @@ from tinygen.kernels.cpu.rows import PIECE, REORDER, logsumexp_row, piece
 def _bce_piece(logits, targets, i, start, stop):
     sum = logits.dtype.type(0)
     for j in range(start, stop):
-        sum += scalar.softplus(logits[i, j]) - targets[i, j] * logits[i, j]
+        rest = relu(logits[i, j]) - targets[i, j] * logits[i, j]
+        sum += scalar.softplus(-abs(logits[i, j])) + rest
     return sum
 
 
 def _density_piece(x, mean, log_var, i, start, stop):
-    constant, sum = x.dtype.type(reference.LOG_2PI), x.dtype.type(0)
+    constant, half, sum = x.dtype.type(reference.LOG_2PI), x.dtype.type(0.5), x.dtype.type(0)
     for j in range(start, stop):
-        d = x[i, j] - mean[i, j]
-        sum += constant + log_var[i, j] + d * d * scalar.exp(-log_var[i, j])
+        u = (x[i, j] - mean[i, j]) * scalar.exp(-half * log_var[i, j])
+        sum += constant + log_var[i, j] + u * u
     return sum
 
 
@@ -75,9 +77,10 @@ def _density_grad(d_mean, d_log_var, x, mean, log_var, g):
     for i in prange(x.shape[0]):
         g_i = g[i]
         for j in range(x.shape[1]):
-            d, precision = x[i, j] - mean[i, j], scalar.exp(-log_var[i, j])
-            d_mean[i, j] = g_i * d * precision
-            d_log_var[i, j] = half * g_i * (d * d * precision - one)
+            scale = scalar.exp(-half * log_var[i, j])
+            u = (x[i, j] - mean[i, j]) * scale
+            d_mean[i, j] = g_i * u * scale
+            d_log_var[i, j] = half * g_i * (u * u - one)
 
 
 @Loop
@@ -117,17 +120,19 @@ gaussian_kl_grad = along_rows(_kl_grad, reference.gaussian_kl_grad, "mmv", "mm")
 @Loop
 def _cross_entropy(out, logits, labels):
     for i in prange(logits.shape[0]):
-        out[i] = logsumexp_row(logits, i) - logits[i, labels[i]]
+        top, rest = log_sum_row(logits, i)
+        out[i] = rest - (logits[i, labels[i]] - top)
 
 
 @Loop
 def _cross_entropy_grad(out, logits, labels, g):
     for i in prange(logits.shape[0]):
-        g_i, y = g[i], logits.dtype.type(logsumexp_row(logits, i))
+        top, total = log_sum_row(logits, i)
+        g_i, rest = g[i], logits.dtype.type(total)
         for j in range(logits.shape[1]):
-            out[i, j] = g_i * scalar.exp(logits[i, j] - y)
+            out[i, j] = g_i * scalar.exp((logits[i, j] - top) - rest)
         j = labels[i]
-        out[i, j] = g_i * (scalar.exp(logits[i, j] - y) - g.dtype.type(1))
+        out[i, j] = g_i * (scalar.exp((logits[i, j] - top) - rest) - g.dtype.type(1))
 
 
 @compiled

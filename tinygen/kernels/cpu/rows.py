@@ -67,8 +67,8 @@ def piece(start, n):
 
 
 @inner
-def logsumexp_row(x, i):
-    """log sum_j e^x[i, j], in float64."""
+def log_sum_row(x, i):
+    """The greatest element t of row i (0 if it is infinite), and log sum_j e^(x[i, j] - t), in float64."""
     top, total = x.dtype.type(-np.inf), 0.0
     for begin in range(0, x.shape[1], PIECE):
         start, stop = piece(begin, x.shape[1])
@@ -78,7 +78,7 @@ def logsumexp_row(x, i):
                 total *= scalar.exp(top - greatest)
             top = greatest
         total += _sum_exp(x, i, start, stop, scalar.finite(top))
-    return scalar.log(total) + scalar.finite(top)
+    return scalar.finite(top), scalar.log(total)
 
 
 @inner
@@ -102,7 +102,8 @@ def _dot_row(x, y, i):
 @Loop
 def _logsumexp(out, x):
     for i in prange(x.shape[0]):
-        out[i] = logsumexp_row(x, i)
+        top, rest = log_sum_row(x, i)
+        out[i] = rest + top
 
 
 @Loop
@@ -118,9 +119,10 @@ def _logsumexp_grad(out, x, y, g):
 @Loop
 def _softmax(out, x):
     for i in prange(x.shape[0]):
-        y = x.dtype.type(logsumexp_row(x, i))
+        top, total = log_sum_row(x, i)
+        rest = x.dtype.type(total)
         for j in range(x.shape[1]):
-            out[i, j] = scalar.exp(x[i, j] - y)
+            out[i, j] = scalar.exp((x[i, j] - top) - rest)
 
 
 @Loop
@@ -134,9 +136,10 @@ def _softmax_grad(out, y, g):
 @Loop
 def _log_softmax(out, x):
     for i in prange(x.shape[0]):
-        y = x.dtype.type(logsumexp_row(x, i))
+        top, total = log_sum_row(x, i)
+        rest = x.dtype.type(total)
         for j in range(x.shape[1]):
-            out[i, j] = x[i, j] - y
+            out[i, j] = (x[i, j] - top) - rest
 
 
 @Loop
