@@ -73,7 +73,7 @@ def main() -> None:
         # With cores near each other, and far.
         rounds: dict[bool, list[tuple]] = {False: [], True: []}
         for _ in range(args.rounds):
-            apart = distance() if args.threads > 1 else 0.0
+            apart = distance() if args.threads > 1 else math.nan
             rate = peak(np.dtype(np.float32), args.threads)
             copies = burst(lambda out=out, x=x: copy(out, x), 0.05)
             steps = worker.burst()
@@ -83,7 +83,7 @@ def main() -> None:
         for found in filter(None, rounds.values()):
             apart, rate, seconds, step = map(statistics.median, zip(*found, strict=True))
             floor = 2 * multiply_adds(n) / (rate * 1e9) + seconds
-            numbers = [f"{len(found)}", f"{apart:.0f}", f"{rate:.0f}"]
+            numbers = [f"{len(found)}", "" if math.isnan(apart) else f"{apart:.0f}", f"{rate:.0f}"]
             numbers.append(f"{2 * x.nbytes / seconds / 1e9:.0f}")
             numbers += [f"{ms:.2f}" for ms in (1e3 * floor, 1e3 * step, step / floor)]
             print(f"| {n} | {on} | {' | '.join(numbers)} |", flush=True)

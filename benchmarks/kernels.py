@@ -19,6 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks import arguments
+from benchmarks.timing import THREADS
 
 Call = Callable[[], object]
 
@@ -45,7 +46,7 @@ parser.add_argument(
 )
 
 # The shapes of the arguments: v a vector of one number for each row, c for each column, l a label for each row, s a
-# square matrix; the others are matrices, p of positive numbers.
+# square matrix; the others are matrices, p of positive numbers, u of probabilities.
 ARGUMENTS = {
     "logsumexp_grad": "mvv",
     "logsumexp_columns_grad": "mcc",
@@ -58,7 +59,7 @@ ARGUMENTS = {
     "log1p": "p",
     "matmul": "ss",
     "linear": "ssb",
-    "bernoulli": "p",
+    "bernoulli": "u",
     "normal": "m",
     "sgd_step": "mmm",
     "rmsprop_step": "mmp",
@@ -74,7 +75,7 @@ SETTINGS = {
 }
 
 
-def arguments(name: str, size: int, columns: int, dtype: str) -> list:
+def drawn(name: str, size: int, columns: int, dtype: str) -> list:
     """Moderate random arguments of a kernel, about `size` elements in the first."""
     from tinygen.kernels import KERNELS
 
@@ -84,6 +85,7 @@ def arguments(name: str, size: int, columns: int, dtype: str) -> list:
     draw = {
         "m": lambda: rng.standard_normal((rows, columns), dtype),
         "p": lambda: rng.random((rows, columns), dtype) + dtype(0.1),
+        "u": lambda: rng.random((rows, columns), dtype),
         "v": lambda: rng.standard_normal(rows, dtype),
         "c": lambda: rng.standard_normal(columns, dtype),
         "l": lambda: rng.integers(0, columns, rows),
@@ -130,7 +132,7 @@ def peer(name: str, arrays: list) -> Call | None:
             -(half_log_2pi + 0.5 * (v + (x - m).square() * torch.exp(-v))).sum(1)
         ),
         "gaussian_kl": lambda m, v: 0.5 * (v.exp() + m.square() - 1 - v).sum(1),
-        "bernoulli": lambda p: torch.bernoulli(p / p.max()),
+        "bernoulli": torch.bernoulli,
         "normal": lambda out: out.normal_(),
         "matmul": torch.mm,
         "linear": lambda x, w, b: torch.relu(F.linear(x, w, b)),
@@ -167,7 +169,7 @@ def on_one_core(call: Call) -> Call:
 def sides(name: str, size: int, columns: int, dtype: str) -> dict[str, Call]:
     from tinygen.kernels import KERNELS, cpu
 
-    arrays = arguments(name, size, columns, np.dtype(dtype).type)
+    arrays = drawn(name, size, columns, np.dtype(dtype).type)
     settings = SETTINGS.get(name, ())
     call = lambda: getattr(cpu, name)(*arrays, *settings)  # noqa: E731
     found = {"tinygen": call, "one core": on_one_core(call)}
@@ -201,8 +203,7 @@ COLUMNS = ["tinygen", "one core", "NumPy", "PyTorch"]
 
 def main() -> None:
     args = parser.parse_args()
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(args.threads)
+    os.environ |= dict.fromkeys(THREADS, str(args.threads))
     from tinygen.kernels import KERNELS
 
     for name in args.names:

@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks import arguments
 from benchmarks.steps import pixels
+from benchmarks.timing import THREADS
 
 IMAGES, WARM, COUNTED = 8192, 10, 60  # steps
 
@@ -108,15 +109,19 @@ def work(side: str, batch: int) -> None:
         os._exit(0)
 
 
+def launcher(ranks: int) -> list[str]:
+    """The command that runs Python in so many ranks; an exit that says what to install where there is none."""
+    path = Path(sys.executable).with_name("mpiexec")
+    if not path.exists():
+        sys.exit(f"there is no {path}: pip install mpi4py mpich")
+    return [str(path), "-n", str(ranks), sys.executable]
+
+
 def measured(side: str, ranks: int, batch: int, turn: int) -> float:
-    threads = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    environment = os.environ | dict.fromkeys(threads, "1") | {"RANKS_PORT": str(29500 + turn)}
-    launcher = Path(sys.executable).with_name("mpiexec")
-    if not launcher.exists():
-        sys.exit(f"there is no {launcher}: pip install mpi4py mpich")
-    command = [launcher, "-n", str(ranks), sys.executable, "-m", "benchmarks.ranks"]
+    environment = os.environ | dict.fromkeys(THREADS, "1") | {"RANKS_PORT": str(29500 + turn)}
+    command = [*launcher(ranks), "-m", "benchmarks.ranks"]
     found = subprocess.run(
-        [*map(str, command), "--work", side, "--batch", str(batch)],
+        [*command, "--work", side, "--batch", str(batch)],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if found.returncode:
@@ -135,6 +140,10 @@ def main() -> None:
     )
     parser.add_argument("--work", choices=STEPS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.batch % args.ranks:
+        parser.error(
+            f"argument --batch: must be a multiple of the {args.ranks} ranks, not {args.batch}"
+        )
     if args.work:
         work(args.work, args.batch)
         return

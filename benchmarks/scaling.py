@@ -16,14 +16,13 @@ import argparse
 import math
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import arguments
-from benchmarks.ranks import measured
+from benchmarks.ranks import launcher, measured
 
 BYTES = [2**n for n in range(10, 25, 2)]
 BATCHES = [64, 256, 1024]
@@ -52,8 +51,7 @@ def work() -> None:
 
 
 def allreduce_times() -> list[float]:
-    launcher = Path(sys.executable).with_name("mpiexec")
-    command = [str(launcher), "-n", "2", sys.executable, "-m", "benchmarks.scaling", "--work"]
+    command = [*launcher(2), "-m", "benchmarks.scaling", "--work"]
     found = subprocess.run(
         command, env=os.environ, capture_output=True, text=True, check=True
     ).stdout

@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 Times = dict[str, list[float]]
 
+# What the libraries read their number of threads from, when they are imported.
+THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 REST, CALLS = 0.05, 6  # seconds before a burst, and its least number of calls
 
 

@@ -9,13 +9,13 @@ import argparse
 import importlib.util
 import os
 import platform
-import re
 import statistics
 from pathlib import Path
 
 from tqdm import tqdm
 
 from benchmarks import arguments
+from benchmarks.timing import THREADS
 
 NEEDS = {"tinygen-eager": "tinygen", "torch": "torch", "torch-fused": "torch", "torch-compile": "torch", "jax": "jax",
          "autograd": "autograd", "mygrad": "mygrad", "numpy": "numpy"}  # fmt: skip
@@ -26,7 +26,7 @@ def asked() -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--steps",
-        metavar="PATTERN",
+        metavar="PART",
         default="",
         help="those in whose name it is found; default: all",
     )
@@ -47,8 +47,7 @@ def asked() -> argparse.Namespace:
 
 def set_threads(threads: int) -> None:
     """Before any library is imported, as most of them look only then."""
-    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
+    os.environ |= dict.fromkeys(THREADS, str(threads))
     if threads < len(os.sched_getaffinity(0)):  # the only limit that JAX heeds
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
@@ -67,8 +66,10 @@ def table(medians: dict[str, dict[str, float]], spreads: dict[str, float], peers
                 ratios[peer].append(row[peer] / own)
             cells.append(f"{row[peer] / own:.2f}" if peer in row else "")
         others = [row[p] for p in peers if p in row and p != "tinygen-eager"]
-        ratios["fastest"].append(min(others) / own)
-        cells += [f"{ratios['fastest'][-1]:.2f}", f"{100 * spreads[name]:.0f}%"]
+        if others:
+            ratios["fastest"].append(min(others) / own)
+        cells.append(f"{min(others) / own:.2f}" if others else "")
+        cells.append(f"{100 * spreads[name]:.0f}%")
         lines.append(f"| {name} | {1e3 * own:.2f} | {' | '.join(cells)} |")
     means = [f"{statistics.geometric_mean(r):.2f}" if r else "" for r in ratios.values()]
     lines.append(f"| geometric mean | | {' | '.join(means)} | |")
@@ -108,7 +109,7 @@ def main() -> None:
     from benchmarks.timing import in_turn
     from benchmarks.workers import Worker
 
-    chosen = [name for name in STEPS if re.search(args.steps, name)]
+    chosen = [name for name in STEPS if args.steps.lower() in name.lower()]
     if not chosen:
         raise SystemExit(f"no step is called {args.steps!r}; there are: {', '.join(STEPS)}")
     workers = {kit: Worker(kit, args.threads) for kit in ["tinygen", *args.peers]}

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -49,6 +50,7 @@ class Worker:
     """A process with one kit."""
 
     def __init__(self, kit: str, threads: int) -> None:
+        self.kit = kit
         # A fresh interpreter: what this one has imported would have started its threads.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
@@ -59,8 +61,11 @@ class Worker:
 
     def _ask(self, what: Any) -> Any:
         os.kill(self.process.pid, signal.SIGCONT)
-        self.pipe.send(what)
-        found = self.pipe.recv()
+        try:
+            self.pipe.send(what)
+            found = self.pipe.recv()
+        except (EOFError, OSError):  # it has ended, and said why
+            sys.exit(f"{self.kit} cannot be timed; pip install -e '.[bench]' brings all peers")
         os.kill(self.process.pid, signal.SIGSTOP)
         return found
 

@@ -125,7 +125,7 @@ def draw(
     if latent > 1:
         path, by_digit = run.out / "codes.png", {title: labels}
         viz.scatter({title: flat}, path, labels=by_digit, axes=names, size=4.5)
-    panels = {"Squared error, summed over pixels": {"plain": "plain", "denoising": "denoising"}}
+    panels = {"Squared error of unseen images": {"plain": "plain", "denoising": "denoising"}}
     viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", unit="", log_y=True)
 
 

@@ -126,14 +126,15 @@ class Players(Kept):
         loss = self.g_loss(name, self.draw(self.noise))
         loss.backward()
         self.g_optimiser.step()
-        optim.average_(self.average.parameters(), self.generator.parameters(), self.decay)
+        decay = optim.warmed_up(self.decay, self.g_optimiser.steps[0])
+        optim.average_(self.average.parameters(), self.generator.parameters(), decay)
         return loss.item()
 
 
 def play_round(
     games: Mapping[str, Players], loss: str, done: float, until: float, steps: int
 ) -> dict[str, float]:
-    """`steps` generator steps of each game, from the part `done` of the whole to `until`; the mean last losses."""
+    """`steps` generator steps of each game, from the part `done` of the whole to `until`; the first's last losses."""
     losses = []
     for players in games.values():
         for step in range(steps):
@@ -141,8 +142,7 @@ def play_round(
             for _ in range(players.critic_steps):
                 d_loss = players.train_discriminator()
             losses.append((d_loss, players.train_generator(loss)))
-    d_loss, g_loss = np.mean(losses[steps - 1 :: steps], axis=0)
-    return {"d_loss": float(d_loss), "g_loss": float(g_loss)}
+    return dict(zip(("d_loss", "g_loss"), losses[steps - 1], strict=True))
 
 
 def saturation(players: Players) -> list[dict[str, float]]:

@@ -182,7 +182,8 @@ def main(argv: list[str] | None = None) -> None:
             optimiser.step()
             total += len(pixels) * minus_bound.item()
             if step % AVERAGE_EVERY == 0:
-                optim.average_(average.parameters(), model.parameters(), decay)
+                warm = optim.warmed_up(decay, optimiser.steps[0] // AVERAGE_EVERY)
+                optim.average_(average.parameters(), model.parameters(), warm)
         check_finite(total)
         with tg.no_grad():
             eps = tg.random.default_rng(evidence.TEST_SEED).normal((args.k, len(watched), LATENT))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+import tinygen as tg
 from demos.common import digest, unseen
 from tinygen import metrics
 from tinygen.data import Images
@@ -30,8 +31,12 @@ def load_classifier(name: str, out: Path) -> Classifier:
         sys.exit(f"cannot judge images: {error}")
     from demos import classifier
 
-    # Not from the cache, which may not be writable.
-    return classifier.main(["--data", name, "--out", str(out / "classifier"), "--resume"])
+    # Not from the cache, which may not be writable. It learns on the CPU, wherever the rest does.
+    device = tg.get_default_device()
+    try:
+        return classifier.main(["--data", name, "--out", str(out / "classifier"), "--resume"])
+    finally:
+        tg.set_default_device(device)
 
 
 class Judge:

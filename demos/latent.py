@@ -18,7 +18,7 @@ unseen images. (An autoencoder has no prior; its samples come from a Gaussian fi
 
 --models names folders of `demos/vae.py`, `autoencoder.py`, `iwae.py` or `cvae.py` (of which only one
 label is shown); without, an autoencoder and a VAE with codes of two numbers are trained first, or taken
-from the last time. Images are encoded as they are, grey.
+from the last time (and trained to the end, with --resume or without). Images are encoded as they are, grey.
 """
 
 import dataclasses
@@ -75,6 +75,7 @@ class Space:
             "samples_frechet": judge.quick(samples)["frechet"],
             "half_way_frechet": judge.quick(half_way)["frechet"],
             "real_frechet": judge.quick(judge.fresh)["frechet"],
+            "images": n,  # the distances of fewer are larger
             "judge": judge.identity,
         }
 
@@ -139,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
         help="of trained models; --data, --seed and --epochs are for those that are trained here",
     )  # fmt: skip
     args = parse(options, argv)
-    folders = args.models
+    folders = args.models and [folder.resolve() for folder in args.models]
     if not folders:
         what = f"{args.data}_seed_{args.seed}" + (f"_epochs_{args.epochs}" if args.epochs else "")
         folders = [args.out / what / "autoencoder", args.out / what / "vae"]
@@ -147,6 +148,7 @@ def main(argv: list[str] | None = None) -> None:
             if not (folder / "metrics.json").exists():  # which is written last
                 more = ["--epochs", str(args.epochs)] if args.epochs else []
                 more += ["--data", args.data, "--latent", "2", "--seed", str(args.seed)]
+                more += ["--device", args.device]
                 demo.main([*more, "--out", str(folder), "--resume"])
     if len({folder.name for folder in folders}) < len(folders):
         options.error(

@@ -66,7 +66,8 @@ class Drawn:
         return {name: self.all(name) for name, parts in self.parts.items() if parts}
 
     def load_state_dict(self, state: dict) -> None:
-        self.parts = {name: [array] for name, array in state.items()}
+        # As they were added: sums go from part to part.
+        self.parts = {name: np.split(x, len(x) // PART) for name, x in state.items()}
 
 
 def group_bound(log_weights: np.ndarray, k: int) -> float:
@@ -85,10 +86,11 @@ def main(argv: list[str] | None = None) -> None:
         "--images", type=positive, default=IMAGES, help=f"how many test images; default: {IMAGES}"
     )
     args = parse(options, argv)
-    folder = args.model or args.out / "vae"
+    folder = args.model or args.out / f"vae_seed_{args.seed}"
     if args.model is None:
-        resumed = ["--resume"] if (folder / "checkpoint.safetensors").exists() else []
-        vae.main(["--seed", str(args.seed), "--out", str(folder), *resumed])
+        more = ["--resume"] if (folder / "checkpoint.safetensors").exists() else []
+        more += ["--device", args.device]
+        vae.main(["--seed", str(args.seed), "--out", str(folder), *more])
     model, images, settings, identity = load_trained(folder, only=("vae", "iwae"))
     test = model.pixels.draw(images.test, images.levels, unseen_tensors(0)).to("cpu").numpy()
     x = tg.tensor(test[: args.images])

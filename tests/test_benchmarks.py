@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from benchmarks.cores import distance
+from benchmarks.kernels import sides
 from benchmarks.kits import KITS
 from benchmarks.kits.arrays import NumPyRandom
 from benchmarks.steps import STEPS
-from benchmarks.training import NEEDS
+from benchmarks.training import NEEDS, table
+from tinygen.kernels import KERNELS
 
 TWICE_IS_TOO_MUCH = {"mygrad", "numpy", "torch-compile"}  # they do not differentiate a gradient
 
@@ -64,3 +66,16 @@ def test_how_far_two_cores_are_apart():
             assert distance() > 1  # inf where other processes keep the two from running at once
     finally:
         numba.set_num_threads(usual)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_kernel_can_be_timed_beside_its_specification(name):
+    for call in sides(name, 100, 8, "float32").values():
+        call()
+
+
+def test_a_table_without_peers():
+    text = table(
+        {"a step": {"tinygen": 1e-3, "tinygen-eager": 2e-3}}, {"a step": 0.1}, ["tinygen-eager"]
+    )
+    assert "| a step | 1.00 | 2.00 |  | 10% |" in text

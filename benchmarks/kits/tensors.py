@@ -77,18 +77,24 @@ class Tinygen:
 
         losses = [(name, learning(name, loss)) for name, loss in step.phases]
 
-        def run() -> float:
-            for name, loss in losses:
-                optimisers[name].zero_grad()
-                value = loss(*data)
-                for p, g in zip(
-                    weights[name], self.tg.autograd.grad(value, weights[name]), strict=True
-                ):
-                    p.grad = g
-                optimisers[name].step()
-            return value.item()
+        return in_phases(losses, data, weights, optimisers, self.tg.autograd.grad)
 
-        return run
+
+def in_phases(
+    losses: list[tuple[str, Callable]], data: list, weights: dict, optimisers: dict, grad: Callable
+) -> Call:
+    """A step of each network that learns, one after the other; it gives the last loss."""
+
+    def run() -> float:
+        for name, loss in losses:
+            optimisers[name].zero_grad()
+            value = loss(*data)
+            for p, g in zip(weights[name], grad(value, weights[name]), strict=True):
+                p.grad = g
+            optimisers[name].step()
+        return value.item()
+
+    return run
 
 
 class Torch:
@@ -169,15 +175,4 @@ class Torch:
 
         losses = [(name, learning(name, loss)) for name, loss in step.phases]
 
-        def run() -> float:
-            for name, loss in losses:
-                optimisers[name].zero_grad()
-                value = loss(*data)
-                for p, g in zip(
-                    weights[name], self.torch.autograd.grad(value, weights[name]), strict=True
-                ):
-                    p.grad = g
-                optimisers[name].step()
-            return value.item()
-
-        return run
+        return in_phases(losses, data, weights, optimisers, self.torch.autograd.grad)

@@ -1,6 +1,6 @@
 """Floor 2: optimisers. Read `optimiser.py`, then `rules.py`."""
 
-from tinygen.optim.average import average_
+from tinygen.optim.average import average_, warmed_up
 from tinygen.optim.clip import clip_grad_norm_, clip_values_
 from tinygen.optim.optimiser import Optimiser
 from tinygen.optim.rules import SGD, Adam, AdamW, RMSprop
@@ -28,4 +28,5 @@ __all__ = [
     "average_",
     "clip_grad_norm_",
     "clip_values_",
+    "warmed_up",
 ]

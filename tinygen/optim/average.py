@@ -25,3 +25,11 @@ def average_(averages: Iterable[Tensor], params: Iterable[Tensor], decay: float)
         raise ValueError("averages and parameters must agree in number, shapes and dtypes")
     for average, p in zip(averages, params, strict=True):
         average.copy_(decay * average._data + (1 - decay) * p._data)
+
+
+def warmed_up(decay: float, t: int) -> float:
+    """min(decay, (1 + t) / (10 + t)): a decay for step t with which an average soon forgets where it began.
+
+    Source: TensorFlow's ExponentialMovingAverage.
+    """
+    return min(decay, (1 + t) / (10 + t))
