@@ -10,10 +10,18 @@ from hypothesis import strategies as st
 import tinygen as tg
 from tinygen import nn, optim
 
+
+def given_momentum(p):
+    optimiser = optim.SGD(p, 0.05)
+    optimiser.momentum = 0.9
+    return optimiser
+
+
 MAKERS = {
     "sgd": lambda p: optim.SGD(p, 0.05),
     "momentum": lambda p: optim.SGD(p, 0.05, momentum=0.9, weight_decay=0.01),
     "nesterov": lambda p: optim.SGD(p, 0.05, momentum=0.9, nesterov=True),
+    "momentum set later": given_momentum,
     "rmsprop": lambda p: optim.RMSprop(p, 0.01, weight_decay=0.01),
     "adam": lambda p: optim.Adam(p, 0.05, weight_decay=0.01),
     "adamw": lambda p: optim.AdamW(p, 0.05, weight_decay=0.1),
@@ -56,6 +64,22 @@ def test_sgd_is_its_formula(lr, momentum, nesterov, decay):
             v = momentum * v + d
             x -= lr * (d + momentum * v if nesterov else v)
         assert found[i] == pytest.approx(x, rel=1e-12, abs=1e-14)
+
+
+@pytest.mark.parametrize("count", [1, 2])  # of parameters: two are stepped together
+def test_a_momentum_may_come_and_go(count):
+    params, v = [leaf(numbers(0)) for _ in range(count)], np.zeros((3, 2))
+    expected, sgd = numbers(0), optim.SGD(params, 0.1)
+    for step, momentum in enumerate([0.0, 0.9, 0.5, 0.0, 0.8], 1):
+        sgd.momentum, g = momentum, numbers(step)
+        for p in params:
+            p.grad = tg.tensor(g)
+        sgd.step()
+        v = momentum * v + g if momentum else v
+        expected -= 0.1 * (v if momentum else g)
+        for p in params:
+            np.testing.assert_allclose(p.numpy(), expected, rtol=1e-12)
+            np.testing.assert_array_equal(p.grad.numpy(), g)
 
 
 @given(rates, fractions, st.sampled_from([1e-8, 1e-2]), decays)

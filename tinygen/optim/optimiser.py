@@ -52,17 +52,26 @@ class Optimiser(NamesItself):
         require(self, lr >= 0, f"lr must be at least 0, not {lr}")
         self.lr = float(lr)
         self.steps = [0] * len(self.params)
-        self.state = [
-            {name: np.zeros(p.shape, p.dtype, like=p._data) for name in self.arrays}
-            for p in self.params
-        ]
+        self.state: list[dict[str, Array]] = [{} for _ in self.params]
         self.whole = True  # not so after `step_part`, until all ranks' parts are gathered
         small = [i for i, p in enumerate(self.params) if p.size <= SMALL and _alone(p)]
         dtypes = dict.fromkeys(self.params[i].dtype for i in small)
         alike = [[i for i in small if self.params[i].dtype == dtype] for dtype in dtypes]
-        self._packs = [Pack(self, numbers) for numbers in alike if len(numbers) > 1]
+        self._packs = [Pack(self.params, numbers) for numbers in alike if len(numbers) > 1]
         packed = {i for pack in self._packs for i in pack.numbers}
         self._loose = [i for i in range(len(self.params)) if i not in packed]
+        for name in self.arrays:
+            self.remember(name)
+
+    def remember(self, name: str) -> None:
+        """Give every parameter a state array of this name, like it, that starts at 0."""
+        for i in self._loose:
+            p = self.params[i]
+            self.state[i][name] = np.zeros(p.shape, p.dtype, like=p._data)
+        for pack in self._packs:
+            pack.state[name] = np.zeros_like(pack.array)
+            for i, part in zip(pack.numbers, pack.parts(pack.state[name]), strict=True):
+                self.state[i][name] = part
 
     def update(self, p: Array, g: Array, step: int, state: dict[str, Array]) -> None:
         """Change p and its state in place: arrays of one shape and dtype, C-contiguous. `step` counts from 1."""
@@ -178,22 +187,21 @@ class Pack:
     Only parameters whose array nobody else holds are moved: a view of the old one would not see another step.
     """
 
-    def __init__(self, optimiser: Optimiser, numbers: Sequence[int]):
-        """Move the optimiser's parameters of these numbers, and their states."""
+    def __init__(self, params: Sequence[Tensor], numbers: Sequence[int]):
+        """Move the parameters of these numbers."""
         self.numbers = numbers
-        self.params = [optimiser.params[i] for i in numbers]
+        self.params = [params[i] for i in numbers]
         self.array = np.concatenate([p._data for p in self.params], axis=None)
         self.gradient = np.empty_like(self.array)
-        self.state = {name: np.zeros_like(self.array) for name in optimiser.arrays}
-        self.places = []  # the arrays of the parameters: views of the one
-        end = 0
-        for i, p in zip(numbers, self.params, strict=True):
-            part, end = slice(end, end + p.size), end + p.size
-            p._data = self.array[part].reshape(p.shape)
-            self.places.append(p._data)
-            optimiser.state[i] = {
-                name: whole[part].reshape(p.shape) for name, whole in self.state.items()
-            }
+        self.state: dict[str, Array] = {}
+        self.places = self.parts(self.array)  # the arrays of the parameters: views of the one
+        for p, place in zip(self.params, self.places, strict=True):
+            p._data = place
+
+    def parts(self, array: np.ndarray) -> list[np.ndarray]:
+        """What belongs to each parameter in an array like the one: views, of its shape."""
+        parts = np.split(array, np.cumsum([p.size for p in self.params])[:-1])
+        return [part.reshape(p.shape) for part, p in zip(parts, self.params, strict=True)]
 
     def step(self, optimiser: Optimiser) -> bool:
         """Update all at once; or nothing, and False, where they are no longer in step or not where they were put."""

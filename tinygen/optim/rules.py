@@ -35,10 +35,20 @@ class SGD(Optimiser):
         require(self, momentum >= 0, f"momentum must be at least 0, not {momentum}")
         require(self, weight_decay >= 0, f"weight_decay must be at least 0, not {weight_decay}")
         require(self, momentum > 0 or not nesterov, "nesterov needs a momentum above 0")
-        self.arrays = ("velocity",) if momentum else ()
         super().__init__(params, lr)
         self.momentum, self.nesterov = float(momentum), bool(nesterov)
         self.weight_decay = float(weight_decay)
+
+    @property
+    def momentum(self) -> float:
+        """Set above 0 for the first time, it brings a velocity that starts at 0."""
+        return self._momentum
+
+    @momentum.setter
+    def momentum(self, momentum: float) -> None:
+        self._momentum = momentum
+        if momentum and "velocity" not in self.state[0]:
+            self.remember("velocity")
 
     def update(self, p: Array, g: Array, step: int, state: dict[str, Array]) -> None:
         velocity = state.get("velocity", g)  # without momentum the kernel does not touch it
