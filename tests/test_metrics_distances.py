@@ -117,6 +117,9 @@ def test_the_distance_of_a_point_to_itself_is_zero_and_small_ones_are_right():
     assert (np.diagonal(module.squared_distances(x, x)) == 0).all()
     near = np.diagonal(module.squared_distances(x, x + 0.1))
     np.testing.assert_allclose(near, 30 * 0.01, rtol=1e-6)
+    x = 1e6 * np.repeat([[-1, 0], [1, 0]], 20, axis=0) + 1e-3 * rng().normal(size=(40, 2))
+    expected = np.square(x[:, None] - x).sum(2)
+    np.testing.assert_allclose(module.squared_distances(x, x), expected, rtol=1e-9)
 
 
 # Wasserstein

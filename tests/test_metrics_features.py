@@ -108,6 +108,12 @@ def test_points_that_occur_many_times_are_their_own_neighbours():
     assert precision_recall(x, x + 1e-3) == (0, 0)  # every ball has radius 0
 
 
+def test_sets_that_are_apart_less_than_they_are_wide():
+    x = 1e6 * np.repeat([[-1, 0], [1, 0]], 60, axis=0) + 1e-3 * rng(0).normal(size=(120, 2))
+    assert precision_recall(x, x[::-1]) == (1, 1)
+    assert precision_recall(x, x + 0.1) == (0, 0)
+
+
 def test_precision_and_recall_tell_fidelity_from_diversity():
     g = rng(2)
     real = np.concatenate([g.normal(size=(300, 2)), g.normal(size=(300, 2)) + 50])

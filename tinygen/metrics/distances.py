@@ -23,13 +23,19 @@ MEDIAN_OF = 2000  # samples are enough for a median
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """|a_i - b_j|^2 for float64 (n, d) and (m, d), as (n, m); what is only rounding is 0."""
+    """|a_i - b_j|^2 for float64 (n, d) and (m, d), as (n, m), each right to about nine digits.
+
+    |a|^2 - 2 a b + |b|^2 is one product, but where points are near each other, beside their distance from 0, it is
+    the rounding of large numbers. There the difference is squared.
+    """
     sizes = np.square(a).sum(1)[:, None] + np.square(b).sum(1)
     squared = a @ b.T
     squared *= -2  # in place: at most two arrays of this size at a time
     squared += sizes
-    sizes *= 1e-13
-    squared[squared < sizes] = 0
+    sizes *= 1e-6
+    near = squared < sizes
+    for i in np.flatnonzero(near.any(1)):
+        squared[i, near[i]] = np.square(a[i] - b[near[i]]).sum(1)
     return squared
 
 
