@@ -140,6 +140,10 @@ def test_neighbours_of_what_does_not_fit_are_refused():
         knn_accuracy(codes, labels, codes, labels, k=5)
     with pytest.raises(ValueError, match="integers"):
         knn_accuracy(codes, labels + 0.5, codes, labels, k=1)
+    with pytest.raises(
+        ValueError, match=r"codes of shape \(4, 2\) and test_codes of shape \(4, 1\)"
+    ):
+        knn_accuracy(codes, labels, codes[:, :1], labels)
 
 
 def test_pca_is_the_best_linear_code():

@@ -23,11 +23,16 @@ def as_samples(samples: np.ndarray, name: str = "samples") -> np.ndarray:
     return samples
 
 
-def as_pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two sample sets (n, d) and (m, d), checked. ValueError if they differ in d."""
-    x, y = as_samples(x, "x"), as_samples(y, "y")
+def as_pair(
+    x: np.ndarray, y: np.ndarray, names: tuple[str, str] = ("x", "y"), least: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two sample sets (n, d) and (m, d), checked. ValueError if they differ in d, or n or m is less than `least`."""
+    x, y = as_samples(x, names[0]), as_samples(y, names[1])
     if x.shape[1] != y.shape[1]:
-        raise ValueError(f"x of shape {x.shape} and y of shape {y.shape} differ in dimension")
+        shapes = f"{names[0]} of shape {x.shape} and {names[1]} of shape {y.shape}"
+        raise ValueError(f"{shapes} differ in dimension")
+    if min(len(x), len(y)) < least:
+        raise ValueError(f"needs at least {least} samples of each, not {len(x)} and {len(y)}")
     return x, y
 
 

@@ -32,7 +32,7 @@ def knn_accuracy(
     Raises ValueError on codes that are not finite, labels that do not match them, or k above n.
     Source: Cover and Hart (1967).
     """
-    codes, test_codes = as_pair(codes, test_codes)
+    codes, test_codes = as_pair(codes, test_codes, ("codes", "test_codes"))
     labels, test_labels = np.asarray(labels), np.asarray(test_labels)
     if labels.shape != codes.shape[:1] or test_labels.shape != test_codes.shape[:1]:
         raise ValueError(
@@ -61,7 +61,7 @@ def knn_accuracy(
 @named
 def reconstruction_error(x: np.ndarray, reconstructed: np.ndarray) -> float:
     """The mean over samples and dimensions of (x - reconstructed)^2, both (n, d). ValueError if shapes differ."""
-    x, reconstructed = as_pair(x, reconstructed)
+    x, reconstructed = as_pair(x, reconstructed, ("x", "reconstructed"))
     if x.shape != reconstructed.shape:
         raise ValueError(f"x {x.shape} and reconstructed {reconstructed.shape} differ in shape")
     return float(np.square(x - reconstructed).mean())
@@ -75,7 +75,7 @@ def pca_reconstruction(train: np.ndarray, test: np.ndarray, components: int) -> 
     (Pearson, 1901; Eckart and Young, 1936). Returns float64 (m, d).
     Raises ValueError on samples that are not finite or components outside [1, d].
     """
-    train, test = as_pair(train, test)
+    train, test = as_pair(train, test, ("train", "test"))
     if at_least(1, components, "components") > train.shape[1]:
         raise ValueError(f"there are no {components} components in {train.shape[1]} dimensions")
     mean = train.mean(0)

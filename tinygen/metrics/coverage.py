@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinygen.kernels.errors import named
-from tinygen.metrics.checks import as_samples, positive
+from tinygen.metrics.checks import as_pair, positive
 
 
 class Coverage(NamedTuple):
@@ -37,9 +37,7 @@ def mode_coverage(
     a sigma or `within` that is not above 0.
     Source: Srivastava et al. (2017), VEEGAN, and Lin et al. (2018), PacGAN: experiments on synthetic data.
     """
-    samples, modes = as_samples(samples), as_samples(modes, "modes")
-    if samples.shape[1] != modes.shape[1]:
-        raise ValueError(f"samples {samples.shape} and modes {modes.shape} differ in dimension")
+    samples, modes = as_pair(samples, modes, ("samples", "modes"))
     reach = positive(within, "within") * positive(sigma, "sigma")
     # Differences are taken before they are squared: sigma may be tiny beside the coordinates.
     squared = np.stack([np.square(samples - mode).sum(1) for mode in modes], axis=1)

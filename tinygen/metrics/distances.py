@@ -76,9 +76,7 @@ def _kernel_sum(a: np.ndarray, b: np.ndarray, bandwidth: float) -> float:
 def _mmd_arguments(
     x: np.ndarray, y: np.ndarray, bandwidth: float | None
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    x, y = as_pair(x, y)
-    if min(len(x), len(y)) < 2:
-        raise ValueError(f"needs at least 2 samples of each, not {len(x)} and {len(y)}")
+    x, y = as_pair(x, y, least=2)
     width = median_bandwidth(x, y) if bandwidth is None else positive(bandwidth, "bandwidth")
     return *centred(x, y), width
 

@@ -26,9 +26,7 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     Raises ValueError on fewer than 2 samples, or samples that are not finite or of different dimensions.
     Source: Heusel et al. (2017), equation 6.
     """
-    x, y = as_pair(x, y)
-    if min(len(x), len(y)) < 2:
-        raise ValueError(f"needs at least 2 samples of each, not {len(x)} and {len(y)}")
+    x, y = as_pair(x, y, least=2)
     moments = [part for a in (x, y) for part in (a.mean(0), np.atleast_2d(np.cov(a.T)))]
     return frechet_gaussians(*moments)
 
@@ -89,9 +87,7 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> Precisio
     Source: Kynkaanniemi et al. (2019), equations 1 and 2.
     """
     k = at_least(1, k, "k")
-    real, fake = as_samples(real, "real"), as_samples(fake, "fake")
-    if real.shape[1] != fake.shape[1]:
-        raise ValueError(f"real {real.shape} and fake {fake.shape} differ in dimension")
+    real, fake = as_pair(real, fake, ("real", "fake"))
     if min(len(real), len(fake)) <= k:
         raise ValueError(f"needs more than k = {k} points, not {len(real)} and {len(fake)}")
     real, fake = centred(real, fake)
@@ -103,8 +99,7 @@ def _squared_radii(points: np.ndarray, k: int) -> np.ndarray:
     radii = np.empty(len(points))
     for i in range(0, len(points), ROWS):
         squared = squared_distances(points[i : i + ROWS], points)
-        squared[np.arange(len(squared)), np.arange(i, i + len(squared))] = 0  # itself, always first
-        radii[i : i + ROWS] = np.partition(squared, k, axis=1)[:, k]
+        radii[i : i + ROWS] = np.partition(squared, k, axis=1)[:, k]  # itself, at 0, is the first
     return radii * (1 + 1e-9)  # what lies on a ball is in it, rounding or not
 
 

@@ -43,11 +43,9 @@ def classifier_two_sample_test(
     dimensions, hidden < 1 or epochs < 1.
     Source: Lopez-Paz and Oquab (2017), section 3.
     """
-    x, y = as_pair(x, y)
+    x, y = as_pair(x, y, least=4)
     hidden, epochs = at_least(1, hidden, "hidden"), at_least(1, epochs, "epochs")
     half = min(len(x), len(y)) // 2
-    if half < 2:
-        raise ValueError(f"needs at least 4 samples of each, not {len(x)} and {len(y)}")
     x, y = (rng.permutation(a)[: 2 * half] for a in (x, y))
     train, test = np.concatenate([x[:half], y[:half]]), np.concatenate([x[half:], y[half:]])
     is_y = np.repeat(np.float32([0, 1]), half)[:, None]
