@@ -81,6 +81,12 @@ def test_weights_of_zero():
     found = importance_log_likelihood([np.array([[-inf, -inf]]), np.array([[-inf, 0.0]])])
     np.testing.assert_allclose(found.values, [-inf, -math.log(2)], rtol=1e-12)
     np.testing.assert_array_equal(found.effective, [0, 1])
+    np.testing.assert_array_equal(found.gap, [math.nan, inf])
+
+
+def test_equal_weights_leave_no_gap():
+    log_w = np.tile(rng().standard_normal(100), (3, 1))  # some of the means are above by rounding
+    assert (importance_log_likelihood([log_w]).gap >= 0).all()
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,12 @@ class LogLikelihood(NamedTuple):
 
     @property
     def gap(self) -> np.ndarray:
-        """(n,), nats, never below 0: an estimate of log p(x) - ELBO = KL(q(z|x) || p(z|x)), low on average."""
-        return self.values - self.elbo
+        """(n,), nats, never below 0: an estimate of log p(x) - ELBO = KL(q(z|x) || p(z|x)), low on average.
+
+        inf where some weights are 0; NaN where all are, for then nothing is known.
+        """
+        with np.errstate(invalid="ignore"):
+            return np.maximum(self.values - self.elbo, 0)
 
 
 @named
