@@ -67,6 +67,22 @@ def test_mmd2_is_unbiased(mean, t):
     assert min(values) < 0
 
 
+def test_mmd_of_any_size_and_bandwidth():
+    x, y = rng(0).normal(size=(20, 3)), rng(1).normal(size=(15, 3)) + 1
+    width, value, test = median_bandwidth(x, y), mmd2(x, y), mmd_test(x, y, rng())
+    for size in (2.0**664, 2.0**-664):  # 1e200: their squares are no numbers
+        assert median_bandwidth(x * size, y * size) == width * size
+        assert mmd2(x * size, y * size) == value == mmd2(x * size, y * size, width * size)
+        assert mmd_test(x * size, y * size, rng()) == test
+    for narrow in (1e-170, 1e-200):
+        assert mmd2(x, y, narrow) == 0  # all are equally far apart
+        twice = np.repeat(x, 2, axis=0)
+        assert math.isclose(mmd2(twice, y, narrow), 1 / 39)  # but for each and its double
+        assert mmd_test(twice, y, rng(), bandwidth=narrow).mmd2 > 0.02
+    for wide in (1e200, math.nextafter(math.inf, 0)):
+        assert abs(mmd2(x, y, wide)) < 1e-14
+
+
 def test_mmd2_in_blocks_is_mmd2_and_converges(monkeypatch):
     x, y = rng(0).normal(size=(1500, 2)), rng(1).normal(size=(1400, 2)) + 1
     value = mmd2(x, y, 1.0)
@@ -133,6 +149,16 @@ def test_wasserstein_by_hand():
     # Quantile functions of 2 and 3 points: differences 0, 1, 0, 1 over 1/3, 1/6, 1/6, 1/3.
     assert math.isclose(wasserstein_1d([0, 2], [0, 1, 3]), 1 / 3 * 0 + 1 / 6 + 1 / 6 + 1 / 3)
     assert wasserstein_1d([1, 2, 3], [3, 1, 2, 2, 3, 1], p=2) == 0  # each point twice
+
+
+def test_wasserstein_of_any_size_and_order():
+    for size in (1e200, 1e-170):
+        assert math.isclose(wasserstein_1d([0.0, 0.0], [size, 3 * size], 2), math.sqrt(5) * size)
+    assert math.isclose(wasserstein_1d([0.0], [10.0], 400), 10)
+    assert math.isclose(wasserstein_1d([0.0, 0.0], [5.0, 10.0], 4000), 10 * 0.5 ** (1 / 4000))
+    x, y = rng(0).normal(size=(2, 9, 3))
+    found = sliced_wasserstein(1e200 * x, 1e200 * y, rng())
+    assert math.isclose(found, 1e200 * sliced_wasserstein(x, y, rng()))
 
 
 def test_wasserstein_of_different_sizes_is_that_of_repeated_points():

@@ -112,6 +112,7 @@ def test_sets_that_are_apart_less_than_they_are_wide():
     x = 1e6 * np.repeat([[-1, 0], [1, 0]], 60, axis=0) + 1e-3 * rng(0).normal(size=(120, 2))
     assert precision_recall(x, x[::-1]) == (1, 1)
     assert precision_recall(x, x + 0.1) == (0, 0)
+    assert precision_recall(1e200 * x, 1e200 * x + 1e199) == (0, 0)
 
 
 def test_precision_and_recall_tell_fidelity_from_diversity():

@@ -229,6 +229,7 @@ def test_bad_samples_are_named(name):
         (lambda: wasserstein_1d(LINE, LINE, p=math.inf), "wasserstein_1d: p must"),
         (lambda: wasserstein_1d(LINE, LINE, p=math.nan), "wasserstein_1d: p must"),
         (lambda: frechet_distance(GOOD, GOOD[:1]), "frechet_distance: needs at least 2"),
+        (lambda: frechet_distance(GOOD, 1e200 * GOOD), "these features overflow"),
         (lambda: precision_recall(GOOD, GOOD, k=0), "precision_recall: k must"),
         (lambda: precision_recall(GOOD, GOOD[:3]), "precision_recall: needs more than k = 3"),
         (lambda: classifier_two_sample_test(GOOD[:3], GOOD, rng()), "test: needs at least 4"),

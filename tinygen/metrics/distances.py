@@ -39,10 +39,15 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return squared
 
 
-def centred(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both moved by their common mean, which changes no distance but spares `squared_distances` digits."""
+def centred(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Both moved by their common mean, then divided by a size, which comes third: so no square overflows or vanishes.
+
+    The first spares `squared_distances` digits. The size is a power of two: no digit changes.
+    """
     middle = (x.sum(0) + y.sum(0)) / (len(x) + len(y))
-    return x - middle, y - middle
+    x, y = x - middle, y - middle
+    size = 2.0 ** (math.frexp(max(np.abs(x).max(), np.abs(y).max()))[1] - 1)
+    return x / size, y / size, size
 
 
 @named
@@ -53,13 +58,14 @@ def median_bandwidth(x: np.ndarray, y: np.ndarray) -> float:
     points coincide. Source: Gretton et al. (2012), section 8 ("median heuristic").
     """
     x, y = as_pair(x, y)
-    pooled = np.concatenate(centred(x, y))
+    *both, size = centred(x, y)
+    pooled = np.concatenate(both)
     pooled = pooled[:: -(-len(pooled) // MEDIAN_OF)]
     squared = squared_distances(pooled, pooled)[np.triu_indices(len(pooled), 1)]
     median = math.sqrt(np.median(squared))
     if median == 0:
         raise ValueError("most points coincide, so the median distance of 0 is no bandwidth")
-    return median
+    return median * size
 
 
 def _kernel(a: np.ndarray, b: np.ndarray, bandwidth: float) -> np.ndarray:
@@ -78,7 +84,9 @@ def _mmd_arguments(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     x, y = as_pair(x, y, least=2)
     width = median_bandwidth(x, y) if bandwidth is None else positive(bandwidth, "bandwidth")
-    return *centred(x, y), width
+    x, y, size = centred(x, y)
+    # Beyond these widths all kernels are 1, or all between different points 0; and their squares are numbers.
+    return x, y, min(max(width / size, 1e-150), 1e150)
 
 
 @named
@@ -143,14 +151,19 @@ def mmd_test(
     return MMDTest(float(values[0]), float((1 + as_large) / (1 + permutations)))
 
 
-def _wasserstein_powers(x: np.ndarray, y: np.ndarray, p: float) -> np.ndarray:
-    """W_p^p on the line between the columns of x (n, l) and y (m, l), as (l,)."""
+def _wasserstein(x: np.ndarray, y: np.ndarray, p: float) -> float:
+    """(mean over l of W_p^p)^(1/p) between the columns of x (n, l) and y (m, l), each on a line of its own."""
     x, y = np.sort(x, axis=0), np.sort(y, axis=0)
     n, m = len(x), len(y)
     # Both quantile functions are constant between levels i / n and j / m, here times n m: integers.
     levels = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
     widths = np.diff(levels, prepend=0) / (n * m)
-    return widths @ np.abs(x[(levels - 1) // m] - y[(levels - 1) // n]) ** p
+    apart = np.abs(x[(levels - 1) // m] - y[(levels - 1) // n])
+    largest = apart.max()
+    if largest == 0:
+        return 0.0
+    powers = widths @ (apart / largest) ** p  # of numbers up to 1, which no power takes beyond
+    return float(largest * powers.mean() ** (1 / p))
 
 
 def _order(p: float) -> float:
@@ -167,7 +180,7 @@ def wasserstein_1d(x: np.ndarray, y: np.ndarray, p: float = 1) -> float:
     not finite or not on a line, or p < 1. Source: Villani (2003), theorem 2.18 and remark 2.19.
     """
     x, y, p = as_line(x, "x"), as_line(y, "y"), _order(p)
-    return float(_wasserstein_powers(x[:, None], y[:, None], p)[0] ** (1 / p))
+    return _wasserstein(x[:, None], y[:, None], p)
 
 
 @named
@@ -186,5 +199,4 @@ def sliced_wasserstein(
     p, projections = _order(p), at_least(1, projections, "projections")
     directions = rng.standard_normal((x.shape[1], projections))
     directions /= np.linalg.norm(directions, axis=0)
-    powers = _wasserstein_powers(x @ directions, y @ directions, p)
-    return float(powers.mean() ** (1 / p))
+    return _wasserstein(x @ directions, y @ directions, p)

@@ -23,11 +23,15 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
 
     In squared units of the features. It is biased upwards where n or m is small beside d, so
     figures to be compared need equal numbers of samples.
-    Raises ValueError on fewer than 2 samples, or samples that are not finite or of different dimensions.
+    Raises ValueError on fewer than 2 samples, or samples that are not finite, of different dimensions, or so large
+    that their squares overflow.
     Source: Heusel et al. (2017), equation 6.
     """
     x, y = as_pair(x, y, least=2)
-    moments = [part for a in (x, y) for part in (a.mean(0), np.atleast_2d(np.cov(a.T)))]
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = [part for a in (x, y) for part in (a.mean(0), np.atleast_2d(np.cov(a.T)))]
+    if not all(np.isfinite(part).all() for part in moments):
+        raise ValueError("the squares of these features overflow: divide both by a common number")
     return frechet_gaussians(*moments)
 
 
@@ -90,7 +94,7 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 3) -> Precisio
     real, fake = as_pair(real, fake, ("real", "fake"))
     if min(len(real), len(fake)) <= k:
         raise ValueError(f"needs more than k = {k} points, not {len(real)} and {len(fake)}")
-    real, fake = centred(real, fake)
+    real, fake, _ = centred(real, fake)
     precision = _inside(fake, real, _squared_radii(real, k))
     return PrecisionRecall(precision, _inside(real, fake, _squared_radii(fake, k)))
 
