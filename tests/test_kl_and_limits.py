@@ -138,6 +138,14 @@ def test_kl_is_its_formula():
     close(kl_divergence(Categorical(logits=np.log(p)), Categorical(q)), expected)
 
 
+def test_kl_of_a_normal_that_is_hardly_one():
+    s = tg.tensor(np.float32(1e-30), requires_grad=True)
+    kl = kl_divergence(Normal(0.0, s), Normal(0.0, np.float32(1e30)))
+    close(kl, 60 * math.log(10) - 0.5, rtol=1e-6)
+    kl.backward()
+    close(s.grad, -1e30, rtol=1e-6)
+
+
 @pytest.mark.parametrize("batch", [(), (2,)])
 def test_kl_of_multivariate_normals(batch):
     m, n, a, b = (

@@ -48,10 +48,14 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
 
 @register_kl(Normal, Normal)
 def _normal_normal(p: Normal, q: Normal) -> Tensor:
-    """1/2 (s^2 + d^2 - 1) - log s, with s = std_p / std_q and d = (mean_p - mean_q) / std_q."""
+    """1/2 (s^2 + d^2 - 1) - log s, with s = std_p / std_q and d = (mean_p - mean_q) / std_q.
+
+    log s is twice that of the root, for s may be too small to be a number.
+    """
     ratio = p.std / q.std
+    root = ops.sqrt(p.std) / ops.sqrt(q.std)
     distance = (p.mean - q.mean) / q.std
-    return 0.5 * (ops.square(ratio) + ops.square(distance) - 1) - ops.log(ratio)
+    return 0.5 * (ops.square(ratio) + ops.square(distance) - 1) - 2 * ops.log(root)
 
 
 @register_kl(MultivariateNormal, MultivariateNormal)
