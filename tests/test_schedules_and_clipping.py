@@ -104,6 +104,13 @@ def test_clip_grad_norm_adds_up_in_double_precision():
     assert p.grad.dtype == np.float32
 
 
+def test_clip_grad_norm_of_gradients_whose_squares_overflow():
+    params = with_grads(np.array([3e200, 0.0]), np.zeros(0), np.array(-4e200))
+    assert optim.clip_grad_norm_(params, 5.0) == pytest.approx(5e200, rel=1e-14)
+    np.testing.assert_allclose(params[0].grad.numpy(), [3, 0], rtol=1e-14)
+    np.testing.assert_allclose(params[2].grad.numpy(), -4, rtol=1e-14)
+
+
 def test_clip_grad_norm_of_a_gradient_that_two_share_and_nobody_may_write_to():
     a, b = leaf([3.0]), leaf([4.0])
     a.grad, b.grad = tg.autograd.grad((a + b).sum() * 5, (a, b))

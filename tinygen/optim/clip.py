@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd import Tensor
-from tinygen.kernels.device import as_array
+from tinygen.kernels.device import Array, as_array
 from tinygen.kernels.errors import named
 from tinygen.optim.optimiser import checked
 
@@ -28,13 +28,22 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
         raise ValueError(f"clip_grad_norm_: max_norm must be above 0, not {max_norm}")
     max_norm = float(max_norm)
     learning = [p for p in checked("clip_grad_norm_", params) if p.grad is not None]
-    total = math.sqrt(sum(kernels.sum_of_squares(p.grad._data) for p in learning))
+    total = _norm([p.grad._data for p in learning])
     if not math.isfinite(total):
         raise FloatingPointError(f"clip_grad_norm_: the norm of the gradients is {total}")
     if total > max_norm:
         for p in learning:  # new ones, for two parameters may share a gradient
             p.grad = Tensor(as_array(p.grad._data * (max_norm / total)))
     return total
+
+
+def _norm(arrays: list[Array]) -> float:
+    """Of all elements together; where only their squares are infinite, in units of the largest."""
+    total = math.sqrt(sum(map(kernels.sum_of_squares, arrays)))
+    if total != math.inf:
+        return total
+    largest = max(float(abs(array).max()) for array in arrays if array.size)
+    return largest * _norm([array / largest for array in arrays]) if largest < math.inf else total
 
 
 @named
