@@ -295,6 +295,11 @@ def test_the_state_is_a_copy():
     assert state["params"][0]["steps"] == 1
 
 
+def steps(state, last):
+    *others, entry = state["params"]
+    return [*others, {**entry, "steps": last}]
+
+
 def test_a_state_that_does_not_fit_changes_nothing():
     p = [leaf([1.0]), leaf([1.0, 2.0])]
     adam = optim.Adam(p)
@@ -307,6 +312,10 @@ def test_a_state_that_does_not_fit_changes_nothing():
         ({}, "not the state of an optimiser"),
         ({"lr": 1.0, "params": [{"m": 1}]}, "not the state of an optimiser"),
         ({**good, "lr": "fast"}, "not the state of an optimiser"),
+        ({**good, "lr": -1.0}, "lr must be at least 0 and finite, not -1.0"),
+        ({**good, "lr": math.nan}, "lr must be at least 0 and finite, not nan"),
+        ({**good, "params": steps(good, -5)}, r"steps must be at least 0, not \[0, -5\]"),
+        ({**good, "params": steps(good, 1.7)}, "not the state of an optimiser"),
     ):
         with pytest.raises(ValueError, match=message):
             adam.load_state_dict(state)
@@ -336,7 +345,7 @@ def test_what_is_no_parameter(rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("bad", [-0.1, math.nan])
+@pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
 def test_bad_rates(rule, bad):
     for name in ("lr", "weight_decay"):
         with pytest.raises(ValueError, match=f"{name} must be at least 0"):
@@ -346,7 +355,10 @@ def test_bad_rates(rule, bad):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: optim.SGD(p, 0.1, momentum=-1), "momentum must be at least 0, not -1"),
+        (
+            lambda p: optim.SGD(p, 0.1, momentum=-1),
+            "momentum must be at least 0 and finite, not -1",
+        ),
         (lambda p: optim.SGD(p, 0.1, nesterov=True), "nesterov needs a momentum"),
         (lambda p: optim.RMSprop(p, alpha=1.5), r"alpha must lie in \[0, 1\], not 1.5"),
         (lambda p: optim.RMSprop(p, eps=-1), "eps must be at least 0"),
@@ -354,6 +366,7 @@ def test_bad_rates(rule, bad):
         (lambda p: optim.Adam(p, betas=(0.9, -0.1)), "betas must be two numbers"),
         (lambda p: optim.Adam(p, betas=(0.9,)), "betas must be two numbers"),
         (lambda p: optim.AdamW(p, eps=math.nan), "eps must be at least 0"),
+        (lambda p: optim.Adam(p, eps=math.inf), "eps must be at least 0"),
     ],
 )
 def test_bad_hyperparameters(make, message):

@@ -10,6 +10,8 @@ one array when their optimiser is made, and a step updates them together (`Pack`
 
 from __future__ import annotations
 
+import math
+import operator
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -32,7 +34,7 @@ class Optimiser(NamesItself):
     """The base of all. `lr` is an attribute, which schedules change between steps.
 
     Raises:
-        ValueError: no parameters, the same one twice, one that is not a leaf or requires no gradient, or lr < 0.
+        ValueError: no parameters, the same one twice, one that is not a leaf or requires no gradient, a wrong lr.
         TypeError: `params` is a single tensor, or holds something else than tensors, or one of float16.
     """
 
@@ -49,8 +51,7 @@ class Optimiser(NamesItself):
                 raise TypeError(
                     f"{type(self).__name__}: cannot optimise in float16: its steps would round to nothing"
                 )
-        require(self, lr >= 0, f"lr must be at least 0, not {lr}")
-        self.lr = float(lr)
+        self.lr = amount(self, "lr", lr)
         self.steps = [0] * len(self.params)
         self.state: list[dict[str, Array]] = [{} for _ in self.params]
         self.whole = True  # not so after `step_part`, until all ranks' parts are gathered
@@ -158,8 +159,9 @@ class Optimiser(NamesItself):
         """Go on from a saved state. Raises ValueError, before anything is changed, if it does not fit."""
         name = type(self).__name__
         try:
-            lr, saved = float(state["lr"]), state["params"]
-            steps = [int(entry["steps"]) for entry in saved]
+            lr, saved = amount(self, "lr", float(state["lr"])), state["params"]
+            steps = [operator.index(entry["steps"]) for entry in saved]
+            require(self, min(steps, default=0) >= 0, f"steps must be at least 0, not {steps}")
             new = [
                 {key: as_array(raw(array)) for key, array in entry.items() if key != "steps"}
                 for entry in saved
@@ -258,6 +260,12 @@ def require(optimiser: Optimiser, condition: bool, message: str) -> None:
     """Raise a ValueError that names the optimiser unless `condition` holds."""
     if not condition:
         raise ValueError(f"{type(optimiser).__name__}: {message}")
+
+
+def amount(optimiser: Optimiser, name: str, value: float) -> float:
+    """`value` as a float. Raises a ValueError that names the optimiser and the setting unless 0 <= value < inf."""
+    require(optimiser, 0 <= value < math.inf, f"{name} must be at least 0 and finite, not {value}")
+    return float(value)
 
 
 def _described(state: dict[str, np.ndarray]) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from tinygen import kernels
 from tinygen.autograd import Tensor
 from tinygen.kernels.device import Array
-from tinygen.optim.optimiser import Optimiser, require
+from tinygen.optim.optimiser import Optimiser, amount, require
 
 
 class SGD(Optimiser):
@@ -21,7 +21,7 @@ class SGD(Optimiser):
     Momentum: Polyak (1964); Nesterov's variant as in Sutskever et al. (2013), with the learning
     rate outside of the velocity, as in PyTorch. Without momentum nothing is remembered.
 
-    Raises ValueError on a negative argument, or nesterov without momentum.
+    Raises ValueError on a negative or infinite argument, or nesterov without momentum.
     """
 
     def __init__(
@@ -32,12 +32,11 @@ class SGD(Optimiser):
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ):
-        require(self, momentum >= 0, f"momentum must be at least 0, not {momentum}")
-        require(self, weight_decay >= 0, f"weight_decay must be at least 0, not {weight_decay}")
+        momentum = amount(self, "momentum", momentum)
+        self.weight_decay = amount(self, "weight_decay", weight_decay)
         require(self, momentum > 0 or not nesterov, "nesterov needs a momentum above 0")
         super().__init__(params, lr)
-        self.momentum, self.nesterov = float(momentum), bool(nesterov)
-        self.weight_decay = float(weight_decay)
+        self.momentum, self.nesterov = momentum, bool(nesterov)
 
     @property
     def momentum(self) -> float:
@@ -60,7 +59,7 @@ class RMSprop(Optimiser):
 
     Hinton (2012), lecture 6e. The default lr is PyTorch's.
 
-    Raises ValueError on a negative argument, or alpha outside [0, 1].
+    Raises ValueError on a negative or infinite argument, or alpha outside [0, 1].
     """
 
     arrays = ("square_average",)
@@ -74,10 +73,10 @@ class RMSprop(Optimiser):
         weight_decay: float = 0.0,
     ):
         require(self, 0 <= alpha <= 1, f"alpha must lie in [0, 1], not {alpha}")
-        require(self, eps >= 0, f"eps must be at least 0, not {eps}")
-        require(self, weight_decay >= 0, f"weight_decay must be at least 0, not {weight_decay}")
+        self.eps = amount(self, "eps", eps)
+        self.weight_decay = amount(self, "weight_decay", weight_decay)
         super().__init__(params, lr)
-        self.alpha, self.eps, self.weight_decay = float(alpha), float(eps), float(weight_decay)
+        self.alpha = float(alpha)
 
     def update(self, p: Array, g: Array, step: int, state: dict[str, Array]) -> None:
         kernels.rmsprop_step(
@@ -91,7 +90,7 @@ class Adam(Optimiser):
     d = g + weight_decay p, and m^, v^ are m and v divided by 1 - b^steps, which makes up for their
     start at 0. Kingma and Ba (2015), algorithm 1.
 
-    Raises ValueError on a negative argument, or betas outside [0, 1).
+    Raises ValueError on a negative or infinite argument, or betas outside [0, 1).
     """
 
     arrays = ("m", "v")
@@ -107,11 +106,10 @@ class Adam(Optimiser):
     ):
         good = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
         require(self, good, f"betas must be two numbers in [0, 1), not {betas}")
-        require(self, eps >= 0, f"eps must be at least 0, not {eps}")
-        require(self, weight_decay >= 0, f"weight_decay must be at least 0, not {weight_decay}")
+        self.eps = amount(self, "eps", eps)
+        self.weight_decay = amount(self, "weight_decay", weight_decay)
         super().__init__(params, lr)
         self.betas = (float(betas[0]), float(betas[1]))
-        self.eps, self.weight_decay = float(eps), float(weight_decay)
 
     def update(self, p: Array, g: Array, step: int, state: dict[str, Array]) -> None:
         kernels.adam_step(
