@@ -52,7 +52,7 @@ def uniform(
     rng: Generator | None = None,
     dtype: DType = np.float32,
 ) -> Tensor:
-    """Evenly spread over [low, high)."""
+    """Evenly spread over [low, high): high itself is met only where a number below it rounds to it."""
     low, high = finite(low), finite(high)
     numbers = (rng or default_rng()).random(shape, dtype)
     return _parameter(low + (high - low) * numbers)

@@ -23,6 +23,7 @@ class Schedule(NamesItself):
         optimiser.lr = self.rate(0)
 
     def factor(self, t: int) -> float:
+        """What the base is multiplied with after t steps."""
         raise NotImplementedError
 
     def rate(self, t: int) -> float:
