@@ -43,8 +43,13 @@ def test_a_saved_state_goes_on_where_it_was(tmp_path):
 
 
 def test_a_state_that_is_none_is_refused():
-    with pytest.raises((TypeError, ValueError)):
-        tg.random.default_rng(0).load_state_dict({"seed": 0})
+    rng = tg.random.default_rng(0)
+    good, one = rng.state_dict(), {"bit_generator": "PCG64"}
+    negative = {**good, "state": {"state": -1, "inc": 1}}
+    for bad in ({"seed": 0}, one, negative, {**one, "state": None}, None, [], "state"):
+        with pytest.raises(ValueError, match="not the state of a generator"):
+            rng.load_state_dict(bad)
+    assert rng.state_dict() == good
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -37,7 +37,7 @@ from tinygen.kernels.reference import NO_PROBABILITY
 # Normal numbers for which it is worth while to hand the generator's state to a kernel, and back.
 MANY = 4096
 
-SEEDS = "a state is a number, which would be the same in each call"
+ALWAYS_THE_SAME = "a state is a number, which would be the same in each call"
 
 Shape = int | tuple[int, ...]
 Seed = int | tuple[int, ...] | np.random.SeedSequence | None
@@ -199,7 +199,7 @@ class Generator:
 
         On a GPU an array, too, of 2 MiB: that of the generator's many threads.
         """
-        not_compiled("state_dict of a generator", SEEDS)
+        not_compiled("state_dict of a generator", ALWAYS_THE_SAME)
         state = self.numpy.bit_generator.state
         if self.device == "cpu":
             return state
@@ -207,11 +207,16 @@ class Generator:
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a saved state. Raises ValueError if it is not one, or of a generator on another device."""
-        not_compiled("load_state_dict of a generator", SEEDS)
+        not_compiled("load_state_dict of a generator", ALWAYS_THE_SAME)
+        if not isinstance(state, dict):
+            raise ValueError(f"a {type(state).__name__} is not the state of a generator")
         if ("cupy" in state) != (self.device == "cuda"):
             raise ValueError(f"this is not the state of a generator that draws on {self.device}")
         if self.device == "cpu":
-            self.numpy.bit_generator.state = state
+            try:
+                self.numpy.bit_generator.state = state
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise ValueError(f"this is not the state of a generator: {error!r}") from error
             return
         threads = self.cupy.bit_generator._state  # CuPy has no public way
         if state["cupy"].shape != threads.shape:
