@@ -7,6 +7,8 @@ import sys
 import numpy as np
 import pytest
 
+import tinygen as tg
+from tinygen import metrics
 from tinygen.data import Uniform, gaussians_ring
 from tinygen.metrics import (
     classifier_two_sample_test,
@@ -239,6 +241,12 @@ def test_bad_samples_are_named(name):
 def test_bad_settings_are_named(call, said):
     with pytest.raises(ValueError, match=said):
         call()
+
+
+@pytest.mark.parametrize("name", ["mmd_test", "sliced_wasserstein", "classifier_two_sample_test"])
+def test_another_generator_than_numpys_is_named(name):
+    with pytest.raises(TypeError, match=f"{name}: rng must be a numpy.random.Generator, not a Gen"):
+        getattr(metrics, name)(GOOD, GOOD, tg.random.default_rng(0))
 
 
 def test_the_metrics_import_neither_scipy_nor_scikit_learn():

@@ -50,6 +50,12 @@ def as_line(samples: np.ndarray, name: str = "samples") -> np.ndarray:
     return columns[:, 0]
 
 
+def check_generator(rng: np.random.Generator) -> None:
+    """TypeError unless `rng` is a generator of NumPy's."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a numpy.random.Generator, not a {type(rng).__name__}")
+
+
 def positive(value: float, name: str) -> float:
     """ValueError unless `value` is a finite number above 0."""
     if not (math.isfinite(value) and value > 0):

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinygen.kernels.errors import named
-from tinygen.metrics.checks import as_line, as_pair, at_least, positive
+from tinygen.metrics.checks import as_line, as_pair, at_least, check_generator, positive
 
 ROWS = 512  # of a distance matrix at a time, so that memory grows with n, not n^2
 MEDIAN_OF = 2000  # samples are enough for a median
@@ -133,6 +133,7 @@ def mmd_test(
     Source: Gretton et al. (2012), equation 3 and section 5; Phipson and Smyth (2010) for the 1s.
     """
     x, y, bandwidth = _mmd_arguments(x, y, bandwidth)
+    check_generator(rng)
     permutations = at_least(1, permutations, "permutations")
     n, m = len(x), len(y)
     pooled = np.concatenate([x, y])
@@ -197,6 +198,7 @@ def sliced_wasserstein(
     """
     x, y = as_pair(x, y)
     p, projections = _order(p), at_least(1, projections, "projections")
+    check_generator(rng)
     directions = rng.standard_normal((x.shape[1], projections))
     directions /= np.linalg.norm(directions, axis=0)
     return _wasserstein(x @ directions, y @ directions, p)

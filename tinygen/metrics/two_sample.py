@@ -13,7 +13,7 @@ from tinygen import nn, optim
 from tinygen.autograd import no_grad, ops, tensor
 from tinygen.data.batches import batches
 from tinygen.kernels.errors import named
-from tinygen.metrics.checks import as_pair, at_least
+from tinygen.metrics.checks import as_pair, at_least, check_generator
 from tinygen.random import default_rng
 
 BATCH, LEARNING_RATE = 128, 3e-3
@@ -44,6 +44,7 @@ def classifier_two_sample_test(
     Source: Lopez-Paz and Oquab (2017), section 3.
     """
     x, y = as_pair(x, y, least=4)
+    check_generator(rng)
     hidden, epochs = at_least(1, hidden, "hidden"), at_least(1, epochs, "epochs")
     half = min(len(x), len(y)) // 2
     x, y = (rng.permutation(a)[: 2 * half] for a in (x, y))
