@@ -111,6 +111,7 @@ def test_layer_norm_gradients_and_refusals():
     grads_of(nn.LayerNorm((2, 2), affine=False, dtype=np.float64), draw((2, 2, 2)))
     with pytest.raises(ValueError, match=r"needs last axes \(3,\), got shape \(3, 2\)"):
         nn.LayerNorm(3)(np.ones((3, 2)))
+    assert nn.LayerNorm(np.int64(3)).normalized_shape == (3,)
     for shape in [(), 0, (2, 0)]:
         with pytest.raises(ValueError, match="nothing to normalise over"):
             nn.LayerNorm(shape)

@@ -52,6 +52,14 @@ def test_a_state_that_is_none_is_refused():
     assert rng.state_dict() == good
 
 
+def test_orders_of_what_is_no_number_are_refused():
+    rng = tg.random.default_rng(0)
+    with pytest.raises(ValueError, match="permutation: there are no -1 integers"):
+        rng.permutation(-1)
+    with pytest.raises(TypeError, match=r"permutation: .*integer"):
+        rng.permutation(np.arange(3))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_moments_and_dtypes(dtype):
     rng = tg.random.default_rng(0)

@@ -153,9 +153,10 @@ class Generator:
     @named
     def permutation(self, n: int) -> np.ndarray:
         """The integers below n in random order."""
+        n = operator.index(n)
         if n < 0:
-            raise ValueError(f"permutation: there are no {n} integers")
-        return self.numpy.permutation(operator.index(n))
+            raise ValueError(f"there are no {n} integers")
+        return self.numpy.permutation(n)
 
     @draws
     @named

@@ -111,7 +111,7 @@ class LayerNorm(Module):
         affine: bool = True,
         dtype: np.typing.DTypeLike = np.float32,
     ):
-        if isinstance(normalized_shape, int):
+        if isinstance(normalized_shape, int | np.integer):
             normalized_shape = (normalized_shape,)
         if not normalized_shape or math.prod(normalized_shape) < 1:
             raise ValueError(f"LayerNorm: nothing to normalise over in {normalized_shape}")
