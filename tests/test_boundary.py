@@ -228,7 +228,7 @@ UNNAMED = {
     "clip_grad_norm_": lambda: optim.clip_grad_norm_([leaf()], "a"),
     "clip_values_": lambda: optim.clip_values_(3, 0, 1),
     "average_": lambda: optim.average_(3, [leaf()], 0.5),
-    "Normal": lambda: Normal(0.0, 1.0).sample(rng(), 3),
+    "Normal": lambda: Normal(0.0, 1.0).sample(rng(), 3.0),
     "kl_divergence": lambda: kl_divergence(Normal([0.0, 1.0], 1.0), Normal([0.0, 1.0, 2.0], 1.0)),
     "xavier_uniform": lambda: nn.init.xavier_uniform(True),
     "uniform": lambda: rng().uniform("a"),

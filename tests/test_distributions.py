@@ -277,6 +277,13 @@ def test_samples_come_from_the_seed_and_are_in_the_support(pair):
     assert len(np.unique(p.sample(rng(6), (50,)).numpy())) > 1
 
 
+@each_pair
+def test_a_number_of_samples_is_a_shape(pair):
+    p, _ = pair
+    for n in (3, np.int64(3)):
+        np.testing.assert_array_equal(p.sample(rng(), n).numpy(), p.sample(rng(), (3,)).numpy())
+
+
 def test_discrete_samples_have_no_gradient():
     for d in (Bernoulli(np.array(0.5)), Categorical(np.ones(2) / 2)):
         with pytest.raises(NotImplementedError, match="its samples have no gradient; use sample"):
@@ -332,6 +339,16 @@ BAD = {
 def test_wrong_parameters(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_normals_in_half_precision_are_refused():
+    half = np.ones(2, np.float16)
+    for make in (
+        lambda: Normal(half, 1.0),
+        lambda: MultivariateNormal(half, np.eye(2, dtype="f2")),
+    ):
+        with pytest.raises(TypeError, match="Normal: needs dtype float32 or float64"):
+            make()
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ class Bernoulli(Distribution):
         return self.expected_log(x, 1 - x)
 
     def sample(self, rng: Generator, shape: Shape = ()) -> Tensor:
-        return rng.bernoulli(self.probs, (*shape, *self.batch_shape))
+        return rng.bernoulli(self.probs, self.sample_shape(shape))
 
     def entropy(self) -> Tensor:
         """-p log p - (1 - p) log(1 - p); 0 where p is 0 or 1."""
@@ -171,7 +171,7 @@ class Categorical(Distribution):
         cumulative = np.cumsum(raw(self.probs), axis=-1, dtype=np.float64)
         # To exactly 1, so that no number is left over.
         cumulative = cumulative / cumulative[..., -1:]
-        uniform = rng.random((*shape, *self.batch_shape, 1), np.float64)
+        uniform = rng.random((*self.sample_shape(shape), 1), np.float64)
         require_one_device((uniform, cumulative))
         return Tensor(as_array(np.sum(uniform >= cumulative, axis=-1, dtype=np.int64)))
 

@@ -24,14 +24,14 @@ from tinygen.kernels.errors import NamesItself
 from tinygen.kernels.fusion.trace import as_check
 from tinygen.random import Generator
 
-Shape = tuple[int, ...]
+Shape = int | tuple[int, ...]
 
 
 class Distribution(NamesItself):
     """The base of all; a subclass sets `batch_shape` and writes what it has a closed form for."""
 
-    batch_shape: Shape
-    event_shape: Shape = ()
+    batch_shape: tuple[int, ...]
+    event_shape: tuple[int, ...] = ()
 
     def log_prob(self, x: ArrayLike) -> Tensor:
         """The log of the density or probability of x, in nats."""
@@ -51,6 +51,11 @@ class Distribution(NamesItself):
         """Samples of shape `shape` + batch_shape + event_shape, without a gradient."""
         with no_grad():
             return self.rsample(rng, shape)
+
+    def sample_shape(self, shape: Shape) -> tuple[int, ...]:
+        """`shape` + batch_shape + event_shape; a number is the shape of so many."""
+        first = (shape,) if isinstance(shape, int | np.integer) else shape
+        return (*first, *self.batch_shape, *self.event_shape)
 
     def __repr__(self) -> str:
         shapes = f"batch_shape={self.batch_shape}, event_shape={self.event_shape}"

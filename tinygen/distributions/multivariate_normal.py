@@ -12,7 +12,7 @@ from tinygen.autograd import Tensor, ops
 from tinygen.autograd.tensor import ArrayLike
 from tinygen.distributions.distribution import Distribution, Shape, as_floats, require
 from tinygen.kernels import LOG_2PI
-from tinygen.random import Generator
+from tinygen.random import Generator, float_dtype
 
 SYMMETRY = 1e-4  # of the largest element: more asymmetry than rounding makes
 
@@ -22,7 +22,8 @@ class MultivariateNormal(Distribution):
 
     Leading axes are batches that broadcast. A factor is lower triangular with a positive diagonal.
 
-    Raises ValueError unless exactly one of both is given, the shapes fit, and it is what its name says.
+    Raises ValueError unless exactly one of both is given, the shapes fit, and it is what its name says. Raises
+    TypeError on float16.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class MultivariateNormal(Distribution):
         if (covariance is None) == (cholesky is None):
             raise ValueError("MultivariateNormal: give either covariance or cholesky, and not both")
         mean, matrix = as_floats(mean, covariance if cholesky is None else cholesky)
+        float_dtype(mean.dtype)  # halves cannot be drawn
         n = mean.shape[-1] if mean.ndim else 0
         if n < 1 or matrix.shape[-2:] != (n, n):
             raise ValueError(
@@ -90,7 +92,7 @@ class MultivariateNormal(Distribution):
 
     def rsample(self, rng: Generator, shape: Shape = ()) -> Tensor:
         """mean + L eps, eps ~ N(0, I)."""
-        noise = rng.normal((*shape, *self.mean.shape), self._mean.dtype)
+        noise = rng.normal(self.sample_shape(shape), self._mean.dtype)
         return self.mean + (ops.expand_dims(noise, -2) @ self.cholesky.mT).squeeze(-2)
 
     def entropy(self) -> Tensor:

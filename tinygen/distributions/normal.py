@@ -8,17 +8,18 @@ from tinygen.autograd import Tensor, ops
 from tinygen.autograd.tensor import ArrayLike
 from tinygen.distributions.distribution import Distribution, Shape, as_floats, require
 from tinygen.kernels import LOG_2PI
-from tinygen.random import Generator
+from tinygen.random import Generator, float_dtype
 
 
 class Normal(Distribution):
     """N(mean, std^2), element by element; mean and std broadcast.
 
-    Raises ValueError unless every std is above 0 and every mean a number.
+    Raises ValueError unless every std is above 0 and every mean a number, TypeError on float16.
     """
 
     def __init__(self, mean: ArrayLike, std: ArrayLike):
         mean, std = as_floats(mean, std)
+        float_dtype(mean.dtype)  # halves cannot be drawn
         require(std, lambda s: s > 0, "Normal: every std must be above 0")
         require(mean, lambda m: m == m, "Normal: every mean must be a number")
         self._mean, self._std = mean, std
@@ -44,7 +45,7 @@ class Normal(Distribution):
 
     def rsample(self, rng: Generator, shape: Shape = ()) -> Tensor:
         """mean + std eps, eps ~ N(0, 1)."""
-        return self.mean + self.std * rng.normal((*shape, *self.batch_shape), self._mean.dtype)
+        return self.mean + self.std * rng.normal(self.sample_shape(shape), self._mean.dtype)
 
     def entropy(self) -> Tensor:
         """1/2 log(2 pi e std^2)."""
