@@ -34,7 +34,8 @@ class Optimiser(NamesItself):
     """The base of all. `lr` is an attribute, which schedules change between steps.
 
     Raises:
-        ValueError: no parameters, the same one twice, one that is not a leaf or requires no gradient, a wrong lr.
+        ValueError: no parameters, the same one twice, one that is not a leaf or requires no gradient; an lr that is
+            negative or infinite.
         TypeError: `params` is a single tensor, or holds something else than tensors, or one of float16.
     """
 
