@@ -49,7 +49,7 @@ class Bernoulli(Distribution):
     """
 
     def __init__(self, probs: ArrayLike | None = None, logits: ArrayLike | None = None):
-        one_of("Bernoulli", probs, logits)
+        one_of(probs=probs, logits=logits)
         self._from_logits = logits is not None
         (self._given,) = as_floats(logits if self._from_logits else probs)
         self.batch_shape = self._given.shape
@@ -120,11 +120,11 @@ class Categorical(Distribution):
     """
 
     def __init__(self, probs: ArrayLike | None = None, logits: ArrayLike | None = None):
-        one_of("Categorical", probs, logits)
+        one_of(probs=probs, logits=logits)
         self._from_logits = logits is not None
         (given,) = as_floats(logits if self._from_logits else probs)
         if given.ndim == 0 or given.shape[-1] == 0:
-            raise ValueError(f"Categorical: needs parameters (..., n), n > 0, got {given.shape}")
+            raise ValueError(f"needs parameters (..., n), n > 0, got {given.shape}")
         self._given, self.batch_shape, self.n = given, given.shape[:-1], given.shape[-1]
         if self._from_logits:
             require(given, lambda x: x < np.inf, "Categorical: logits must be below inf")

@@ -97,7 +97,8 @@ def _require(array: np.ndarray, holds: Callable[[Array], Array | bool], message:
         raise ValueError(message + found)
 
 
-def one_of(name: str, probs: ArrayLike | None, logits: ArrayLike | None) -> None:
-    """Raise ValueError unless exactly one parametrisation was given."""
-    if (probs is None) == (logits is None):
-        raise ValueError(f"{name}: give either probs or logits, and not both")
+def one_of(**parametrisations: ArrayLike | None) -> None:
+    """Raise ValueError unless exactly one of both is given."""
+    first, second = parametrisations
+    if (parametrisations[first] is None) == (parametrisations[second] is None):
+        raise ValueError(f"give either {first} or {second}, and not both")

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinygen.autograd import Tensor, ops
 from tinygen.autograd.tensor import ArrayLike
-from tinygen.distributions.distribution import Distribution, Shape, as_floats, require
+from tinygen.distributions.distribution import Distribution, Shape, as_floats, one_of, require
 from tinygen.kernels import LOG_2PI
 from tinygen.random import Generator, float_dtype
 
@@ -32,14 +32,13 @@ class MultivariateNormal(Distribution):
         covariance: ArrayLike | None = None,
         cholesky: ArrayLike | None = None,
     ):
-        if (covariance is None) == (cholesky is None):
-            raise ValueError("MultivariateNormal: give either covariance or cholesky, and not both")
+        one_of(covariance=covariance, cholesky=cholesky)
         mean, matrix = as_floats(mean, covariance if cholesky is None else cholesky)
         float_dtype(mean.dtype)  # halves cannot be drawn
         n = mean.shape[-1] if mean.ndim else 0
         if n < 1 or matrix.shape[-2:] != (n, n):
             raise ValueError(
-                f"MultivariateNormal: needs mean (..., n) and a matrix (..., n, n), n at least 1; "
+                f"needs mean (..., n) and a matrix (..., n, n), n at least 1; "
                 f"got {mean.shape} and {matrix.shape}"
             )
         require(mean, np.isfinite, "MultivariateNormal: the mean must be finite")
@@ -85,7 +84,7 @@ class MultivariateNormal(Distribution):
         x, mean, factor = as_floats(x, self.mean, self.cholesky)
         (n,) = self.event_shape
         if x.shape[-1:] != (n,):
-            raise ValueError(f"MultivariateNormal: x needs shape (..., {n}), got {x.shape}")
+            raise ValueError(f"x needs shape (..., {n}), got {x.shape}")
         require(x, lambda x: x == x, "MultivariateNormal: x must be real")
         distance = ops.square(solve_rows(factor, x - mean)).sum(-1)
         return -0.5 * distance - half_log_det(factor) - 0.5 * n * LOG_2PI
