@@ -134,9 +134,7 @@ class Generator:
         if p.dtype not in FLOATS:
             p = to_array(p).astype(np.float32 if p.dtype.kind != "f" else p.dtype.newbyteorder("="))
         if device_of(p) != self.device:
-            raise ValueError(
-                f"bernoulli: p is on {device_of(p)}, but this generator draws on {self.device}"
-            )
+            raise ValueError(f"p is on {device_of(p)}, but this generator draws on {self.device}")
         if p.dtype == np.float32 and self.device == "cpu" and (shape is None or shape == p.shape):
             state, increment, left = position(self.numpy.bit_generator)
             tossed = kernels.bernoulli(p, state, increment, left)
@@ -179,9 +177,9 @@ class Generator:
         """
         count = operator.index(count)
         if count and self.device != "cpu":
-            raise ValueError("skip: the generator of a GPU cannot be moved on")
+            raise ValueError("the generator of a GPU cannot be moved on")
         if count < 0:
-            raise ValueError(f"skip: cannot go back by {-count} numbers")
+            raise ValueError(f"cannot go back by {-count} numbers")
         if count:
             self._pass(count, self.numpy.bit_generator.state["has_uint32"])
 

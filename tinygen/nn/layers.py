@@ -43,7 +43,7 @@ class Linear(Module):
         dtype: np.typing.DTypeLike = np.float32,
     ):
         if n_in < 1 or n_out < 1:
-            raise ValueError(f"Linear: sizes must be at least 1, got n_in={n_in}, n_out={n_out}")
+            raise ValueError(f"sizes must be at least 1, got n_in={n_in}, n_out={n_out}")
         if activation not in ACTIVATION_GRADS:
             known = ", ".join(map(repr, ACTIVATION_GRADS))
             raise ValueError(f"Linear: unknown activation {activation!r}; choose one of {known}")
@@ -166,7 +166,7 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, rng: Generator | None = None):
         if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p must be a probability in [0, 1], not {p}")
+            raise ValueError(f"p must be a probability in [0, 1], not {p}")
         self.p = float(p)
         self.rng = rng or default_rng()
 
@@ -204,13 +204,13 @@ class Embedding(Module):
         dtype: np.typing.DTypeLike = np.float32,
     ):
         if n < 1 or size < 1:
-            raise ValueError(f"Embedding: sizes must be at least 1, got n={n}, size={size}")
+            raise ValueError(f"sizes must be at least 1, got n={n}, size={size}")
         self.weight = init.normal((n, size), rng=rng, dtype=dtype)
 
     def forward(self, indices: ArrayLike) -> Tensor:
         indices = raw(ops.as_tensor(indices))
         if indices.dtype.kind not in "iu":
-            raise TypeError(f"Embedding: needs integers, not {indices.dtype}")
+            raise TypeError(f"needs integers, not {indices.dtype}")
         if not on_gpu(indices):
             _in_range(indices, len(self.weight))
         return self.weight[indices]

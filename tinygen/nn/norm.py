@@ -46,11 +46,11 @@ class BatchNorm1d(Module):
         dtype: np.typing.DTypeLike = np.float32,
     ):
         if n_features < 1:
-            raise ValueError(f"BatchNorm1d: needs at least one feature, not {n_features}")
+            raise ValueError(f"needs at least one feature, not {n_features}")
         self.n_features, self.eps, dtype = n_features, finite(eps), float_dtype(dtype)
         self.momentum = None if momentum is None else finite(momentum)
         if self.momentum is not None and not 0 <= self.momentum <= 1:
-            raise ValueError(f"BatchNorm1d: momentum must lie in [0, 1], not {momentum}")
+            raise ValueError(f"momentum must lie in [0, 1], not {momentum}")
         self.weight = init.constant((n_features,), 1.0, dtype) if affine else None
         self.bias = init.zeros((n_features,), dtype) if affine else None
         self.running_mean = tensor(np.zeros(n_features, dtype))
@@ -61,14 +61,14 @@ class BatchNorm1d(Module):
         x = ops.as_tensor(x)
         if x.ndim not in (2, 3) or x.shape[1] != self.n_features:
             raise ValueError(
-                f"BatchNorm1d: needs shape (N, {self.n_features}) or (N, {self.n_features}, L), got {x.shape}"
+                f"needs shape (N, {self.n_features}) or (N, {self.n_features}, L), got {x.shape}"
             )
         axes, column = ((0,), (-1,)) if x.ndim == 2 else ((0, 2), (-1, 1))
         if self.training:
             n = x.size // self.n_features
             if n < 2:
                 raise ValueError(
-                    f"BatchNorm1d: training needs at least 2 values per feature, got shape {x.shape}"
+                    f"training needs at least 2 values per feature, got shape {x.shape}"
                 )
             mean, var = x.mean(axes), x.var(axes)
             self._update(mean.detach(), var.detach() * (n / (n - 1)))
@@ -114,7 +114,7 @@ class LayerNorm(Module):
         if isinstance(normalized_shape, int | np.integer):
             normalized_shape = (normalized_shape,)
         if not normalized_shape or math.prod(normalized_shape) < 1:
-            raise ValueError(f"LayerNorm: nothing to normalise over in {normalized_shape}")
+            raise ValueError(f"nothing to normalise over in {normalized_shape}")
         self.normalized_shape, self.eps, dtype = (
             tuple(normalized_shape),
             finite(eps),
@@ -127,9 +127,7 @@ class LayerNorm(Module):
         x = ops.as_tensor(x)
         count = len(self.normalized_shape)
         if x.shape[-count:] != self.normalized_shape:
-            raise ValueError(
-                f"LayerNorm: needs last axes {self.normalized_shape}, got shape {x.shape}"
-            )
+            raise ValueError(f"needs last axes {self.normalized_shape}, got shape {x.shape}")
         axes = tuple(range(-count, 0))
         y = _normalised(x, x.mean(axes, True), x.var(axes, True), self.eps)
         return y if self.weight is None else y * self.weight + self.bias

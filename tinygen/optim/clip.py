@@ -25,7 +25,7 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     if the norm is NaN or infinite: no factor would mend that, and a step would spoil the parameters.
     """
     if not max_norm > 0:
-        raise ValueError(f"clip_grad_norm_: max_norm must be above 0, not {max_norm}")
+        raise ValueError(f"max_norm must be above 0, not {max_norm}")
     max_norm = float(max_norm)
     learning = [p for p in checked("clip_grad_norm_", params) if p.grad is not None]
     total = _norm([p.grad._data for p in learning])
@@ -54,7 +54,7 @@ def clip_values_(params: Iterable[Tensor], low: float, high: float) -> None:
     Raises ValueError unless low <= high.
     """
     if not low <= high:
-        raise ValueError(f"clip_values_: needs low <= high, got {low} and {high}")
+        raise ValueError(f"needs low <= high, got {low} and {high}")
     for p in checked("clip_values_", params):
         np.clip(p._data, low, high, out=p._data)
         p.version[0] += 1
