@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tinygen.autograd.graph import grad_enabled
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, raw
 from tinygen.kernels.device import (
     Array,
@@ -14,7 +15,7 @@ from tinygen.kernels.device import (
     require_one_device,
     to_device,
 )
-from tinygen.kernels.fusion.trace import Traced
+from tinygen.kernels.fusion.trace import Traced, leaves
 
 
 def to_array(
@@ -23,9 +24,14 @@ def to_array(
     """A native-endian array of booleans, integers or floats: a copy that nobody else holds.
 
     An array or tensor keeps its dtype; Python floats become float32. Without a device, tensors and arrays on a GPU stay
-    on theirs, and the rest goes to the default one. Raises TypeError on any other kind of data, ValueError on ragged
-    nesting.
+    on theirs, and the rest goes to the default one. Raises TypeError on any other kind of data, and on tensors in a
+    list whose gradient would be lost; ValueError on ragged nesting.
     """
+    nested = isinstance(data, list | tuple) and grad_enabled()
+    if nested and any(t.requires_grad for t in leaves(data, (Tensor,))):
+        raise TypeError(
+            "a list of tensors has no gradient: tg.stack makes one tensor of them, .detach() gives it up"
+        )
     array = raw(data)
     keeps = is_array(array) or isinstance(array, np.generic)
     stays = isinstance(data, Tensor) or on_gpu(array)

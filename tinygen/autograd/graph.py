@@ -16,12 +16,14 @@ alone (`on_arrays`): nobody will ask how a gradient was computed, and rememberin
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import itertools
 import operator
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -96,21 +98,39 @@ def on_arrays() -> bool:
     return mode.get() is ON_ARRAYS
 
 
-@contextlib.contextmanager
-def _set_mode(to: str) -> Iterator[None]:
-    token = mode.set(to)
-    try:
-        yield
-    finally:
-        mode.reset(token)
+class Mode:
+    """A mode inside a `with` block, or a function that this decorates, in this thread."""
+
+    def __init__(self, to: str):
+        self._to, self._tokens = to, []
+
+    def __enter__(self) -> None:
+        self._tokens.append(mode.set(self._to))
+
+    def __exit__(self, *error: object) -> None:
+        mode.reset(self._tokens.pop())
+
+    def __call__(self, function: Callable) -> Callable:
+        """Raises TypeError on a generator, and on a coroutine: their code does not run while they are called."""
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            raise TypeError(
+                f"{function.__name__} does not run when it is called: write the `with` block inside it"
+            )
+
+        @functools.wraps(function)
+        def inside(*args: Any, **kwargs: Any) -> Any:
+            with Mode(self._to):
+                return function(*args, **kwargs)
+
+        return inside
 
 
-def set_grad_enabled(enabled: bool) -> contextlib.AbstractContextManager[None]:
+def set_grad_enabled(enabled: bool) -> Mode:
     """Switch recording on or off inside a `with` block, in this thread."""
-    return _set_mode(RECORDED if enabled else UNRECORDED)
+    return Mode(RECORDED if enabled else UNRECORDED)
 
 
-def no_grad() -> contextlib.AbstractContextManager[None]:
+def no_grad() -> Mode:
     """Inside `with tg.no_grad():` (or a function that it decorates) no op is recorded, so nothing
     there has a gradient.
     """
@@ -121,7 +141,8 @@ def frozen(params: Iterable[Tensor]) -> contextlib.AbstractContextManager[None]:
     """What is computed inside `with tg.frozen(net.parameters()):` takes these for constants, in all threads.
 
     For a network that another one learns from: gradients flow through it, to what it was given, and none is computed
-    for itself. In a compiled function it belongs inside; around its call it would be recorded anew each time.
+    for itself. In a compiled function it belongs inside; around its call it would be recorded anew each time. Blocks of
+    two threads for the same parameters must not overlap: the first to end thaws them for both.
     Raises ValueError if one is not a leaf.
     """
     return _frozen(list(params))  # a list, for who decorates a function with it
@@ -190,7 +211,7 @@ def walk(
     result: dict[Source, Cotangent] = {}
     # A watched walk runs on tensors: what makes a NaN there are ops, which are named.
     forgets = not create_graph and anomaly.get() is None
-    with _set_mode(RECORDED if create_graph else ON_ARRAYS if forgets else UNRECORDED):
+    with Mode(RECORDED if create_graph else ON_ARRAYS if forgets else UNRECORDED):
         for source, g in seeds:
             g = g._data if forgets else g
             cotangents[source] = cotangents[source] + g if source in cotangents else g
@@ -206,13 +227,18 @@ def walk(
                 if node in wanted:
                     result[node] = g
             if True in needs:
-                for source, needed, arrived in zip(inputs, needs, node.cotangents(g), strict=True):
-                    if needed and arrived is not None:
-                        if arrived.shape != source.shape or arrived.dtype is not source.dtype:
-                            arrived = node.fitted(arrived, source)
-                        before = cotangents.get(source)
-                        cotangents[source] = arrived if before is None else before + arrived
-                arrived = before = None  # nothing is held while the next rule runs
+                found = node.cotangents(g)
+                try:
+                    for source, needed, arrived in zip(inputs, needs, found, strict=True):
+                        if needed and arrived is not None:
+                            if arrived.shape != source.shape or arrived.dtype is not source.dtype:
+                                arrived = node.fitted(arrived, source)
+                            before = cotangents.get(source)
+                            cotangents[source] = arrived if before is None else before + arrived
+                except AttributeError as error:
+                    name = type(node).__name__
+                    raise TypeError(f"{name}: backward returned what is no array: {error}") from error
+                found = arrived = before = None  # nothing is held while the next rule runs
                 if not retain_graph:
                     node.free()
     result.update(cotangents)  # only leaves are left
@@ -281,8 +307,8 @@ def grad(
     given = (None,) * len(outputs) if grad_outputs is None else _as_tuple(grad_outputs)
     if len(given) != len(outputs):
         raise ValueError(f"grad: {len(given)} cotangents for {len(outputs)} outputs")
-    for role, tensors in (("output", outputs), ("input", inputs)):
-        for position, t in enumerate(tensors):
+    for role, given_as in (("output", outputs), ("input", inputs)):
+        for position, t in enumerate(given_as):
             if t.source is None:
                 raise ValueError(f"grad: {role} {position} does not require a gradient: {t!r}")
     seeds = [
@@ -318,7 +344,9 @@ def _as_tensor(
         return g
     found = tensors.get(id(g))
     if found is None:
-        found = tensors[id(g)] = wrap(g if type(g) is np.ndarray else as_array(g))
+        array = g if type(g) is np.ndarray else as_array(g)
+        # A view of what another tensor holds would change with it, unnoticed by its version.
+        found = tensors[id(g)] = wrap(array if array.base is None else array.copy())
     return found
 
 

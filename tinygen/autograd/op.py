@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tinygen.autograd.graph import Cotangent, Source
 
 
+OUTPUT = "output"  # among what was kept
+
 # Errors of a `forward` that are raised again with the op's name; any other is a bug of its own.
 REFUSALS = (TypeError, ValueError, IndexError, OverflowError, MemoryError)
 
@@ -83,15 +85,13 @@ class Op(Node):
                 )
             if on_arrays:
                 kept.append(array)
+            elif tensor is OUTPUT:
+                # Wrapped anew: a node that held its own output tensor would be a cycle.
+                kept.append(Tensor(array, node=self, version=version))
             elif tensor is not None:
                 kept.append(tensor)
-            elif is_array(array):
-                # The output is wrapped anew: a node that held its own output tensor would be a cycle.
-                kept.append(
-                    Tensor(array, node=self if version is not None else None, version=version)
-                )
             else:
-                kept.append(array)
+                kept.append(Tensor(array) if is_array(array) else array)
         return kept
 
     @classmethod
@@ -135,7 +135,13 @@ class Op(Node):
             out = op.forward(*arrays, **parameters)
         except REFUSALS as error:
             raise _named(error, cls, tensors) from error
-        result = Tensor(out if type(out) is np.ndarray else as_array(out))
+        if type(out) is not np.ndarray:
+            if not is_array(out) and not isinstance(out, np.generic):
+                raise TypeError(
+                    f"{name_of(cls)}: forward returned a {type(out).__name__}, not an array"
+                )
+            out = as_array(out)
+        result = Tensor(out)
         if cls.views and trace is None:
             for t in tensors:
                 if type(t) is Tensor and _shares_memory(out, t._data):
@@ -161,17 +167,18 @@ class Op(Node):
             raise _named(error, type(self), inputs) from error
 
     def _remember_versions(self, tensors: Sequence, arrays: Sequence, result: Tensor) -> None:
-        """What is kept becomes (array, tensor, version, version now); the tensor is None for the op's own output."""
+        """What is kept becomes (array, tensor or OUTPUT, version, version now); of a view of an input, its version."""
         kept = []
         for array in self._kept:
             if array is result._data:
                 version = result.version
-                kept.append((array, None, version, version[0]))
+                kept.append((array, OUTPUT, version, version[0]))
                 continue
-            for i, given in enumerate(arrays):
-                if given is array and type(tensors[i]) is Tensor:
-                    version = tensors[i].version
-                    kept.append((array, tensors[i], version, version[0]))
+            owner = getattr(array, "base", None)
+            for tensor, given in zip(tensors, arrays, strict=True):
+                if type(tensor) is Tensor and (given is array or owner is given is not None):
+                    version = tensor.version
+                    kept.append((array, tensor if given is array else None, version, version[0]))
                     break
             else:
                 kept.append((array, None, None, None))
@@ -192,7 +199,7 @@ class Op(Node):
         except MemoryError as error:
             raise MemoryError(f"the backward of {name_of(self)}: {error}") from error
         except AttributeError as error:
-            if not on_arrays:
+            if not on_arrays or not is_array(error.obj):
                 raise
             raise AttributeError(
                 f"{name_of(self)}: backward was given arrays, as nothing is recorded here ({error}): write it in "
@@ -211,7 +218,11 @@ class Op(Node):
     def fitted(self, g: Cotangent, source: Source) -> Cotangent:
         """A cotangent summed over the axes that its input was broadcast along, in its input's dtype."""
         if g.shape != source.shape:
-            g = ops.sum_to(g, source.shape)
+            try:
+                g = ops.sum_to(g, source.shape)
+            except ValueError as error:
+                shapes = f"{g.shape} for an input of {source.shape}"
+                raise ValueError(f"{name_of(self)}: backward returned shape {shapes}") from error
         return g if g.dtype == source.dtype else g.astype(source.dtype)
 
     def free(self) -> None:
