@@ -20,6 +20,11 @@ def test_arrays_keep_to_their_domain(data):
     assert (np.abs(x - 1) >= 0.25).all()
 
 
+@given(shape=strategies.shapes(min_dims=1, min_side=3))
+def test_no_side_is_shorter_than_the_shortest_asked_for(shape):
+    assert min(shape) >= 3
+
+
 @given(x=strategies.special_arrays(strategies.shapes(min_dims=1, min_side=3), np.float32))
 def test_special_arrays_keep_their_dtype(x):
     assert x.dtype == np.float32

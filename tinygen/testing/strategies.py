@@ -68,12 +68,14 @@ def shapes(
     odd = hnp.array_shapes(
         min_dims=min_dims, max_dims=max_dims, min_side=min_side, max_side=max_side
     )
-    return odd | _ample(min_dims, max_dims, max_side) if max_side > 1 else odd
+    return odd | _ample(min_dims, max_dims, max(2, min_side), max_side) if max_side > 1 else odd
 
 
-def _ample(min_dims: int, max_dims: int, max_side: int) -> st.SearchStrategy[tuple[int, ...]]:
+def _ample(
+    min_dims: int, max_dims: int, min_side: int, max_side: int
+) -> st.SearchStrategy[tuple[int, ...]]:
     """Shapes whose elements all have neighbours: Hypothesis alone draws mostly arrays of one element or none."""
-    sides = [st.integers(2, max_side)] * max_dims
+    sides = [st.integers(min_side, max_side)] * max_dims
     return st.integers(min_dims, max_dims).flatmap(lambda ndim: st.tuples(*sides[:ndim]))
 
 
@@ -92,7 +94,7 @@ def broadcastable_shapes(
 def _parts_of_one(
     draw: Callable, count: int, max_dims: int, max_side: int
 ) -> tuple[tuple[int, ...], ...]:
-    whole = draw(_ample(1, max_dims, max_side))
+    whole = draw(_ample(1, max_dims, 2, max_side))
     return tuple(
         tuple(draw(st.sampled_from([side, side, 1])) for side in whole[draw(st.integers(0, 1)) :])
         for _ in range(count)
