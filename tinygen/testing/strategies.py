@@ -176,8 +176,9 @@ def _transposed(x: np.ndarray) -> np.ndarray:
 
 @_layout
 def _strided(x: np.ndarray) -> np.ndarray:
-    """Every other element of a larger array, with NaN in between."""
-    wide = np.full(tuple(2 * side for side in x.shape), np.nan)
+    """Every other element of a larger array, with NaN in between, or 1 where the dtype has no NaN."""
+    between = np.nan if x.dtype.kind in "fc" else 1
+    wide = np.full(tuple(2 * side for side in x.shape), between, x.dtype)
     view = wide[(..., *(slice(None, None, 2),) * x.ndim)]
     view[...] = x
     return view
