@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import find, given
 from hypothesis import strategies as st
 
@@ -18,6 +19,19 @@ def test_arrays_keep_to_their_domain(data):
     assert ((x >= -2) & (x <= 3)).all()
     assert (np.abs(x) >= 0.25).all()
     assert (np.abs(x - 1) >= 0.25).all()
+
+
+@pytest.mark.parametrize(
+    "domain", [Domain(-5000, 5000), Domain(0.0, np.inf), Domain(-2048, 2048), Domain(0.0, np.nan)]
+)
+def test_a_domain_that_is_too_wide_is_refused(domain):
+    with pytest.raises(ValueError, match="must be less than 4096 wide"):
+        strategies.arrays((3,), domain)
+
+
+@given(x=strategies.arrays((8,), Domain(-2047, 2048)))
+def test_the_widest_domain(x):
+    assert ((x >= -2047) & (x <= 2048)).all()
 
 
 @given(shape=strategies.shapes(min_dims=1, min_side=3))

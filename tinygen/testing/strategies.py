@@ -24,6 +24,7 @@ from hypothesis.extra import numpy as hnp
 from tinygen.autograd.spec import REALS, Call, Domain, Draw
 
 GRID = 16  # values are multiples of 1 / GRID
+MOST = 2**16  # of them, for two bytes pick one
 
 
 class HypothesisDraw(Draw):
@@ -109,7 +110,15 @@ def arrays(
     Args:
         shape: a shape, or a strategy of shapes.
         domain: `Domain(low, high, avoid, gap)`, which keeps `gap` away from the points `avoid`: kinks and poles.
+
+    Raises:
+        ValueError: the domain is 4096 wide or more, or holds no multiple of a sixteenth.
     """
+    if not (domain.high - domain.low) * GRID < MOST:
+        raise ValueError(
+            f"{domain} must be less than {MOST // GRID} wide; for larger numbers scale what is drawn: "
+            "arrays(...).map(lambda x: 1e3 * x)"
+        )
     if isinstance(shape, st.SearchStrategy):
         return shape.flatmap(lambda drawn: arrays(drawn, domain))
     grid = np.arange(np.ceil(domain.low * GRID), np.floor(domain.high * GRID) + 1) / GRID
