@@ -55,14 +55,15 @@ class Claim(NamedTuple):
     f: Function
     pull: Callable[[Arrays, Arrays], Arrays]
     analytic: Function | None = None  # f again, for complex arrays
+    given: Sequence = ()  # the arguments that the caller gave, of any kind
 
 
 def verify(claim: Claim, arrays: Arrays) -> Arrays:
     """Compare <pull(u), v> with <u, f'(x) v>, and return the cotangents that were drawn."""
     rng = np.random.default_rng(SEED)
-    before = [x.copy() for x in arrays]
+    before = _contents((*arrays, *claim.given))
     outputs = claim.f(arrays)
-    _unchanged(claim, "input", arrays, before)
+    _unchanged(claim, "input", before)
     drawn = tuple(_away_from_zero(rng, y.shape) for y in outputs)
     if not all(np.isfinite(y).all() for y in outputs):
         raise NearKink(f"{claim.name}: the value at this point is not finite: {outputs}")
@@ -83,12 +84,12 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
         )
     first = None
     for told, us in cotangents:
-        kept = [u.copy() for u in us]
+        drawn_before = _contents(us)
         gradients = claim.pull(arrays, us)
         first = first or gradients  # of the drawn cotangent
+        _unchanged(claim, "input", before)
+        _unchanged(claim, "cotangent", drawn_before)
         _check_form(claim, gradients, arrays)
-        _unchanged(claim, "input", arrays, before)
-        _unchanged(claim, "cotangent", us, kept)
         for oracle, relative, slopes in oracles:
             sizes = _sizes(arrays, cotangents, slopes)
             for d, slope in slopes:
@@ -100,16 +101,40 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
     return drawn
 
 
-def _unchanged(claim: Claim, what: str, arrays: Arrays, before: Arrays) -> None:
-    changed = [
-        (x, old)
-        for x, old in zip(arrays, before, strict=True)
-        if not np.array_equal(x, old, equal_nan=True)
-    ]
-    for x, old in changed:
-        x[...] = old  # they are the caller's, and needed to run it again
+def _contents(values: Sequence) -> list[tuple]:
+    """Every array, list and dict among `values` and inside them, each with a copy of what it holds."""
+    found: dict[int, tuple] = {}
+
+    def look(x: object) -> None:
+        if id(x) in found:
+            return
+        if isinstance(x, np.ndarray | list | dict):
+            found[id(x)] = (x, x.copy())
+        if isinstance(x, list | tuple | dict):
+            for inner in x.values() if isinstance(x, dict) else x:
+                look(inner)
+
+    look(tuple(values))
+    return list(found.values())
+
+
+def _unchanged(claim: Claim, what: str, before: list[tuple]) -> None:
+    changed = [(x, old) for x, old in before if _identity(x) != _identity(old)]
+    for x, old in changed:  # they are the caller's, and needed to run it again
+        if isinstance(x, dict):
+            x.clear()
+            x.update(old)
+        else:
+            x[... if isinstance(x, np.ndarray) else slice(None)] = old
     if changed:
         raise GradientMismatch(f"{claim.name}: the function or its gradient changed its {what}")
+
+
+def _identity(x: np.ndarray | list | dict) -> object:
+    """Equal before and after unless something was put in: NaN is itself, and an object no other that equals it."""
+    if isinstance(x, np.ndarray):
+        return x.tobytes()
+    return [*map(id, x), *map(id, x.values())] if isinstance(x, dict) else [*map(id, x)]
 
 
 def _check_linear(claim: Claim, arrays: Arrays, drawn: Arrays, gradients: Arrays) -> None:

@@ -68,7 +68,7 @@ def check_grads(
     with _reproducible("check_grads", [f], args, **options):
         for level in range(1, order + 1):
             title = name_of(f) if level == 1 else f"{name_of(f)}, derivative {level}"
-            cotangents = verify(Claim(title, labels, *_on_arrays(function), twin), arrays)
+            cotangents = verify(Claim(title, labels, *_on_arrays(function), twin, values), arrays)
             twin = None
             function = _pulled(function, len(arrays))
             arrays = (*arrays, *cotangents)
@@ -143,7 +143,7 @@ def _check_numpy(f: Callable, vjp: Callable, args: Sequence, analytic: bool) -> 
 
     labels = [f"input {i}" for i in positions]
     twin = _on_complex(f, filled) if analytic else None
-    verify(Claim(name_of(f), labels, function, pull, twin), arrays)
+    verify(Claim(name_of(f), labels, function, pull, twin, args), arrays)
 
 
 @contextlib.contextmanager
