@@ -57,6 +57,21 @@ def test_any_scale_of_values_and_of_results(scale):
         check_grads(wrong, scale * x)
 
 
+@pytest.mark.parametrize("x", [1e5, 3e7, 1e8, 1e9])
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_the_rounding_of_a_large_x_is_not_taken_for_a_mistake(x, count):
+    x = x + np.random.default_rng(3).standard_normal(count + 1)
+    var_vjp = lambda g, x, factor=2: g * factor * (x - x.mean()) / x.size  # noqa: E731
+    check_vjp(np.var, var_vjp, x)
+    check_vjp(np.sin, lambda g, x: g * np.cos(x), x[:1])
+    for vjp, f, at in (
+        (functools.partial(var_vjp, factor=2.02), np.var, x),
+        (lambda g, x: g * 1.01 * np.cos(x), np.sin, x[:1]),
+    ):
+        with pytest.raises(GradientMismatch, match="numeric"):
+            check_vjp(f, vjp, at)
+
+
 def test_cancellation_is_not_taken_for_a_mistake():
     check_grads(tg.log_softmax, np.array([[0.3], [1.7]]))
     check_grads(lambda x: (x + 1e3) - 1e3, X, order=1)
@@ -263,25 +278,6 @@ def test_a_period_of_the_step_hides_nothing():
         check_vjp(lambda x: np.sin(2 * np.pi * (x % 1)), lambda g, x: 0 * g, np.array([2048.0]))
 
 
-def test_an_argument_that_was_changed_is_put_back():
-    def centred(x):
-        x -= x.mean()
-        return x**2
-
-    x = np.array([1.0, 2.0, 4.0])
-    with pytest.raises(GradientMismatch, match="changed its input"):
-        check_vjp(centred, lambda g, x: 2 * g * x, x)
-    np.testing.assert_array_equal(x, [1, 2, 4])
-
-
-def test_memory_that_is_used_again_hides_nothing():
-    buffer = np.empty(3)
-    x = np.array([1.0, 2.0, 4.0])
-    check_vjp(lambda x: np.multiply(x, x, out=buffer), lambda g, x: 2 * g * x, x)
-    with pytest.raises(GradientMismatch):
-        check_vjp(lambda x: np.multiply(x, x, out=buffer), lambda g, x: 0 * g, x)
-
-
 def test_the_complex_step_at_tiny_arguments():
     for x in (1e-14, 1e-300, 0.0):
         check_vjp(np.exp, lambda g, x: g * np.exp(x), np.array([x]), analytic=True)
@@ -316,17 +312,6 @@ def test_a_nan_in_a_gradient_is_located():
         check_vjp(np.sin, vjp, X)
 
 
-def test_a_function_that_writes_to_its_argument_is_seen_by_check_grad():
-    def f(x):
-        x -= x.mean()
-        return np.sum(x**2)
-
-    x = np.array([1.0, 2.0, 4.0, 9.0])
-    with pytest.raises(GradientMismatch, match="changed its input"):
-        check_grad(f, lambda x: 2 * (x - x.mean()), x)
-    assert x.tolist() == [1, 2, 4, 9]
-
-
 def test_a_nan_that_stays_is_no_change():
     with pytest.raises((GradientMismatch, NearKink)) as caught:
         check_vjp(np.nansum, lambda g, x: np.where(np.isnan(x), 0, g), np.array([1.0, np.nan, 2.0]))
@@ -352,18 +337,6 @@ def test_layouts_of_arguments_and_cotangents_are_as_in_use():
             check_grads(OnlyForward.apply, np.array([0.3, 0.4, 0.5], dtype)[::-1], order=1)
     with pytest.raises(GradientMismatch, match="one number as cotangent"):
         check_grads(OnlyForward.apply, np.array([0.3, 0.4, 0.5]), order=1)
-
-
-def test_a_function_that_changes_its_input_is_no_kink_and_the_input_is_as_before():
-    def f(x):
-        x *= 2
-        return np.sin(x)
-
-    x = np.array([0.3, -1.2, 2.0])
-    with pytest.raises(GradientMismatch, match="changed its input") as caught:
-        check_vjp(f, lambda g, x: g * 2 * np.cos(2 * x), x)
-    assert x.tolist() == [0.3, -1.2, 2.0]
-    assert "np.array([0.3, -1.2, 2.0])" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from tinygen.testing import GradientMismatch, check_grads, check_vjp
+from tinygen.testing import GradientMismatch, check_grad, check_grads, check_vjp
 
 
 def write_to_array(i):
@@ -69,3 +69,45 @@ def test_an_argument_is_put_back_whatever_else_is_wrong():
     with pytest.raises(GradientMismatch):
         check_vjp(lambda x, i: 3 * x, vjp, x, i)
     assert (x.tolist(), i) == ([1, 2], [0, 1])
+
+
+def test_an_argument_that_was_changed_is_put_back():
+    def centred(x):
+        x -= x.mean()
+        return x**2
+
+    x = np.array([1.0, 2.0, 4.0])
+    with pytest.raises(GradientMismatch, match="changed its input"):
+        check_vjp(centred, lambda g, x: 2 * g * x, x)
+    np.testing.assert_array_equal(x, [1, 2, 4])
+
+
+def test_memory_that_is_used_again_hides_nothing():
+    buffer = np.empty(3)
+    x = np.array([1.0, 2.0, 4.0])
+    check_vjp(lambda x: np.multiply(x, x, out=buffer), lambda g, x: 2 * g * x, x)
+    with pytest.raises(GradientMismatch):
+        check_vjp(lambda x: np.multiply(x, x, out=buffer), lambda g, x: 0 * g, x)
+
+
+def test_a_function_that_writes_to_its_argument_is_seen_by_check_grad():
+    def f(x):
+        x -= x.mean()
+        return np.sum(x**2)
+
+    x = np.array([1.0, 2.0, 4.0, 9.0])
+    with pytest.raises(GradientMismatch, match="changed its input"):
+        check_grad(f, lambda x: 2 * (x - x.mean()), x)
+    assert x.tolist() == [1, 2, 4, 9]
+
+
+def test_a_function_that_changes_its_input_is_no_kink_and_the_input_is_as_before():
+    def f(x):
+        x *= 2
+        return np.sin(x)
+
+    x = np.array([0.3, -1.2, 2.0])
+    with pytest.raises(GradientMismatch, match="changed its input") as caught:
+        check_vjp(f, lambda g, x: g * 2 * np.cos(2 * x), x)
+    assert x.tolist() == [0.3, -1.2, 2.0]
+    assert "np.array([0.3, -1.2, 2.0])" in str(caught.value)

@@ -104,6 +104,9 @@ def _central(f: Function, arrays: Arrays, centre: Arrays, d: Direction, step: fl
             return Slope(nothing, nothing, step, kink=f"f is not finite {step:.1e} away")
         largest = max(float(np.abs(a).max(initial=0)) for a in (*arrays, *samples[0]))
         kink = _kink(f, arrays, [*samples[:2], centre, *samples[2:]], d, step, ROUNDING * largest)
+        # x + h is rounded, and so the step is not quite h: what is wrong of it, at most.
+        at = np.abs(arrays[d.position])[d.along != 0].max(initial=0)
+        astray = 2 * EPS * at / (step * (np.abs(d.along).max() or 1.0))
         value, floor, spread = [], [], 0.0
         for far_back, near_back, near, far in zip(*samples, strict=True):
             coarse = (far - far_back) / (2 * step)
@@ -118,7 +121,7 @@ def _central(f: Function, arrays: Arrays, centre: Arrays, d: Direction, step: fl
                 spread += ROUNDING * largest / step
             value.append((4 * fine - coarse) / 3)
             # A term of fifth order in f (x^5 at 0) leaves 4/15 of what they disagree by.
-            floor.append(np.maximum.reduce([rounding, cancelled, apart / 3]))
+            floor.append(np.maximum.reduce([rounding, cancelled, apart / 3, astray * np.abs(fine)]))
             spread += float(np.sum(apart))
     return Slope(tuple(value), tuple(floor), step, spread, kink)
 
