@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import functools
 import textwrap
 
@@ -86,6 +87,39 @@ def test_what_is_printed_names_the_class_of_an_op():
 
     with pytest.raises(GradientMismatch, match=r"check_grads\(Wrong\.apply, "):
         check_grads(Wrong.apply, np.array([0.5]))
+
+
+@pytest.mark.parametrize(
+    ("f", "text"),
+    [
+        (np.cumsum, "np.cumsum"),
+        (np.linalg.norm, "np.linalg.norm"),
+        (colorsys.rgb_to_hls, "colorsys.rgb_to_hls"),
+        (functools.partial(colorsys.rgb_to_hls, 0.5), "functools.partial(colorsys.rgb_to_hls, 0.5)"),
+        (tg.testing.strategies.distinct_arrays, "tinygen.testing.strategies.distinct_arrays"),
+        (np.frompyfunc(abs, 1, 1), "<the ufunc that was checked>"),
+        (cubed, "cubed"),
+        (lambda_of(cubed), "cubed"),
+    ],
+)  # fmt: skip
+def test_functions_of_a_library_are_imported(f, text):
+    program = textwrap.dedent(reproduction("check_vjp", [f], []))
+    lines = program.split("\n")
+    assert lines[-1] == f"check_vjp({text})"
+    if "<" not in text:
+        names = {"cubed": cubed}
+        exec("\n".join([*lines[:-1], f"found = {text}"]), names)
+        assert callable(names["found"])
+
+
+@pytest.mark.parametrize(
+    "x", [np.array(["a", "bc"]), np.array([b"a"]), np.array([1.5, 2], ">f8"), np.dtype("<U3"), np.dtype("f4")]
+)  # fmt: skip
+def test_a_dtype_can_be_pasted(x):
+    call = reproduction("check_vjp", [], [x]).split("\n")[-1]
+    again = eval(call.strip(), {"np": np, "check_vjp": lambda x: x})
+    assert getattr(again, "dtype", again) == getattr(x, "dtype", x)
+    np.testing.assert_array_equal(again, x)
 
 
 def test_what_cannot_be_pasted_is_said_to_be_so():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import operator
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,35 +26,45 @@ def name_of(f: Callable) -> str:
 def reproduction(
     checker: str, functions: Sequence[Callable], args: Sequence, **options: object
 ) -> str:
-    """Lines of Python that call `checker` with these arguments."""
-    texts = [_function(f) for f in functions] + [_literal(x) for x in args]
+    """Lines of Python that call `checker` with these arguments, in the module that asked for the check."""
+    here, imports = _module_of_the_caller(), set()
+    texts = [_function(f, here, imports) for f in functions] + [_literal(x) for x in args]
     texts += [
-        f"{name}={_function(value) if callable(value) else repr(value)}"
+        f"{name}={_function(value, here, imports) if callable(value) else repr(value)}"
         for name, value in options.items()
     ]
     call = f"{checker}({', '.join(texts)})"
-    lines = ["import numpy as np"]
-    if "functools." in call:
-        lines.insert(0, "import functools")
-    if "tinygen." in call:
-        lines.append("import tinygen")
+    imports |= {name for name in ("functools", "tinygen") if f"{name}." in call}
+    lines = ["import numpy as np", *(f"import {name}" for name in sorted(imports))]
     if "nan" in call or "inf" in call:
         lines.append("from numpy import inf, nan")
     lines.append(f"from tinygen.testing import {checker}")
     return "\n".join(f"    {line}" for line in (*lines, call))
 
 
-def _function(f: Callable) -> str:
+def _module_of_the_caller() -> str:
+    """Of the first function on the stack that is not part of the checker."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        name = frame.f_globals.get("__name__") or ""
+        if name != "contextlib" and not name.startswith("tinygen.testing."):
+            return name
+        frame = frame.f_back
+    return ""
+
+
+def _function(f: Callable, here: str, imports: set[str]) -> str:
+    """An expression for f, in the module `here`; what must be imported for it is added to `imports`."""
     if isinstance(f, functools.partial):
         parameters = [_literal(x) for x in f.args]
         parameters += [f"{name}={_literal(x)}" for name, x in f.keywords.items()]
-        return f"functools.partial({', '.join([_function(f.func), *parameters])})"
-    if isinstance(f, np.ufunc):
+        return f"functools.partial({', '.join([_function(f.func, here, imports), *parameters])})"
+    if isinstance(f, np.ufunc) and getattr(np, f.__name__, None) is f:
         return f"np.{f.__name__}"
     owner = getattr(f, "__self__", None)
     if isinstance(owner, type):
-        return f"{_function(owner)}.{f.__name__}"
-    if not hasattr(f, "__qualname__"):
+        return f"{_function(owner, here, imports)}.{f.__name__}"
+    if isinstance(f, np.ufunc) or not hasattr(f, "__qualname__"):
         return f"<the {type(f).__name__} that was checked>"
     name, module = f.__qualname__, getattr(f, "__module__", None) or ""
     if getattr(ops, name, None) is f:
@@ -59,14 +72,27 @@ def _function(f: Callable) -> str:
     code = getattr(f, "__code__", None)
     if name.endswith("<lambda>") and code is not None:
         return f"<the lambda at {code.co_filename}:{code.co_firstlineno}>"
-    return f"{module}.{name}" if module.startswith("tinygen.") else name.split(".")[-1]
+    if module in ("__main__", here) or not _stands_in(module, name, f):
+        return name.split(".")[-1]
+    if module.split(".")[0] == "numpy":
+        return f"np{module.removeprefix('numpy')}.{name}"
+    imports.add(module)
+    return f"{module}.{name}"
+
+
+def _stands_in(module: str, name: str, f: Callable) -> bool:
+    """Whether f is what `module` has under that name; what is made inside a function is not."""
+    try:
+        return operator.attrgetter(name)(sys.modules[module]) is f
+    except (KeyError, AttributeError):
+        return False
 
 
 def _literal(x: object) -> str:
     if isinstance(x, Tensor):
         return f"tinygen.tensor({_literal(x.numpy())})"
     if isinstance(x, np.dtype | type):
-        return f"np.dtype({np.dtype(x).name!r})"
+        return f"np.dtype({_dtype(np.dtype(x))!r})"
     if isinstance(x, tuple):
         return f"({', '.join(map(_literal, x))}{',' if len(x) == 1 else ''})"
     if isinstance(x, list):
@@ -79,7 +105,9 @@ def _literal(x: object) -> str:
 
 
 def _array(x: np.ndarray) -> str:
-    dtype = "" if x.dtype in (np.float64, np.int64, np.bool_) and x.size else f", {x.dtype.name!r}"
+    dtype = (
+        "" if x.dtype in (np.float64, np.int64, np.bool_) and x.size else f", {_dtype(x.dtype)!r}"
+    )
     if x.size == 0:
         return f"np.zeros({x.shape}{dtype})"
     if x.size > MOST:
@@ -91,3 +119,8 @@ def _array(x: np.ndarray) -> str:
     if min(x.strides) < 0 and np.flip(x).flags.c_contiguous:
         return f"np.flip(np.array({np.flip(x).tolist()}{dtype}))"
     return f"np.array({x.tolist()}{dtype})  # it lay in strides of {x.strides} bytes\n        "
+
+
+def _dtype(dtype: np.dtype) -> str:
+    """A text that NumPy reads; the names of strings are none, and no name tells the order of bytes."""
+    return dtype.name if dtype.isnative and dtype.kind not in "SU" else dtype.str
