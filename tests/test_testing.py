@@ -28,6 +28,13 @@ def test_right_gradients_pass(order):
     check_grads(lambda x: tg.tensor(np.ones(2)), X, order=order)
 
 
+def test_results_that_are_no_floats_are_steps():
+    check_grads(lambda x: x > 0, X)
+    check_grads(lambda x: (tg.sin(x), x > 0, tg.tensor(np.array([1, 2]))), X)
+    with pytest.raises(NearKink):
+        check_grads(lambda x: x > X, X)
+
+
 def test_what_is_not_a_float_is_handed_through():
     def f(x, n, flag, index, scale):
         assert (n, flag, index.dtype) == (3, True, np.int64)

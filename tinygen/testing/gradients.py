@@ -207,7 +207,8 @@ def _on_arrays(function: Callable) -> tuple[Callable, Callable]:
     """A function on tensors as two on arrays: itself, and its vector-Jacobian product."""
 
     def value(xs: Arrays) -> Arrays:
-        return tuple(y.numpy() for y in function(*map(Tensor, xs)))
+        # In float64 whatever they are: there is no difference of booleans.
+        return tuple(np.asarray(y.numpy(), np.float64) for y in function(*map(Tensor, xs)))
 
     def pull(xs: Arrays, us: Arrays) -> Arrays:
         gradients = _pulled(function, len(xs))(*map(Tensor, (*xs, *us)))
