@@ -280,6 +280,21 @@ def test_a_large_value_cannot_vouch_for_a_small_slope():
             check_vjp(lambda x: 1e12 + np.sin(x), claim, np.array([0.3, 0.5, 1.0]))
 
 
+def test_what_rounding_makes_infinite_is_unproven():
+    x = np.array([1e200, 1e-200])
+    check_vjp(lambda x: 3 * x, lambda g, x: 3 * g, x)
+    with pytest.raises(GradientMismatch, match="analytic"):
+        check_vjp(lambda x: 3 * x, lambda g, x: [3, 4] * g, x)
+    # Only a step of 1e-203 stays inside the domain.
+    for factor in (0.5, 0.6):
+        with pytest.raises(GradientMismatch, match="unproven"):
+            check_vjp(
+                lambda x: np.array([x[0], np.sqrt(x[1])]),
+                lambda g, x, factor=factor: g * [1, factor / np.sqrt(x[1])],
+                x,
+            )
+
+
 def test_a_period_of_the_step_hides_nothing():
     with pytest.raises(GradientMismatch):
         check_vjp(lambda x: np.sin(2 * np.pi * (x % 1)), lambda g, x: 0 * g, np.array([2048.0]))

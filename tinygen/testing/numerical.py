@@ -88,7 +88,8 @@ class Slope(NamedTuple):
         """To compare by: smooth or not, then the relative error, then the absolute."""
         total = self.spread + sum(float(np.sum(a)) for a in self.floor)
         size = sum(float(np.sum(np.abs(a))) for a in self.value)
-        return bool(self.kink), total / (size + total or 1.0), total
+        share = total / (size + total or 1.0) if total < np.inf else 1.0
+        return bool(self.kink), share, total
 
 
 def central(f: Function, arrays: Arrays, centre: Arrays, d: Direction) -> Slope:
