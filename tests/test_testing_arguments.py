@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from tinygen.testing import GradientMismatch, check_grad, check_grads, check_vjp
+from tinygen.testing import GradientMismatch, check_grad, check_grads, check_vjp, strategies
 
 
 def write_to_array(i):
@@ -111,3 +111,21 @@ def test_a_function_that_changes_its_input_is_no_kink_and_the_input_is_as_before
         check_vjp(f, lambda g, x: g * 2 * np.cos(2 * x), x)
     assert x.tolist() == [0.3, -1.2, 2.0]
     assert "np.array([0.3, -1.2, 2.0])" in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", ["transposed", "strided", "reversed"])
+def test_a_gradient_that_is_wrong_for_one_layout_only(layout, dtype):
+    def is_it(x):
+        return {
+            "transposed": not x.flags.c_contiguous and x.flags.f_contiguous,
+            "strided": abs(x.strides[-1]) == 2 * x.itemsize,
+            "reversed": max(x.strides) < 0,
+        }[layout]
+
+    x = np.array([[0.5, -1.5, 2.0], [1.0, 0.25, -0.75]], dtype)
+    check_vjp(np.square, lambda g, x: g * x * (4 if is_it(x) else 2), x)
+    with pytest.raises(GradientMismatch, match="analytic"):
+        check_vjp(
+            np.square, lambda g, x: g * x * (4 if is_it(x) else 2), strategies.LAYOUTS[layout](x)
+        )

@@ -177,9 +177,18 @@ def _floats_of(args: Sequence) -> tuple[list[int], Arrays, Callable[[Sequence], 
 
 
 def _in_double(x: np.ndarray) -> np.ndarray:
-    """x in float64, laid out as it is: its axes in their order, and backwards where it is."""
+    """x in float64, laid out as it is: its axes in their order, backwards or with gaps where it is."""
     turned = (*(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides), ...)
-    return x[turned].astype(np.float64, copy=False)[turned]
+    forward = x[turned]
+    double = forward.astype(np.float64, copy=False)  # without gaps, if it is a copy
+    if double is not forward and any(
+        side > 1 and own // x.itemsize != new // double.itemsize
+        for side, own, new in zip(x.shape, forward.strides, double.strides, strict=True)
+    ):
+        pairs = double.astype(np.complex128)
+        pairs.imag = np.nan
+        double = pairs.real
+    return double[turned]
 
 
 def _is_float(x: object) -> bool:
