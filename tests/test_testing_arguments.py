@@ -129,3 +129,12 @@ def test_a_gradient_that_is_wrong_for_one_layout_only(layout, dtype):
         check_vjp(
             np.square, lambda g, x: g * x * (4 if is_it(x) else 2), strategies.LAYOUTS[layout](x)
         )
+
+
+def test_a_gradient_that_is_wrong_for_cotangents_in_one_order_only():
+    x = np.random.default_rng(0).standard_normal(
+        (9, 8)
+    )  # too many for cotangents of one element each
+    check_vjp(np.sin, lambda g, x: g * np.cos(x), x)
+    with pytest.raises(GradientMismatch, match="with the drawn cotangent in Fortran's order"):
+        check_vjp(np.sin, lambda g, x: g.ravel("K").reshape(g.shape) * np.cos(x), x)

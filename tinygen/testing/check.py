@@ -68,6 +68,9 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
     if not all(np.isfinite(y).all() for y in outputs):
         raise NearKink(f"{claim.name}: the value at this point is not finite: {outputs}")
     cotangents = [("a drawn cotangent", drawn), *_unit_cotangents(outputs, arrays)]
+    if not all(u.flags.f_contiguous for u in drawn):
+        turned = tuple(u.copy(order="F") for u in drawn)
+        cotangents.append(("the drawn cotangent in Fortran's order", turned))
     # As what a sum hands back: one number, seen in many places.
     one = tuple(np.broadcast_to(_away_from_zero(rng, ()), y.shape) for y in outputs)
     cotangents.append(("one number as cotangent", one))
