@@ -36,7 +36,8 @@ def check_grads(
 
     Args:
         f: the function; it may be called a few hundred times.
-        args: where to check. Stay clear of kinks: by a thousandth of each value, at least.
+        args: where to check. Stay clear of kinks: by a thousandth of each value, at least; where there are more than
+            32 elements, which then move together, by five thousandths of each value and of its input's median.
         order: 1 checks the gradient, 2 also its own gradient with respect to inputs and cotangents, and so on.
         analytic: the same function in NumPy, if it is analytic and takes complex arrays: the gradient is then also held
             against its complex step, to 1e-12.
