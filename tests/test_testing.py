@@ -19,7 +19,7 @@ W = np.array([[1.0, 2.0, -1.0], [0.5, -2.0, 3.0]])
 # Right gradients pass ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("order", [1, 2, 3, np.int64(1)])
 def test_right_gradients_pass(order):
     assert check_grads(lambda x: tg.tanh(x) * x, X, order=order) is None
     check_grads(lambda x, w: (tg.matmul(x, w.T), tg.sum(x * w)), X, W, order=order)
@@ -310,6 +310,7 @@ def test_the_complex_step_at_tiny_arguments():
     [
         (lambda: check_grads(tg.sin, X, order=0), ValueError, "order must be 1 or more"),
         (lambda: check_grads(tg.sin, X, order="2"), ValueError, "order must be 1 or more"),
+        (lambda: check_grads(tg.sin, X, order=True), ValueError, "order must be 1 or more, not True"),
         (lambda: check_grads(tg.sin, [0.1, 0.2]), TypeError, "needs a float or an array of floats"),
         (lambda: check_vjp(np.sum, np.sum, np.array([1, 2])), TypeError, "needs a float or an array of floats"),
         (lambda: check_grads(lambda t: t.numpy(), X), TypeError, "must return a tensor"),

@@ -48,7 +48,7 @@ def check_grads(
             element, both values, and how to run the check again.
         NearKink: the function is not smooth or not finite around `args`, so that nothing can be proved there.
     """
-    if not isinstance(order, int) or order < 1:
+    if isinstance(order, bool) or not isinstance(order, int | np.integer) or order < 1:
         raise ValueError(f"check_grads: order must be 1 or more, not {order!r}")
     values = [x.numpy() if isinstance(x, Tensor) else x for x in args]
     positions, arrays, filled = _floats_of(values)
