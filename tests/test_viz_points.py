@@ -169,6 +169,13 @@ def test_points_with_labels_have_colours_that_are_explained(tmp_path):
     assert len(np.unique(two.reshape(-1, 3), axis=0)) > len(np.unique(plain.reshape(-1, 3), axis=0))
     with pytest.raises(ValueError, match="'b' needs 30 labels"):
         scatter(points, tmp_path / "bad.png", labels={"b": np.arange(50)})
+    with pytest.raises(ValueError, match=r"labels of 'c', where the panels are \['a', 'b'\]"):
+        scatter(points, tmp_path / "bad.png", labels={"c": np.arange(50)})
+    for given in ({}, {"a": np.arange(50) % 3}):
+        with pytest.raises(
+            ValueError, match=r"2 names are for labels 0, 1, ..., and the labels are \["
+        ):
+            scatter(points, tmp_path / "bad.png", labels=given, names=["zero", "one"])
 
 
 def test_what_labels_and_axes_mean_is_said(tmp_path, monkeypatch):
@@ -217,3 +224,17 @@ def test_the_square_around_points_has_them_in_its_middle():
     points = np.array([[1, 5], [3, 6], [2, 5.5]], np.float32)
     assert square_around(points) == pytest.approx((0.8, 3.2, 4.3, 6.7))
     assert square_around(points, room=2) == pytest.approx((0, 4, 3.5, 7.5))
+    astray = np.array([[np.nan, 100], [100, np.inf]], np.float32)
+    assert square_around(np.concatenate([astray, points])) == square_around(points)
+    assert square_around(points[:1]) == (0, 2, 4, 6)
+    assert square_around(astray) == square_around(points[:0]) == (-1, 1, -1, 1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("one_span", [True, False])
+def test_points_that_are_not_finite_or_not_there(tmp_path, one_span):
+    points = RNG.normal(size=(20, 2))
+    for strange in (points * [[np.nan, 1]] * (np.arange(20) < 3)[:, None], points[:0], 0 * points):
+        panels = {"strange": strange, "points": points}
+        scatter(panels, tmp_path / "s.png", one_span=one_span)
+        assert read(tmp_path / "s.png").std() > 5

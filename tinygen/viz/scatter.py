@@ -14,8 +14,15 @@ Box = tuple[float, float, float, float]  # left, right, bottom, top
 
 
 def square_around(points: np.ndarray, room: float = 1.2) -> Box:
-    """The square (left, right, bottom, top) with points (n, 2) in its middle, `room` times as long as they span."""
-    middle, half = (points.max(0) + points.min(0)) / 2, room * np.ptp(points, axis=0).max() / 2
+    """The square (left, right, bottom, top) with points (n, 2) in its middle, `room` times as long as they span.
+
+    Points that are not finite do not count. It is 2 long if the others are all in one place, with 0 in its middle if
+    there are none.
+    """
+    finite = points[np.isfinite(points).all(1)]
+    finite = finite if len(finite) else np.zeros((1, 2))
+    middle = (finite.max(0) + finite.min(0)) / 2
+    half = room * np.ptp(finite, axis=0).max() / 2 or 1.0
     (left, bottom), (right, top) = (middle - half).tolist(), (middle + half).tolist()
     return left, right, bottom, top
 
@@ -34,21 +41,28 @@ def scatter(
     """Draw each entry, points (n, 2), as a panel with its key as title, as a PNG at `path`.
 
     Panels show what the first one spans, and a tenth more on each side; or if not `one_span`, each
-    what it spans itself, with numbers at the axes.
+    what it spans itself, with numbers at the axes. Points that are not finite are left out.
     columns: all in one row if not given. labels: of some panels, an integer from 0 to 9
     for each point that gives it a colour; names: what the integers 0, 1, ... mean, themselves
     if not given, and then a mere two are not explained.
     axes: what is drawn across and up. size: of a panel, in inches.
-    Raises ValueError if there is no panel, points are not (n, 2), or labels do not match them;
-    ImportError without matplotlib.
+    Raises ValueError if there is no panel, points are not (n, 2), labels or names do not match
+    them; ImportError without matplotlib.
     """
     if not panels or not all(np.ndim(x) == 2 and np.shape(x)[1] == 2 for x in panels.values()):
         shapes = {name: np.shape(x) for name, x in panels.items()}
         raise ValueError(f"needs panels of points (n, 2), got {shapes}")
     labels = labels or {}
     for name, given in labels.items():
+        if name not in panels:
+            raise ValueError(f"labels of {name!r}, where the panels are {list(panels)}")
         if np.shape(given) != (len(panels[name]),):
             raise ValueError(f"panel {name!r} needs {len(panels[name])} labels")
+    classes = np.unique(np.concatenate([*labels.values()])).tolist() if labels else []
+    if names and not (classes and classes[0] >= 0 and classes[-1] < len(names)):
+        raise ValueError(
+            f"{len(names)} names are for labels 0, 1, ..., and the labels are {classes}"
+        )
     columns = columns or len(panels)
     rows = math.ceil(len(panels) / columns)
     first = next(iter(panels.values()))
@@ -75,7 +89,6 @@ def scatter(
             else:
                 axis.locator_params(nbins=5)
             axis.grid(False)
-        classes = np.unique(np.concatenate([*labels.values()])) if labels else []
         if len(classes) > 2 or names:
             from matplotlib import colormaps
             from matplotlib.lines import Line2D
