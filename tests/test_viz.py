@@ -222,6 +222,15 @@ def test_curves_options(tmp_path, monkeypatch):
     np.testing.assert_array_equal(axes[0].lines[0].get_ydata(), [2, np.nan, np.nan, 1])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("log_y", [False, True])
+def test_numbers_too_large_to_draw_leave_a_gap(tmp_path, monkeypatch, log_y):
+    history = [{"step": s, "a": up} for s, up in enumerate([1.0, 1e308, 1e200, -1e308])]
+    panels = {"a": {"a": "a"}}
+    (axis,) = drawn(monkeypatch, history, tmp_path / "c.png", panels=panels, log_y=log_y)
+    np.testing.assert_array_equal(axis.lines[0].get_ydata(), [1, np.nan, 1e200, np.nan])
+
+
 def test_on_a_logarithmic_axis_zero_leaves_a_gap(tmp_path, monkeypatch):
     history = [{"step": s, "norm": up} for s, up in enumerate([1e-3, 0.0, 1.0, -1.0, 1e3])]
     panels = {"norm": {"all": "norm"}}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
 MANY = 4  # labels
+LARGEST = 1e300  # what can be drawn: matplotlib takes differences and adds margins
 
 
 def curves(
@@ -36,8 +37,8 @@ def curves(
 
     A label has the same colour in every panel; a panel of one line has no legend, and more than
     four labels are listed beside the panels. x: the key of the horizontal axis, also its name.
-    unit: of the vertical axes. Values that are not finite leave a gap, and so do those on a
-    logarithmic axis that are not above 0.
+    unit: of the vertical axes. Values that are not finite, or beyond 1e300, leave a gap, and so do
+    those on a logarithmic axis that are not above 0.
     Raises ValueError if nothing of a line was ever logged; ImportError without matplotlib.
     """
     if not panels or not all(panels.values()):
@@ -98,4 +99,4 @@ def _series(
     if not points:
         raise ValueError(f"no entry of the history has both {x!r} and {key!r}")
     across, up = np.array(points, dtype=np.float64).T
-    return across, np.where(np.isfinite(up), up, np.nan)
+    return across, np.where(np.abs(up) <= LARGEST, up, np.nan)
