@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinygen.viz.style import DPI, figure, write_gif
+from tinygen.viz.style import DPI, MISSING, figure, write_gif
 
 if TYPE_CHECKING:
     from matplotlib.text import Text
@@ -81,7 +81,7 @@ def image_film(
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'tinygen[demos]'") from error
+        raise ImportError(MISSING) from error
     zoom = math.ceil(2 * TILE / max(tiles.shape[1:3]))
     large = (255 * tiles + 0.5).astype(np.uint8).repeat(zoom, 1).repeat(zoom, 2)
     write_gif([Image.fromarray(tile) for tile in large], path, milliseconds)

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tinygen.data.sources import PIP_HINT
 from tinygen.io import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
+MISSING = f"pictures need matplotlib: {PIP_HINT}"
 DPI = 150
 FILM_DPI = 80  # a film has many pictures
 COLOURS = ["#1f5fa8", "#d9661f", "#3a8f4d", "#8a4fa3", "#7a7a7a", "#b8313b"]
@@ -51,7 +53,7 @@ def _style() -> Iterator[type["Figure"]]:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'tinygen[demos]'") from error
+        raise ImportError(MISSING) from error
     with matplotlib.rc_context(STYLE):
         yield Figure
 
