@@ -129,6 +129,15 @@ def test_grey_levels_are_spread_over_their_step():
             dequantise(bad, levels, np.random.default_rng(0))
 
 
+def test_a_spread_level_stays_below_1():
+    class Highest:
+        def random(self, shape, dtype):
+            return np.full(shape, np.nextafter(dtype(1), dtype(0)))
+
+    for levels in (2, 16, 256):
+        assert dequantise(np.ones((1, 1), np.float32), levels, Highest()) < 1
+
+
 def test_bits_are_those_of_the_grey_level():
     """Of a wide Gaussian, -log2 of the density of a spread level is -log2 of the probability of the level."""
     levels, kind = 16, Gaussian(0.3)

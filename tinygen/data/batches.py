@@ -71,7 +71,7 @@ def binarise(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def dequantise(images: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
-    """Pixels of so many levels, 0, 1 / (levels - 1), ..., 1, each spread evenly over its share of [0, 1]: float32.
+    """Pixels of so many levels, 0, 1 / (levels - 1), ..., 1, each spread evenly over its share of [0, 1): float32.
 
     x = ((levels - 1) pixel + u) / levels, u ~ U[0, 1). A density on x bounds the probability of the
     levels, log p(x) - log levels for each pixel on average, and cannot be infinite (Theis et al., 2016).
@@ -82,4 +82,5 @@ def dequantise(images: np.ndarray, levels: int, rng: np.random.Generator) -> np.
     if levels < 2:
         raise ValueError(f"there must be at least 2 levels, not {levels}")
     spread = rng.random(images.shape, dtype=np.float32)
-    return (((levels - 1) * images + spread) / levels).astype(np.float32)
+    x = (((levels - 1) * images + spread) / levels).astype(np.float32)
+    return np.minimum(x, np.nextafter(np.float32(1), np.float32(0)))  # it may have been rounded up
