@@ -31,6 +31,26 @@ def test_write_keeps_symlinks_and_ordinary_permissions(tmp_path):
     assert modes[0] == modes[1]
 
 
+def test_a_file_hands_on_its_permissions(tmp_path):
+    path = tmp_path / "private"
+    path.touch(0o600)
+    for mode in (0o600, 0o640, 0o444):
+        path.chmod(mode)
+        tio.save(path, mode)
+        assert (stat.S_IMODE(path.stat().st_mode), tio.load(path)) == (mode, mode)
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    (tmp_path / "link").symlink_to(path)
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match=f"{name} could not be written: it is not a regular file"):
+            tio.save(tmp_path / name, 1)
+    assert path.is_fifo()
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
 def fail(number):
     def raising(*args, **kwargs):
         raise OSError(number, os.strerror(number))

@@ -10,10 +10,12 @@ renamed, which is atomic: at every moment the target is either the old file or t
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,8 @@ UNFINISHED = ".tinygen-*.tmp"  # beside what is being written
 def write_atomically(path: str | Path, content: bytes | str) -> None:
     """Replace the file at `path` by `content` (text as UTF-8), all or nothing, safe on the disk.
 
-    Raises an OSError of the fitting kind (FileNotFoundError, NotADirectoryError, PermissionError)
+    A file that is there already hands on its permissions. Raises an OSError of the fitting kind
+    (FileNotFoundError, NotADirectoryError, PermissionError; OSError itself for a device or a pipe)
     that names the target; what stood there before is then untouched.
     """
     target = Path(os.path.realpath(path))  # a symlink stays one, and what it points to is replaced
@@ -98,7 +101,10 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
     temporary = target.parent / UNFINISHED.replace("*", secrets.token_hex(8))
     content = content.encode() if isinstance(content, str) else content
     try:
+        mode = _mode(target)
         with open(temporary, "xb") as file:
+            if mode is not None:
+                os.chmod(temporary, mode)  # before there is anything to read
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -118,6 +124,17 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _mode(target: Path) -> int | None:
+    """The permissions of what will be replaced, None if there is nothing yet."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder is refused when it is replaced
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return stat.S_IMODE(mode)
 
 
 def _take_arrays(value: Any, pointer: str, arrays: dict[str, np.ndarray]) -> Any:
