@@ -133,6 +133,11 @@ def test_what_cannot_be_saved_is_refused_and_the_old_file_stays(tmp_path, state,
 
 
 def test_a_state_that_cannot_be_written_down(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"more than 4300 digits cannot be saved \(at /a/0\)"):
+        tio.save(tmp_path / "c", {"a": [-(10**4300)]})
+    tio.save(tmp_path / "long", 1 - 10**4300)
+    assert tio.load(tmp_path / "long") == 1 - 10**4300
+    (tmp_path / "long").unlink()
     circle: list = []
     circle.append(circle)
     with pytest.raises(ValueError, match="contains itself"):

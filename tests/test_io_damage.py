@@ -24,7 +24,7 @@ def state_or_message(path):
 
 def assert_refused(path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"c\.safetensors is not a whole checkpoint"):
+    with pytest.raises(ValueError, match=r"c\.safetensors cannot be loaded"):
         tio.load(path)
 
 
@@ -137,6 +137,21 @@ def test_a_file_from_elsewhere_gives_its_arrays(tmp_path, metadata):
     found = tio.load(tmp_path / "f")
     assert found.keys() == arrays.keys()
     assert all(same(arrays[name], found[name]) for name in arrays)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (forged({"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}, b"12"),
+         "it holds a tensor of type BF16, which NumPy lacks"),
+        (forged({"__metadata__": {"format": "pt", "from": "tinygen"}}),
+         "its metadata mentions tinygen, and has no entry of that name"),
+    ],
+)  # fmt: skip
+def test_why_a_file_from_elsewhere_is_refused(tmp_path, content, message):
+    (tmp_path / "f").write_bytes(content)
+    with pytest.raises(ValueError, match=f": {message}$"):
+        tio.load(tmp_path / "f")
 
 
 def test_others_can_read_the_arrays(tmp_path):

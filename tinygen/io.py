@@ -31,16 +31,17 @@ DTYPES = frozenset(
     for t in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")  # no complex
 )
 KEY, FORMAT = "tinygen", "tinygen checkpoint 1"
+TOO_LONG = 10**4300  # an int that Python neither writes down nor reads
 
 
 def save(path: str | Path, state: Any) -> None:
     """Write `state` to `path`, atomically: after a crash at any moment the old file is still there.
 
     state: dicts with string keys and lists, nested at will, whose leaves are arrays or Tensors (of
-    bool, integers of 8 to 64 bits, floats of 16 to 64 bits), int (of any size, such as a
-    generator's state), float, bool, str or None. NumPy scalars count as 0-d arrays.
-    Raises TypeError for anything else and says where it stands; ValueError if it contains itself;
-    an OSError that names the folder if it cannot be written there.
+    bool, integers of 8 to 64 bits, floats of 16 to 64 bits), int (of 4300 digits or fewer, such as
+    a generator's state), float, bool, str or None. NumPy scalars count as 0-d arrays.
+    Raises TypeError for anything else and says where it stands; ValueError for a longer int, or if it
+    contains itself; an OSError that names the folder if it cannot be written there.
     """
     arrays: dict[str, np.ndarray] = {}
     try:
@@ -65,24 +66,26 @@ def load(path: str | Path) -> Any:
     """
     content = Path(path).read_bytes()
     try:
-        arrays = safetensors.numpy.load(content)
+        arrays = _arrays(content)
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
         # The word stands in it twice, so that no one damaged byte makes a checkpoint look foreign.
         if KEY not in str(metadata):
             return arrays
+        if KEY not in metadata:
+            raise ValueError(f"its metadata mentions {KEY}, and has no entry of that name")
         own = json.loads(metadata[KEY])
         if own["format"] != FORMAT:
             raise ValueError(f"its format is {own['format']!r}, and this is {FORMAT!r}")
         if own["sha256"] != _digest(json.dumps(own["state"]), arrays):
             raise ValueError("its content does not have the SHA-256 it was saved with")
         return _put_arrays(own["state"], arrays)
-    # LookupError: a type that NumPy lacks, or a header that lies. RecursionError: one too deep.
+    # LookupError: a header that lies. RecursionError: one too deep.
     except (
         *(safetensors.SafetensorError, ValueError, TypeError, AttributeError),
         *(LookupError, OverflowError, RecursionError),
     ) as error:
-        raise ValueError(f"{path} is not a whole checkpoint: {error}") from error
+        raise ValueError(f"{path} cannot be loaded: {error}") from error
 
 
 UNFINISHED = ".tinygen-*.tmp"  # beside what is being written
@@ -137,6 +140,13 @@ def _mode(target: Path) -> int | None:
     return stat.S_IMODE(mode)
 
 
+def _arrays(content: bytes) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load(content)
+    except KeyError as error:
+        raise ValueError(f"it holds a tensor of type {error.args[0]}, which NumPy lacks") from None
+
+
 def _take_arrays(value: Any, pointer: str, arrays: dict[str, np.ndarray]) -> Any:
     """`value` with its arrays moved to `arrays`, under their pointers, and None in their places."""
     if isinstance(value, dict):
@@ -158,6 +168,8 @@ def _take_arrays(value: Any, pointer: str, arrays: dict[str, np.ndarray]) -> Any
             raise TypeError(f"an array of dtype {value.dtype} cannot be saved{_at(pointer)}")
         arrays[pointer] = value.astype(native, copy=False)
         return None
+    if isinstance(value, int) and abs(value) >= TOO_LONG:
+        raise ValueError(f"an int of more than 4300 digits cannot be saved{_at(pointer)}")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(
