@@ -60,6 +60,8 @@ def test_a_kink_of_the_gradient_is_found_at_order_2():
     [
         (lambda x: x**3, lambda x: 3 * x**2),
         (lambda x: x**5, lambda x: 5 * x**4),
+        (lambda x: x**7, lambda x: 7 * x**6),
+        (lambda x: 2 * x**8 - x**9, lambda x: 16 * x**7 - 9 * x**8),
         (np.cos, lambda x: -np.sin(x)),
         (lambda x: np.sin(20 * x), lambda x: 20 * np.cos(20 * x)),
         (lambda x: np.exp(-50 * x**2), lambda x: -100 * x * np.exp(-50 * x**2)),

@@ -133,25 +133,28 @@ def _kink(
     """What is wrong with f within `step`, given its values at -1, -1/2, 0, 1/2 and 1 of it; "" if it is smooth.
 
     What is left of five samples when a parabola is taken out is the bend. With half the step a smooth function's falls
-    to an eighth or less (it is of third order), that of a kink to a half (of first order; a quarter, where only the
-    slope has a kink), that of a jump not at all, and that of a kink which the smaller samples miss to nothing.
+    to an eighth (it is of third order), or by the same factor again and again where f is flatter (x^7 at 0). That of a
+    kink falls to a half (it is of first order; to a quarter, where only the slope has a kink), that of a jump not at
+    all, and that of a kink which the smaller samples miss to nothing, once.
     """
-    bends = _bends(samples)
+    noise = 64 * rounding
+    bends = [_bends(samples)]
     change = np.concatenate(
         [np.abs(b - a).ravel() for a, b in zip(samples[0], samples[4], strict=True)]
     )
-    suspects = bends > BEND * change + 64 * rounding
-    for _ in range(2):
-        if not suspects.any():
-            return ""
-        step /= 2
-        near = [f(d.moved(arrays, s * step)) for s in (-0.5, 0.5)]
+    suspects = bends[0] > BEND * change + noise
+    if not suspects.any():
+        return ""
+    for half in (step / 2, step / 4):
+        near = [f(d.moved(arrays, s * half)) for s in (-0.5, 0.5)]
         samples = [samples[1], near[0], samples[2], near[1], samples[3]]
-        halved = _bends(samples)
-        smooth = (halved <= bends / 6) & (halved >= bends / 64) | (bends <= 64 * rounding)
+        bends.append(_bends(samples))
+    first, second = bends[1] / bends[0], bends[2] / bends[1]
+    steady = (first <= 2 * second) & (second <= 2 * first)
+    for fall, before in ((first, bends[0]), (second, bends[1])):
+        smooth = (fall <= 1 / 6) & ((fall >= 1 / 64) | steady) | (before <= noise)
         if (suspects & ~smooth).any():
-            return f"f has a kink or jump within {2 * step:.1e}"
-        bends = halved
+            return f"f has a kink or jump within {step:.1e}"
     return ""
 
 
