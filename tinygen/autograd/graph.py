@@ -237,7 +237,9 @@ def walk(
                             cotangents[source] = arrived if before is None else before + arrived
                 except AttributeError as error:
                     name = type(node).__name__
-                    raise TypeError(f"{name}: backward returned what is no array: {error}") from error
+                    raise TypeError(
+                        f"{name}: backward returned what is no array: {error}"
+                    ) from error
                 found = arrived = before = None  # nothing is held while the next rule runs
                 if not retain_graph:
                     node.free()

@@ -59,7 +59,7 @@ def concat(xs: Sequence[ArrayLike], axis: int | None = 0) -> Tensor:
     """
     xs = [as_tensor(x) for x in xs]
     if not xs:
-        raise ValueError("concat: needs at least one array")
+        raise ValueError("needs at least one array")
     if axis is None:
         xs, axis = [reshape(x, (-1,)) for x in xs], 0
     return _concat(*xs, axis=axis)
@@ -83,7 +83,7 @@ def _stack(*xs: ArrayLike, axis: int) -> Tensor:
 def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Tensor:
     """Arrays of one shape joined along a new axis. Raises ValueError if there are none."""
     if len(xs) == 0:
-        raise ValueError("stack: needs at least one array")
+        raise ValueError("needs at least one array")
     return _stack(*xs, axis=axis)
 
 
@@ -96,7 +96,7 @@ def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Te
     length = x.shape[axis]
     if isinstance(sections, int | np.integer):
         if not 1 <= sections <= max(length, 1 << 16) or length % sections:
-            raise ValueError(f"split: {length} elements do not make {sections} equal parts")
+            raise ValueError(f"{length} elements do not make {sections} equal parts")
         cuts = [length // sections * i for i in range(1, sections)]
     else:
         cuts = list(sections)
@@ -188,11 +188,11 @@ def pad(x: ArrayLike, widths: Sequence[tuple[int, int]] | int, value: float = 0.
     x = as_tensor(x)
     if isinstance(widths, int | np.integer):
         if widths < 0:
-            raise ValueError(f"pad: needs {x.ndim} pairs of widths >= 0, got {widths}")
+            raise ValueError(f"needs {x.ndim} pairs of widths >= 0, got {widths}")
         widths = ((widths, widths),) * x.ndim
     widths = tuple((int(low), int(high)) for low, high in widths)
     if len(widths) != x.ndim or any(low < 0 or high < 0 for low, high in widths):
-        raise ValueError(f"pad: needs {x.ndim} pairs of widths >= 0, got {widths}")
+        raise ValueError(f"needs {x.ndim} pairs of widths >= 0, got {widths}")
     return Pad.apply(x, widths=widths, value=value)
 
 

@@ -275,7 +275,7 @@ def clip(x: ArrayLike, low: ArrayLike | None = None, high: ArrayLike | None = No
     """min(max(x, low), high). At a bound, x and the bound get half of the gradient each. Raises ValueError
     if neither is given."""
     if low is None and high is None:
-        raise ValueError("clip: give low, high or both")
+        raise ValueError("give low, high or both")
     if low is not None:
         x = maximum(x, low)
     return x if high is None else minimum(x, high)
@@ -322,7 +322,7 @@ def where(condition: ArrayLike, a: ArrayLike, b: ArrayLike) -> Tensor:
     chosen = next((x for x in (a, b, condition) if isinstance(x, Tensor)), None)
     condition = beside(condition, raw(chosen))
     if condition.dtype != np.bool_:
-        raise TypeError(f"where: the condition must be boolean, not {condition.dtype}")
+        raise TypeError(f"the condition must be boolean, not {condition.dtype}")
     return Where.apply(a, b, condition=condition)
 
 
@@ -349,7 +349,5 @@ def astype(x: ArrayLike, dtype: np.typing.DTypeLike) -> Tensor:
         return x
     dtype = np.dtype(dtype)
     if dtype.kind not in "biuf" or (dtype.kind == "f" and dtype not in FLOATS):
-        raise TypeError(
-            f"astype: {dtype} is not supported; use booleans, integers or float16 to 64"
-        )
+        raise TypeError(f"{dtype} is not supported; use booleans, integers or float16 to 64")
     return Astype.apply(x, dtype=dtype)

@@ -99,18 +99,16 @@ def linear(
     x, w = as_tensor(x), as_tensor(w)
     if activation not in ACTIVATION_GRADS:
         known = ", ".join(map(repr, ACTIVATION_GRADS))
-        raise ValueError(f"linear: unknown activation {activation!r}; choose one of {known}")
+        raise ValueError(f"unknown activation {activation!r}; choose one of {known}")
     if w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1]:
         raise ValueError(
-            f"linear: x {x.shape} does not fit w {w.shape}: needs (..., n_in) and (n_out, n_in)"
+            f"x {x.shape} does not fit w {w.shape}: needs (..., n_in) and (n_out, n_in)"
         )
     inputs = [x, w]
     if b is not None:
         b = as_tensor(b)
         if b.shape != (w.shape[0],):
-            raise ValueError(
-                f"linear: b has shape {b.shape}, but w {w.shape} needs ({w.shape[0]},)"
-            )
+            raise ValueError(f"b has shape {b.shape}, but w {w.shape} needs ({w.shape[0]},)")
         inputs.append(b)
     return Linear.apply(*inputs, activation=activation)
 
@@ -128,14 +126,11 @@ def grad_by_rows(kernel: Callable, *xs: np.ndarray, g: np.ndarray) -> np.ndarray
     return found.reshape(xs[0].shape)
 
 
-def _of_rows(op: type[Op], name: str, *xs: ArrayLike) -> Tensor:
+def _of_rows(op: type[Op], *xs: ArrayLike) -> Tensor:
     """`op`, which sums over the last axis, of arrays (..., n) that broadcast together."""
-    try:
-        tensors = broadcast_all(*xs)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    tensors = broadcast_all(*xs)
     if not tensors[0].ndim:
-        raise ValueError(f"{name}: needs at least one axis, to sum over")
+        raise ValueError("needs at least one axis, to sum over")
     return op.apply(*tensors)
 
 
@@ -179,7 +174,7 @@ def binary_cross_entropy_with_logits(logits: ArrayLike, targets: ArrayLike) -> T
 
     Finite logits of any size are fine; an infinite one may give NaN.
     """
-    return _of_rows(BceWithLogits, "binary_cross_entropy_with_logits", logits, targets)
+    return _of_rows(BceWithLogits, logits, targets)
 
 
 class CrossEntropyWithLogits(Op):
@@ -236,17 +231,15 @@ def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
     logits = as_tensor(logits)
     given, labels = raw(labels), beside(labels, raw(logits))
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"cross_entropy_with_logits: labels must be integers, not {labels.dtype}")
+        raise TypeError(f"labels must be integers, not {labels.dtype}")
     if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"cross_entropy_with_logits: labels of shape {labels.shape} do not fit logits {logits.shape}"
-        )
+        raise ValueError(f"labels of shape {labels.shape} do not fit logits {logits.shape}")
     n = logits.shape[-1]
     given = np.asarray(given) if on_gpu(labels) and not on_gpu(given) else labels
     # In a compiled function the kernel looks at them, at every call.
     looked_at = not on_gpu(given) and type(given) is not Traced
     if looked_at and labels.size and not 0 <= given.min() <= given.max() < n:
-        raise ValueError(f"cross_entropy_with_logits: labels must lie in [0, {n})")
+        raise ValueError(f"labels must lie in [0, {n})")
     found = CrossEntropyWithLogits.apply(matrix(logits), labels=labels.astype(np.int64).reshape(-1))
     return found if labels.ndim == 1 else reshape(found, labels.shape)
 
@@ -288,7 +281,7 @@ def gaussian_log_density(x: ArrayLike, mean: ArrayLike, log_var: ArrayLike) -> T
 
     NaN for a log_var of -inf: no variance, no density.
     """
-    return _of_rows(GaussianLogDensity, "gaussian_log_density", x, mean, log_var)
+    return _of_rows(GaussianLogDensity, x, mean, log_var)
 
 
 class GaussianKl(Op):
@@ -326,7 +319,7 @@ def gaussian_kl(mean: ArrayLike, log_var: ArrayLike) -> Tensor:
 
     Kingma and Welling (2014), appendix B: -1/2 sum_j (1 + log sigma_j^2 - mu_j^2 - sigma_j^2).
     """
-    return _of_rows(GaussianKl, "gaussian_kl", mean, log_var)
+    return _of_rows(GaussianKl, mean, log_var)
 
 
 class Reparameterise(Op):

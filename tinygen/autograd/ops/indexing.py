@@ -144,6 +144,6 @@ def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int) -> Tensor:
     x = as_tensor(x)
     indices = beside(indices, raw(x))
     if indices.dtype.kind not in "iu":
-        raise IndexError(f"take_along_axis: indices must be integers, not {indices.dtype}")
+        raise IndexError(f"indices must be integers, not {indices.dtype}")
     axis = normalize_axis_index(axis, x.ndim, "take_along_axis")
     return TakeAlongAxis.apply(x, indices=indices, axis=axis)

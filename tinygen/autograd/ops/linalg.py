@@ -55,9 +55,9 @@ def matmul(a: ArrayLike, b: ArrayLike) -> Tensor:
     """
     a, b = as_tensor(a), as_tensor(b)
     if a.ndim == 0 or b.ndim == 0:
-        raise ValueError(f"matmul: needs at least one axis each, got shapes {a.shape}, {b.shape}")
+        raise ValueError(f"needs at least one axis each, got shapes {a.shape}, {b.shape}")
     if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
-        raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not fit: inner sides differ")
+        raise ValueError(f"shapes {a.shape} and {b.shape} do not fit: inner sides differ")
     if a.ndim == b.ndim == 2:
         return Matmul.apply(a, b)
     if a.ndim == 1:
@@ -139,9 +139,7 @@ def einsum(subscripts: str, *operands: ArrayLike) -> Tensor:
     inputs, arrow, result = subscripts.replace(" ", "").partition("->")
     labels = inputs.split(",")
     if len(labels) != len(operands):
-        raise ValueError(
-            f"einsum: {subscripts!r} names {len(labels)} operands, got {len(operands)}"
-        )
+        raise ValueError(f"{subscripts!r} names {len(labels)} operands, got {len(operands)}")
     free = iter(sorted(set(string.ascii_letters) - set(subscripts)))
     batch_ndim = max(
         [x.ndim - len(s) + 3 for x, s in zip(operands, labels, strict=True) if "..." in s],
@@ -152,17 +150,15 @@ def einsum(subscripts: str, *operands: ArrayLike) -> Tensor:
         own = x.ndim - len(s) + 3 if "..." in s else 0
         labels[i] = s.replace("...", batch[len(batch) - own :] if own > 0 else "")
         if len(labels[i]) != x.ndim:
-            raise ValueError(f"einsum: {s!r} does not fit an operand of shape {x.shape}")
+            raise ValueError(f"{s!r} does not fit an operand of shape {x.shape}")
     if not arrow:
         letters = sorted(set("".join(labels)) - set(batch))
         result = "..." + "".join(c for c in letters if "".join(labels).count(c) == 1)
     result = result.replace("...", batch)
     if unknown := set(result) - set("".join(labels)):
-        raise ValueError(
-            f"einsum: the output of {subscripts!r} names {sorted(unknown)}, no operand does"
-        )
+        raise ValueError(f"the output of {subscripts!r} names {sorted(unknown)}, no operand does")
     if len(set(result)) != len(result):
-        raise ValueError(f"einsum: the output of {subscripts!r} repeats a label")
+        raise ValueError(f"the output of {subscripts!r} repeats a label")
     for i, (x, s) in enumerate(zip(operands, labels, strict=True)):
         operands[i], labels[i] = _diagonals(x, s)
     return Einsum.apply(*operands, labels=labels, result=result)
@@ -194,13 +190,13 @@ def outer(a: ArrayLike, b: ArrayLike) -> Tensor:
     """a_i b_j, for vectors a and b."""
     a, b = as_tensor(a), as_tensor(b)
     if a.ndim != 1 or b.ndim != 1:
-        raise ValueError(f"outer: needs two vectors, got shapes {a.shape} and {b.shape}")
+        raise ValueError(f"needs two vectors, got shapes {a.shape} and {b.shape}")
     return expand_dims(a, 1) * b
 
 
-def _check_square(name: str, a: Tensor) -> None:
+def _check_square(a: Tensor) -> None:
     if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
-        raise ValueError(f"{name}: needs square matrices, got shape {a.shape}")
+        raise ValueError(f"needs square matrices, got shape {a.shape}")
 
 
 def _well_conditioned(d: Draw, n: int) -> np.ndarray:
@@ -225,7 +221,7 @@ class Inv(Op):
 def inv(a: ArrayLike) -> Tensor:
     """The inverse of square matrices. Raises ValueError on a singular one. To apply it, `solve` is better."""
     a = as_tensor(a)
-    _check_square("inv", a)
+    _check_square(a)
     return Inv.apply(a)
 
 
@@ -255,9 +251,9 @@ def _solve_case(d: Draw) -> Call:
 def solve(a: ArrayLike, b: ArrayLike) -> Tensor:
     """X with A X = B, for square A (..., n, n) and B (n,) or (..., n, k). Raises ValueError on a singular A."""
     a, b = as_tensor(a), as_tensor(b)
-    _check_square("solve", a)
+    _check_square(a)
     if b.ndim == 0 or b.shape[max(b.ndim - 2, 0)] != a.shape[-1]:
-        raise ValueError(f"solve: a right-hand side of shape {b.shape} does not fit {a.shape}")
+        raise ValueError(f"a right-hand side of shape {b.shape} does not fit {a.shape}")
     if b.ndim == 1:
         return reshape(Solve.apply(a, expand_dims(b, 1)), a.shape[:-1])
     return Solve.apply(a, b)
@@ -302,7 +298,7 @@ def cholesky(a: ArrayLike) -> Tensor:
     Raises ValueError if A is not positive definite.
     """
     a = as_tensor(a)
-    _check_square("cholesky", a)
+    _check_square(a)
     return Cholesky.apply(a)
 
 
@@ -333,7 +329,7 @@ def slogdet(a: ArrayLike) -> tuple[Tensor, Tensor]:
     There is no gradient at a singular A: backward raises ValueError.
     """
     a = as_tensor(a)
-    _check_square("slogdet", a)
+    _check_square(a)
     logarithm = _log_abs_det(a)
     sign = as_array(np.sign(np.linalg.slogdet(raw(a))[0]))
     return Tensor(sign.astype(logarithm.dtype, copy=False)), logarithm

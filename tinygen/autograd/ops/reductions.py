@@ -78,7 +78,7 @@ def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     x = as_tensor(x)
     count = _count("mean", x, axis)
     if count == 0:
-        raise ValueError(f"mean: no elements along axis {axis} of shape {x.shape}")
+        raise ValueError(f"no elements along axis {axis} of shape {x.shape}")
     return sum(x, axis, keepdims) / count
 
 

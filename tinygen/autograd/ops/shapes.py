@@ -85,7 +85,7 @@ def matrix_transpose(x: ArrayLike) -> Tensor:
     """The last two axes swapped."""
     x = as_tensor(x)
     if x.ndim < 2:
-        raise ValueError(f"matrix_transpose: needs at least two axes, got shape {x.shape}")
+        raise ValueError(f"needs at least two axes, got shape {x.shape}")
     return permute_dims(x, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
 
 
@@ -194,7 +194,7 @@ def squeeze(x: ArrayLike, axis: Axis = None) -> Tensor:
         else set(normalize_axis_tuple(axis, x.ndim, "squeeze"))
     )
     if wrong := [i for i in sorted(axes) if x.shape[i] != 1]:
-        raise ValueError(f"squeeze: axis {wrong[0]} of shape {x.shape} is not of length 1")
+        raise ValueError(f"axis {wrong[0]} of shape {x.shape} is not of length 1")
     return reshape(x, tuple(side for i, side in enumerate(x.shape) if i not in axes))
 
 
