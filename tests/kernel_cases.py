@@ -3,6 +3,9 @@
 An error is measured in units of eps times a *scale*. For most kernels that is the result itself. Where terms of
 opposite signs are added it is the sum of their sizes: rounding errs by a fraction of the terms, however little is left
 of their difference.
+
+A number below the smallest normal one has few digits, and on a GPU, if it is a float32, none: there it counts as 0.
+What is lost so is lost of the result, too, times what the number is multiplied by.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ class Case(NamedTuple):
         6  # the error allowed, times eps * scale: that of both sides, and NumPy's is up to 4
     )
     scale: Callable | None = None  # given the arguments in a wider type; None: |result|
+    times: Callable | None = None  # given the same: what a number that may be lost is multiplied by
     writes: tuple[int, ...] = ()  # which arguments are written to
     sums: int | None = (
         None  # the axis that is summed, n numbers long: with 16 to 64 sums side by side, on both sides
@@ -55,14 +59,18 @@ def _density_terms(x: Array, m: Array, v: Array) -> Array:
     return reference.LOG_2PI + np.abs(v) + (x - m) ** 2 * np.exp(-v)
 
 
+def _density_times(x: Array, m: Array, v: Array) -> Array:
+    return np.sum((x - m) ** 2 + np.exp(-v), axis=1)
+
+
 def _density_grad_scale(x: Array, m: Array, v: Array, g: Array) -> tuple[Array, Array]:
-    g, d, precision = _each(g), np.abs(x - m), np.exp(-v) + _tiny(v)
-    return (g * d + _tiny(v)) * precision, g * (1 + (d * d + _tiny(v)) * precision)
+    g, d, precision = _each(g), np.abs(x - m), np.exp(-v)
+    return g * d * precision, g * (1 + d * d * precision)
 
 
-def _tiny(x: Array) -> float:
-    """What to add to a factor before it is multiplied: a subnormal one has few digits."""
-    return np.finfo(np.float32 if x.dtype == np.float64 else np.float64).tiny
+def _density_grad_times(x: Array, m: Array, v: Array, g: Array) -> tuple[Array, Array]:
+    g, d, precision = _each(g), np.abs(x - m), np.exp(-v)
+    return g * d + (g + 1) * precision, (g + 1) * d * d + (g + d * d) * precision + 1
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -76,7 +84,8 @@ def _linear_scale(x: Array, w: Array, b: Array | None, activation: str | None) -
 
 def _settling(x: Array) -> float:
     """The scale of an average that counts as 0 on one side, and on the other, rounded otherwise, does not."""
-    return _tiny(x) / float(np.finfo(np.float32 if x.dtype == np.float64 else np.float64).eps)
+    info = np.finfo(np.float32 if x.dtype == np.float64 else np.float64)
+    return float(info.smallest_normal / info.eps)
 
 
 def _sgd_scale(p, g, v, lr, momentum, nesterov, weight_decay):
@@ -181,28 +190,30 @@ CASES: dict[str, Case] = {
     "sigmoid": _elementwise(1),
     "sigmoid_grad": _elementwise(2),
     "softplus": _elementwise(1),
-    "softplus_grad": _elementwise(
-        2, scale=lambda x, g: np.abs(g) * (reference.sigmoid(x) + _tiny(x))
-    ),
+    "softplus_grad": _elementwise(2, times=lambda x, g: np.abs(g)),
     "erf": _elementwise(1),
     "relu": _elementwise(1, ulps=0, signed_zero=False),
     "relu_grad": _elementwise(2, ulps=0),
     "reparameterise": _elementwise(
-        3, scale=lambda m, v, noise: np.abs(m) + np.exp(v / 2) * np.abs(noise), signed_zero=False
+        3,
+        scale=lambda m, v, noise: np.abs(m) + np.exp(v / 2) * np.abs(noise),
+        times=lambda m, v, noise: np.abs(noise),
+        signed_zero=False,
     ),
     "reparameterise_grad": _elementwise(
         3,
-        scale=lambda v, noise, g: (
-            (np.abs(g) * (np.exp(v / 2) + _tiny(v)) + _tiny(v)) * np.abs(noise)
-        ),
+        scale=lambda v, noise, g: np.abs(g) * np.exp(v / 2) * np.abs(noise),
+        times=lambda v, noise, g: (np.abs(g) + np.exp(v / 2) + 1) * np.abs(noise),
     ),
     "logsumexp": _on_rows(1, scale=lambda x: _top(x)[:, 0], **_SUM),
     "logsumexp_grad": _on_rows(
-        1, 2, scale=lambda x, y, g: _each(g) * (np.exp(x - y[:, None]) + _tiny(x))
+        *(1, 2),
+        scale=lambda x, y, g: _each(g) * np.exp(x - y[:, None]),
+        times=lambda x, y, g: _each(g),
     ),
     "logsumexp_columns": _on_columns(scale=lambda x: _top(x.T)[:, 0], sums=0, signed_zero=False),
     "logsumexp_columns_grad": _on_columns(
-        2, scale=lambda x, y, g: np.abs(g) * (np.exp(x - y) + _tiny(x))
+        2, scale=lambda x, y, g: np.abs(g) * np.exp(x - y), times=lambda x, y, g: np.abs(g)
     ),
     "softmax": _on_rows(1, scale=lambda x: reference.softmax(x) * _top(x), **_SUM),
     "softmax_grad": Case(
@@ -216,28 +227,43 @@ CASES: dict[str, Case] = {
         MATRICES,
         _log_softmax_grad,
         scale=lambda y, g: np.abs(g) + np.exp(y) * _sum(g),
+        times=lambda y, g: _sum(g),
         **_SUM,
     ),
     "bce_with_logits": _on_rows(
         2, scale=lambda l, t: _sum(reference.softplus(l) + np.abs(t * l))[:, 0], **_SUM
     ),
     "bce_with_logits_grad": _on_rows(
-        2, 1, scale=lambda l, t, g: _each(g) * (reference.sigmoid(l) + np.abs(t))
+        *(2, 1),
+        scale=lambda l, t, g: _each(g) * (reference.sigmoid(l) + np.abs(t)),
+        times=lambda l, t, g: _each(g),
     ),
     "cross_entropy_with_logits": _labelled(
         0, scale=lambda l, labels: _top(l)[:, 0] + np.abs(l[np.arange(len(l)), labels]), **_SUM
     ),
     "cross_entropy_with_logits_grad": _labelled(
-        1, scale=lambda l, labels, g: _each(g) * (1 + reference.softmax(l) * _top(l)), **_SUM
+        1,
+        scale=lambda l, labels, g: _each(g) * (1 + reference.softmax(l) * _top(l)),
+        times=lambda l, labels, g: _each(g),
+        **_SUM,
     ),
     "gaussian_log_density": _on_rows(
-        3, scale=lambda x, m, v: _sum(_density_terms(x, m, v))[:, 0] / 2, **_SUM
+        3,
+        scale=lambda x, m, v: _sum(_density_terms(x, m, v))[:, 0] / 2,
+        times=_density_times,
+        **_SUM,
     ),
-    "gaussian_log_density_grad": _on_rows(3, 1, scale=_density_grad_scale),
+    "gaussian_log_density_grad": _on_rows(
+        3, 1, scale=_density_grad_scale, times=_density_grad_times
+    ),
     "gaussian_kl": _on_rows(
         2, scale=lambda m, v: _sum(np.exp(v) + m * m + 1 + np.abs(v))[:, 0] / 2, **_SUM
     ),
-    "gaussian_kl_grad": _on_rows(2, 1, scale=lambda m, v, g: (None, _each(g) * (np.exp(v) + 1))),
+    "gaussian_kl_grad": _on_rows(
+        *(2, 1),
+        scale=lambda m, v, g: (None, _each(g) * (np.exp(v) + 1)),
+        times=lambda m, v, g: (None, np.exp(v) + 1),
+    ),
     "matmul": Case(
         PRODUCTS, lambda of, s: (of.any(s[:2], True), of.any(s[1:], True)), scale=_product, **_SUM
     ),
@@ -284,23 +310,20 @@ def results(kernel: Callable, name: str, args: tuple) -> tuple:
     return found if isinstance(found, tuple) else (np.asarray(found),)
 
 
-def _scales(case: Case, args: tuple, expected: tuple, finite: bool = False) -> tuple:
-    """The scale of each result; with `finite`, what it would be without infinite arguments."""
+def _sizes(size: Callable | None, args: tuple, default: list, finite: bool = False) -> list:
+    """`size` of the arguments, for each result; with `finite`, what it would be without infinite arguments."""
     dtype = args[0].dtype
     found = None
-    if case.scale:
+    if size:
         wide = []
         for a in args:
             if isinstance(a, Array) and a.dtype == dtype:
                 a = a.astype(WIDER[dtype.type])
                 a = np.where(np.isinf(a), 0, a) if finite else a
             wide.append(a)
-        found = case.scale(*wide)
-    found = found if isinstance(found, tuple) else (found,) * len(expected)
-    sizes = [np.abs(r.astype(WIDER[r.dtype.type])) for r in expected]
-    if finite:
-        sizes = [np.zeros_like(r) for r in sizes]
-    return tuple(r if f is None else f for f, r in zip(found, sizes, strict=True))
+        found = size(*wide)
+    found = found if isinstance(found, tuple) else (found,) * len(default)
+    return [r if f is None else f for f, r in zip(found, default, strict=True)]
 
 
 def _arrays_and_others(found: tuple) -> tuple[tuple, tuple]:
@@ -310,24 +333,41 @@ def _arrays_and_others(found: tuple) -> tuple[tuple, tuple]:
 
 
 @reference.quiet
-def agree(name: str, args: tuple, got: tuple, expected: tuple, ulps: float | None = None) -> None:
-    """Hold results to the specification's: dtype, shape, NaN, infinities, signs of zeros, and values."""
+def agree(
+    name: str,
+    args: tuple,
+    got: tuple,
+    expected: tuple,
+    ulps: float | None = None,
+    flushed: bool = False,
+) -> None:
+    """Hold results to the specification's: dtype, shape, NaN, infinities, signs of zeros, and values.
+
+    With `flushed`, numbers below the smallest normal one count as 0.
+    """
     case = CASES[name] if ulps is None else CASES[name]._replace(ulps=ulps)
     assert len(got) == len(expected)
     got, others = _arrays_and_others(got)
     expected, same = _arrays_and_others(expected)
     assert others == same
-    scales = _scales(case, args, expected)
-    without_inf = _scales(case, args, expected, finite=True)
-    for y, r, scale, size in zip(got, expected, scales, without_inf, strict=True):
+    wide = [np.abs(r.astype(WIDER[r.dtype.type])) for r in expected]
+    zeros = [np.zeros_like(r) for r in wide]
+    bounds = (
+        _sizes(case.scale, args, wide),
+        _sizes(case.scale, args, zeros, finite=True),
+        _sizes(case.times, args, zeros),
+    )
+    for y, r, scale, size, times in zip(got, expected, *bounds, strict=True):
         assert (y.dtype, y.shape) == (r.dtype, r.shape)
         info = np.finfo(r.dtype)
-        # Where finite terms are almost too large, the order of the operations decides what overflows.
-        sure = ~(size > info.max / 8)
+        # Where finite terms are almost too large, the order of the operations decides what overflows. And what is lost
+        # on one side gives NaN there, times infinity.
+        sure = ~((size > info.max / 8) | (flushed & (times > info.max / 8)))
         error = np.abs(y.astype(scale.dtype) - r)
         n = 0 if case.sums is None else args[0].shape[case.sums]
         ulps = case.ulps + min(n, 16) + n / 64
-        bound = ulps * (info.eps * scale + info.smallest_subnormal)
+        lost = info.smallest_normal if flushed else info.smallest_subnormal
+        bound = ulps * (info.eps * scale + lost * (1 + times))
         close = np.isfinite(r) & np.isfinite(y) & (error <= bound)
         same = (y == r) | (np.isnan(y) & np.isnan(r))
         wrong = sure & ~(same | close)

@@ -7,7 +7,7 @@ fail where CuPy would, so it has only what CuPy has (names and parameters are th
 - `counts` says how often numbers went to the computer's memory, and how many kernels were launched;
   `cupyx.allow_synchronize(False)` forbids the former, as in CuPy;
 - the CUDA C++ of a kernel is compiled for this machine's processor and run, loop by loop (`kernels.py`): what is tested
-  is the very text that a GPU would run;
+  is the very text that a GPU would run, and a float32 below the smallest normal number is 0, as there (`processor.py`);
 - linear algebra and random numbers are NumPy's (`module.py`).
 
 What it cannot show: how fast a GPU is, what runs at the same time there, and the last bits of its own exp and log.

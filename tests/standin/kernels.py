@@ -8,22 +8,14 @@ then the parts two by two.
 from __future__ import annotations
 
 import ctypes
-import functools
-import hashlib
-import importlib.util
 import math
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tests.standin.arrays import counts, ndarray, unboxed
+from tests.standin.processor import compiled, flushing
 
 C_TYPES = {
     "float32": "float",
@@ -49,36 +41,6 @@ class Parameter(NamedTuple):
 def _parameters(text: str) -> list[Parameter]:
     words = [part.split() for part in text.split(",")]
     return [Parameter(*part[-2:], part[:-2] == ["raw"]) for part in words]
-
-
-@functools.cache
-def _compiler() -> list[str]:
-    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
-        if name and shutil.which(name):
-            return [name]
-    if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "c++"]
-    raise RuntimeError(
-        "the tests of the CUDA kernels need a C++ compiler: install g++, or pip install ziglang"
-    )
-
-
-@functools.cache
-def _compiled(code: str) -> ctypes._CFuncPtr:
-    command = [*_compiler(), "-std=c++17", "-O1", "-shared", "-fPIC", "-x", "c++", "-"]
-    name = hashlib.sha256(f"{command} {code}".encode()).hexdigest()[:24]
-    folder = (
-        Path(tempfile.gettempdir())
-        / f"tinygen-standin-{os.getuid() if hasattr(os, 'getuid') else 0}"
-    )
-    folder.mkdir(mode=0o700, exist_ok=True)
-    library = folder / f"{name}.so"
-    if not library.exists():
-        own = library.with_suffix(f".{os.getpid()}")  # another process may be compiling the same
-        done = subprocess.run([*command, "-o", own], input=code, text=True, capture_output=True)
-        assert done.returncode == 0, f"{done.stderr}\n{code}"
-        own.replace(library)
-    return ctypes.CDLL(str(library)).kernel
 
 
 class _Kernel:
@@ -118,7 +80,8 @@ class _Kernel:
         rest = ", ".join(["void** _raw", *(f"long long _n{k}" for k in range(len(sizes)))])
         code = f'{HEADER}{typedefs}{self.preamble}\nextern "C" void kernel({rest}) {{\n{loop}\n}}\n'
         pointers = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
-        _compiled(code)(pointers, *map(ctypes.c_longlong, sizes))
+        with flushing(np.float32 in types.values()):
+            compiled(code)(pointers, *map(ctypes.c_longlong, sizes))
 
     def _c_type(self, p: Parameter) -> str:
         return p.letter if len(p.letter) == 1 else C_TYPES[p.letter]

@@ -10,6 +10,8 @@ writes as several passes is one here: a loss and its sum, an optimiser's step, t
 
 Two things differ from the other backends, for to look at a number would make the computer wait for the GPU. A label
 that names no column gives NaN instead of an error. And what is a Python float elsewhere, `sum_of_squares`, stays there.
+A third is CuPy's choice: it has all programs compiled with -ftz=true, so a float32 below the smallest normal number,
+1.2e-38, counts as 0.
 """
 
 from __future__ import annotations
