@@ -24,7 +24,6 @@ concatenate(tup, axis=0, out=None, *, dtype=None, casting='same_kind')
 copyto(dst, src, casting='same_kind', where=None)
 cumsum(a, axis=None, dtype=None, out=None)
 diagonal(a, offset=0, axis1=0, axis2=1)
-einsum(*operands, **kwargs)
 empty(shape, dtype=float, order='C')
 flip(a, axis=None)
 full_like(a, fill_value, dtype=None, order='K', subok=None, shape=None)
@@ -78,7 +77,7 @@ class ufunc:
 
 
 def asarray(a, dtype=None, order=None, *, copy=None, blocking=False) -> ndarray:
-    """NumPy's arrays and lists go to the GPU here, and nowhere else."""
+    """NumPy's arrays and lists go to the GPU here and in `einsum`, and nowhere else."""
     if not isinstance(a, ndarray):
         return ndarray(np.array(a, dtype, order=order or "C"))
     same = a.dtype == (dtype or a.dtype) and (order != "C" or a.flags.c_contiguous)
@@ -89,6 +88,12 @@ def array(
     obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False
 ) -> ndarray:
     return asarray(obj, dtype, order).copy() if isinstance(obj, ndarray) else asarray(obj, dtype)
+
+
+def einsum(*operands, **kwargs) -> ndarray:
+    """NumPy's arrays among the operands are brought to the GPU, unasked."""
+    operands = [asarray(x) if isinstance(x, np.ndarray) else x for x in operands]
+    return launched(np.einsum, *operands, **kwargs)
 
 
 # Linear algebra ----------------------------------------------------------------------------------------------
@@ -184,7 +189,7 @@ cupy = ModuleType("cupy")
 vars(cupy).update({text.partition("(")[0]: _function(text) for text in FUNCTIONS})
 vars(cupy).update({name: ufunc(getattr(np, name)) for name in UFUNCS})
 vars(cupy).update(
-    ndarray=ndarray, array=array, asarray=asarray, abs=cupy.absolute,
+    ndarray=ndarray, array=array, asarray=asarray, abs=cupy.absolute, einsum=einsum,
     ElementwiseKernel=ElementwiseKernel, ReductionKernel=ReductionKernel,
     linalg=SimpleNamespace(
         inv=_decomposition(np.linalg.inv), cholesky=_decomposition(np.linalg.cholesky), solve=solve,

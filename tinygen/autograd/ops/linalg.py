@@ -16,7 +16,7 @@ from tinygen.autograd.op import Op
 from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, expand_dims, reshape, squeeze
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor, raw
-from tinygen.kernels.device import as_array, exact_solver
+from tinygen.kernels.device import as_array, exact_solver, require_one_device
 from tinygen.kernels.errors import named
 
 
@@ -82,6 +82,7 @@ class Einsum(Op):
     views = True  # of one operand, where nothing is summed
 
     def forward(self, *operands, labels, result):
+        require_one_device(operands)  # CuPy would bring the others to the GPU
         self.labels, self.result = labels, result
         self.keep(*operands)
         return np.einsum(f"{','.join(labels)}->{result}", *operands, optimize=len(operands) > 2)
