@@ -92,6 +92,7 @@ MIXED = {
     "where's condition": lambda a, b: tg.where(b > 0, a, a),
     "compare": lambda a, b: a > b,
     "equal": lambda a, b: a == b,
+    "equal to one number": lambda a, b: a == b[0, 0],
     "maximum": lambda a, b: tg.maximum(a, b),
     "einsum": lambda a, b: tg.einsum("ij,jk->ik", a, b),
     "solve": lambda a, b: tg.solve(a, b),

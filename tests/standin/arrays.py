@@ -213,6 +213,8 @@ def _operator(name: str, reflected: bool = False) -> Callable:
     def operate(self, other):
         if getattr(other, "__array_ufunc__", ()) is None:
             return NotImplemented
+        if name in COMPARISONS and isinstance(other, np.ndarray) and other.ndim == 0:
+            other = other.item()  # CuPy takes it for a number
         return launched(function, other, self) if reflected else launched(function, self, other)
 
     return operate

@@ -15,6 +15,7 @@ from tinygen.kernels.device import (
     as_array,
     checked_device,
     device_of,
+    is_array,
     on_gpu,
     require_one_device,
     to_device,
@@ -379,11 +380,9 @@ def lifted(trace: Trace, t: Tensor) -> Traced:
 
 def _compared(compare: Callable, x: Tensor, other: object) -> Tensor:
     x, other = raw(x), raw(other)
-    try:
-        result = compare(x, other)
-    except TypeError:
-        require_one_device((x, other))
-        raise
+    if type(other) is not type(x) and is_array(other):
+        require_one_device((x, other))  # CuPy would take a NumPy array without axes for a number
+    result = compare(x, other)
     return Tensor(result if type(result) is np.ndarray else as_array(result))
 
 
