@@ -65,7 +65,7 @@ def test_too_little_memory_says_what_to_lower_and_names_the_op(cuda, monkeypatch
     y = tg.matmul(x, w)
 
     def full(*_, **__):
-        raise cuda.cupy.cuda.memory.OutOfMemoryError("Out of memory allocating 8 bytes")
+        raise cuda.cupy.cuda.memory.OutOfMemoryError(8, 0)
 
     with monkeypatch.context() as patch:
         patch.setattr(tg.kernels, "matmul", full)

@@ -182,7 +182,11 @@ class Generator:
 class CUDARuntimeError(RuntimeError): ...
 
 
-class OutOfMemoryError(MemoryError): ...
+class OutOfMemoryError(MemoryError):
+    def __init__(self, size: int, total: int, limit: int = 0):
+        super().__init__(
+            f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes)."
+        )
 
 
 cupy = ModuleType("cupy")
