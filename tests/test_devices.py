@@ -78,6 +78,13 @@ def test_what_would_be_a_hidden_copy_is_an_error(ask):
         there().numpy()
 
 
+def test_the_norm_of_nothing_is_the_same_there():
+    for side in (0, 2):
+        norm = tg.norm(there(X[:0, :side]), axis=1, keepdims=True)
+        assert (norm.device, norm.shape, norm.dtype) == ("cuda", (0, 1), np.float32)
+    assert tg.norm(there(X[:0])).item() == 0
+
+
 # What may not mix --------------------------------------------------------------------------------------------
 
 LABELS = np.array([0, 1])

@@ -59,6 +59,8 @@ def _function(text: str) -> Callable:
 
     def function(*args, **kwargs):
         signature.bind(*args, **kwargs)
+        if kwargs.get("shape") == ():
+            del kwargs["shape"]  # "shape or a.shape", says CuPy in zeros_like and its kin
         return launched(own, *args, **kwargs)
 
     return function

@@ -213,7 +213,9 @@ class Norm(Reduction):
 
     def forward(self, x, axis, keepdims):
         axes = self.reduces(x, axis)
-        scale = np.max(np.abs(x), axis=axes, keepdims=True) if x.size else np.ones_like(x, shape=())
+        scale = (
+            np.max(np.abs(x), axis=axes, keepdims=True) if x.size else np.zeros((), x.dtype, like=x)
+        )
         scale = np.where((scale > 0) & np.isfinite(scale), scale, 1).astype(x.dtype)
         y = scale * np.sqrt(np.sum(np.square(x / scale), axis=axes, keepdims=True))
         y = y if keepdims else np.squeeze(y, axes)
