@@ -85,6 +85,12 @@ def test_the_norm_of_nothing_is_the_same_there():
     assert tg.norm(there(X[:0])).item() == 0
 
 
+def test_indices_in_an_array_begin_again_beyond_the_end():
+    """CuPy's way, which asks nothing of the GPU."""
+    x, beyond = there(), np.array([2, -3, 5])
+    assert x[beyond].tolist() == X[[0, 1, 1]].tolist()
+
+
 # What may not mix --------------------------------------------------------------------------------------------
 
 LABELS = np.array([0, 1])
@@ -303,6 +309,19 @@ def test_distributions_are_the_same_there(cuda):
         )
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a.to("cpu").numpy(), b.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", ["logits", "probs"])
+def test_a_label_that_is_none_gives_nan_where_nobody_looks(given, cuda):
+    p = tg.tensor(np.array([[0.25, 0.75]] * 5, np.float32), requires_grad=True, device="cuda")
+    labels = tg.tensor([1.0, 2.0, -1.0, 0.5, np.nan], device="cuda")
+    with cuda.cupyx.allow_synchronize(False):
+        found = Categorical(**{given: p}).log_prob(labels)
+        found.backward(there(np.array([2.0, 1, 1, 1, 1], np.float32)))
+    assert np.isfinite(found[:1].tolist()).all()
+    assert np.isnan(found[1:].tolist()).all()
+    assert np.isfinite(p.grad[:1].tolist()).all()
+    assert np.isnan(p.grad[1:].tolist()).any(axis=1).all()
 
 
 def test_a_full_covariance_is_the_same_there():

@@ -112,12 +112,12 @@ class ndarray:
 
     def __getitem__(self, index: object) -> ndarray:
         _ask_for_the_size_of_a_mask(index)
-        return viewed(self, self.host[unboxed(index)])
+        return viewed(self, self.host[wrapped(unboxed(index), self.shape)])
 
     def __setitem__(self, index: object, value: object) -> None:
         _ask_for_the_size_of_a_mask(index)
         counts["launches"] += 1
-        self.host[unboxed(index)] = unboxed(value)
+        self.host[wrapped(unboxed(index), self.shape)] = unboxed(value)
 
     def __neg__(self) -> ndarray:
         return launched(np.negative, self)
@@ -155,6 +155,22 @@ def _ask_for_the_size_of_a_mask(index: object) -> None:
     for x in index if isinstance(index, tuple) else (index,):
         if isinstance(x, ndarray) and x.dtype == bool and x.ndim > 0:
             copied()
+
+
+def wrapped(index: object, shape: tuple[int, ...]) -> tuple:
+    """The index with arrays of integers as CuPy reads them: beyond the end of an axis they begin again."""
+    parts = index if isinstance(index, tuple) else (index,)
+    taken = [
+        0 if x is None or x is Ellipsis else np.ndim(x) if np.asarray(x).dtype == bool else 1
+        for x in parts
+    ]
+    found, axis = [], 0
+    for x, count in zip(parts, taken, strict=True):
+        if isinstance(x, np.ndarray) and x.dtype != bool and shape[axis]:
+            x = x.astype(np.int64) % shape[axis]
+        found.append(x)
+        axis += count if x is not Ellipsis else len(shape) - sum(taken)
+    return tuple(found)
 
 
 def unboxed(x: object) -> object:

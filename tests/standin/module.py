@@ -9,7 +9,16 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
-from tests.standin.arrays import DeviceSynchronized, boxed, copied, forbidden, launched, ndarray
+from tests.standin.arrays import (
+    DeviceSynchronized,
+    boxed,
+    copied,
+    forbidden,
+    launched,
+    ndarray,
+    unboxed,
+    wrapped,
+)
 from tests.standin.kernels import ElementwiseKernel, ReductionKernel
 
 # As `inspect.signature` gives them.
@@ -37,7 +46,6 @@ roll(a, shift, axis=None)
 squeeze(a, axis=None)
 stack(tup, axis=0, out=None, *, dtype=None, casting='same_kind')
 sum(a, axis=None, dtype=None, out=None, keepdims=False)
-take_along_axis(a, indices, axis)
 tri(N, M=None, k=0, dtype=float)
 triu(m, k=0)
 where(condition, x=None, y=None)
@@ -75,7 +83,8 @@ class ufunc:
         return result if out is None else out
 
     def at(self, a: ndarray, indices: object, b: object) -> None:
-        launched(self.own.at, a, indices, b)
+        where = wrapped(unboxed(indices), a.shape)
+        launched(lambda a, b: self.own.at(a, where, b), a, b)
 
 
 def asarray(a, dtype=None, order=None, *, copy=None, blocking=False) -> ndarray:
@@ -96,6 +105,12 @@ def einsum(*operands, **kwargs) -> ndarray:
     """NumPy's arrays among the operands are brought to the GPU, unasked."""
     operands = [asarray(x) if isinstance(x, np.ndarray) else x for x in operands]
     return launched(np.einsum, *operands, **kwargs)
+
+
+def take_along_axis(a: ndarray, indices: ndarray, axis: int) -> ndarray:
+    places = [np.arange(n).reshape((-1,) + (1,) * (a.ndim - 1 - k)) for k, n in enumerate(a.shape)]
+    places[axis] = indices.host
+    return a[tuple(map(ndarray, places))]
 
 
 # Linear algebra ----------------------------------------------------------------------------------------------
@@ -196,6 +211,7 @@ vars(cupy).update({text.partition("(")[0]: _function(text) for text in FUNCTIONS
 vars(cupy).update({name: ufunc(getattr(np, name)) for name in UFUNCS})
 vars(cupy).update(
     ndarray=ndarray, array=array, asarray=asarray, abs=cupy.absolute, einsum=einsum,
+    take_along_axis=take_along_axis,
     ElementwiseKernel=ElementwiseKernel, ReductionKernel=ReductionKernel,
     linalg=SimpleNamespace(
         inv=_decomposition(np.linalg.inv), cholesky=_decomposition(np.linalg.cholesky), solve=solve,

@@ -17,7 +17,7 @@ from tinygen.autograd import Tensor, ops
 from tinygen.autograd.convert import to_array
 from tinygen.autograd.tensor import ArrayLike, raw
 from tinygen.distributions.distribution import Distribution, Shape, as_floats, one_of, require
-from tinygen.kernels.device import Array, as_array, require_one_device
+from tinygen.kernels.device import Array, as_array, on_gpu, require_one_device
 from tinygen.random import Generator
 
 # Probabilities further than this from summing to 1 are a mistake, not rounding.
@@ -155,16 +155,24 @@ class Categorical(Distribution):
         return (weights * ops.where(impossible, 0.0, logits)).sum(-1)
 
     def log_prob(self, x: ArrayLike) -> Tensor:
-        """log p_x, for integers x that broadcast with batch_shape. Raises ValueError unless they are in [0, n)."""
+        """log p_x, for integers x that broadcast with batch_shape. Raises ValueError unless they are in [0, n);
+        on a GPU it is NaN where they are not, and so is the gradient.
+        """
         x = to_array(x, device=None if isinstance(x, Tensor) else self._given.device)
         message = f"Categorical: x must be an integer in [0, {self.n})"
-        require(Tensor(x), lambda x: (x >= 0) & (x < self.n) & (x == np.floor(x)), message)
+        require(Tensor(x), self._is_label, message)
         shape = np.broadcast_shapes(x.shape, self.batch_shape)
         chosen = np.broadcast_to(x, shape)[..., None].astype(np.int64)
         table = self.logits if self._from_logits else self.probs
         table = ops.broadcast_to(table, (*shape, self.n))
         picked = ops.take_along_axis(table, chosen, -1).squeeze(-1)
+        if on_gpu(x):  # where a wrong label picks another one's number
+            right = self._is_label(x).astype(picked.dtype)
+            picked = picked * Tensor(right / right)  # 1, or 0 / 0 = NaN
         return picked if self._from_logits else ops.log(picked)
+
+    def _is_label(self, x: Array) -> Array:
+        return (x >= 0) & (x < self.n) & (x == np.floor(x))
 
     def sample(self, rng: Generator, shape: Shape = ()) -> Tensor:
         """int64 labels: the first whose cumulative probability exceeds a uniform number."""

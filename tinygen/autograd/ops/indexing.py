@@ -89,7 +89,10 @@ def _index_case(d: Draw) -> Call:
 
 @specified(lambda x, index: x[index], _index_case, twice=False)
 def getitem(x: ArrayLike, index: object) -> Tensor:
-    """x[index], basic or advanced, as in NumPy. A repeated index adds up its cotangents."""
+    """x[index], basic or advanced, as in NumPy. A repeated index adds up its cotangents.
+
+    On a GPU an index out of range in an array is no error: beyond the end of an axis they begin again.
+    """
     return GetItem.apply(x, index=_plain(index, raw(x)))
 
 
@@ -140,7 +143,10 @@ def _take_case(d: Draw) -> Call:
 @specified(np.take_along_axis, _take_case, twice=False)
 @named
 def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int) -> Tensor:
-    """Elements of x along an axis by integer `indices`, whose other sides equal x's or broadcast with them."""
+    """Elements of x along an axis by integer `indices`, whose other sides equal x's or broadcast with them.
+
+    On a GPU an index out of range is no error: beyond the end of the axis they begin again.
+    """
     x = as_tensor(x)
     indices = beside(indices, raw(x))
     if indices.dtype.kind not in "iu":
