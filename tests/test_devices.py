@@ -257,6 +257,11 @@ def test_checkpoints_are_the_same_from_either_side(tmp_path):
 # Chance ------------------------------------------------------------------------------------------------------
 
 
+def test_a_seed_gives_the_same_numbers_on_every_gpu():
+    first, second = (tg.random.default_rng(3, device="cuda").normal((4,)) for _ in range(2))
+    assert first.tolist() == second.tolist()
+
+
 def test_random_tensors_are_drawn_there_and_go_on_from_a_saved_state(tmp_path):
     rng = tg.random.default_rng(3, device="cuda")
     p = rng.uniform((5, 4))

@@ -37,6 +37,11 @@ from tinygen.kernels.reference import NO_PROBABILITY
 # Normal numbers for which it is worth while to hand the generator's state to a kernel, and back.
 MANY = 4096
 
+# How many draw on a GPU, each from a state of its own, of 64 bytes. By itself CuPy takes 8 * 256 for each of the GPU's
+# multiprocessors, but so a seed gives other numbers on another model, and no state can be loaded there. These do not
+# fill a large GPU, where a large tensor is drawn; but each draw, however small, reads and writes all of the states.
+THREADS = 32 * 1024  # a multiple of 256, a block's: CuPy does not look where the last block ends
+
 ALWAYS_THE_SAME = "a state is a number, which would be the same in each call"
 
 Shape = int | tuple[int, ...]
@@ -87,7 +92,7 @@ class Generator:
         self.cupy: Any = None
         if self.device == "cuda":
             random = cupy().random
-            self.cupy = random.Generator(random.Philox4x3210(seed))
+            self.cupy = random.Generator(random.Philox4x3210(seed, size=THREADS))
 
     @property
     def _source(self) -> Any:

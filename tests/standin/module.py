@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 
@@ -165,18 +166,26 @@ def slogdet(a: ndarray) -> tuple[ndarray, ndarray]:
 # Chance ------------------------------------------------------------------------------------------------------
 
 
+multiprocessors = itertools.count(20)
+
+
 class Philox4x3210:
-    """The state lies on the GPU, as in CuPy: here a seed and the number of draws."""
+    """The state lies on the GPU, as in CuPy, 64 bytes for each of `size` threads: here a seed and the number of draws.
+
+    How many threads, and so which numbers are drawn, depends on the GPU where it is not said. Here each is another GPU.
+    """
 
     def __init__(self, seed=None, *, size: int = -1):
+        size = size if size >= 0 else 8 * 256 * next(multiprocessors)
         sequence = (
             seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
         )
-        start = np.array([sequence.generate_state(1, np.uint64)[0], 0], np.uint64)
+        start = np.zeros(8 * size, np.uint64)
+        start[0] = sequence.generate_state(1, np.uint64)[0] ^ np.uint64(size)
         self._state = ndarray(start.view(np.int8))
 
     def next(self) -> np.random.Generator:
-        state = self._state.host.view(np.uint64)
+        state = self._state.host.view(np.uint64)[:2]
         state[1] += 1
         return np.random.Generator(np.random.Philox(key=state.copy()))
 
