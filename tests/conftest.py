@@ -6,8 +6,10 @@ twenty times as many, other ones each time.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,9 +52,21 @@ def no_tolerance_hides_what_it_compares(monkeypatch):
     monkeypatch.setattr(np.testing, "assert_allclose", _audited)
 
 
+def _nobody_waits(cupyx: ModuleType) -> contextlib.AbstractContextManager:
+    """A context in which to wait for the GPU is an error, if this CuPy can still tell."""
+    if not hasattr(
+        cupyx, "allow_synchronize"
+    ):  # which is deprecated, and nothing has come in its place
+        return contextlib.nullcontext()
+    return cupyx.allow_synchronize(False)
+
+
 @pytest.fixture(scope="module", params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
 def cuda(request):
-    """CuPy: the stand-in, and where there is a GPU the real one. `.counts` are the stand-in's, None for the real."""
+    """CuPy: the stand-in, and where there is a GPU the real one. `.counts` are the stand-in's, None for the real.
+
+    `with cuda.nobody_waits():` forbids copies from the GPU.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "stand-in":
             from tests import standin
@@ -65,7 +79,8 @@ def cuda(request):
             if not cupy.cuda.is_available():
                 pytest.skip("CuPy finds no GPU")
         sys.modules.pop("tinygen.kernels.cuda", None)  # which is made of one or the other
-        yield SimpleNamespace(cupy=cupy, cupyx=cupyx, counts=counts)
+        nobody_waits = functools.partial(_nobody_waits, cupyx)
+        yield SimpleNamespace(cupy=cupy, cupyx=cupyx, counts=counts, nobody_waits=nobody_waits)
         sys.modules.pop("tinygen.kernels.cuda", None)
 
 

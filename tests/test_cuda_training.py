@@ -106,7 +106,7 @@ def test_only_the_logged_loss_comes_back(train, cuda):
     losses = []
     before = Counter(cuda.counts)["to host"]
     for _ in range(3):
-        with cuda.cupyx.allow_synchronize(False):
+        with cuda.nobody_waits():
             loss = step()
         losses.append(loss.item())
     assert np.isfinite(losses).all()
