@@ -91,7 +91,9 @@ def _index_case(d: Draw) -> Call:
 def getitem(x: ArrayLike, index: object) -> Tensor:
     """x[index], basic or advanced, as in NumPy. A repeated index adds up its cotangents.
 
-    On a GPU an index out of range in an array is no error: beyond the end of an axis they begin again.
+    On a GPU an index out of range in an array is no error: beyond the end of an axis they begin again. And there the
+    cotangents of a repeated index, as in the gradient of `nn.Embedding`, are added in whatever order its threads come
+    (atomicAdd): the last bits may differ from run to run.
     """
     return GetItem.apply(x, index=_plain(index, raw(x)))
 
