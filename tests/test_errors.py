@@ -62,7 +62,7 @@ SHAPES = [
     (lambda: tg.cross_entropy_with_logits(x(2, 3), [0]), ValueError, r"labels of shape \(1,\) do not fit"),
     (lambda: tg.cross_entropy_with_logits(x(2, 3), [0, 3]), ValueError, r"labels must lie in \[0, 3\)"),
     (lambda: tg.cross_entropy_with_logits(x(2, 3), [0, -1]), ValueError, r"labels must lie in \[0, 3\)"),
-    (lambda: tg.clip(x(2)), ValueError, "clip: give low, high or both"),
+    (lambda: tg.clip(x(2)), ValueError, "clip: give min, max or both"),
     (lambda: tg.tensor([[1.0], [1.0, 2.0]]), ValueError, "tensor: the nested data has no one shape"),
     (lambda: tg.tensor(1.0, device="gpu"), ValueError, "tensor: unknown device 'gpu'"),
 ]  # fmt: skip

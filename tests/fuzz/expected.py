@@ -176,11 +176,11 @@ def _parameters(name: str, parameters: dict) -> dict:
     return plain
 
 
-def _bounded(x: Any, low: Any, high: Any) -> np.ndarray:
+def _bounded(x: Any, min: Any, max: Any) -> np.ndarray:
     """`clip` in two steps, for each bound has a say in the dtype."""
-    if low is None and high is None:
+    if min is None and max is None:
         raise ValueError("no bounds")
-    for bound, choose in ((low, np.maximum), (high, np.minimum)):
+    for bound, choose in ((min, np.maximum), (max, np.minimum)):
         x = x if bound is None else choose(*understood("maximum", [x, bound]))
     return x
 

@@ -184,8 +184,8 @@ known("multiply", two, "01")(multiply)
 known("divide", over_positive, "1y")(lambda a, b: multiply(a, reciprocal(b)))
 known("maximum", two)(maximum)
 known("minimum", two)(minimum)
-known("clip", lambda m: ((m.pick(),), {"low": -0.5, "high": m.choose([0.25, 1.0])}))(
-    lambda x, low, high: minimum(maximum(x, number(low)), number(high))
+known("clip", lambda m: ((m.pick(),), {"min": -0.5, "max": m.choose([0.25, 1.0])}))(
+    lambda x, min, max: minimum(maximum(x, number(min)), number(max))
 )
 known("_where", where_case)(where)
 

@@ -151,11 +151,11 @@ row(
     [-1, -1, 0, 1, 1],
     [3, -2, 5, 7, 11],
     [0, -1, 5, 3.5, 0],
-    low=-1,
-    high=1,
+    min=-1,
+    max=1,
 )
-row("clip", "below alone", [-2, -1, 0], [-1, -1, 0], [3, -2, 5], [0, -1, 5], low=-1)
-row("clip", "above alone", [0, 1, 2], [0, 1, 1], [3, -2, 5], [3, -1, 0], high=1)
+row("clip", "below alone", [-2, -1, 0], [-1, -1, 0], [3, -2, 5], [0, -1, 5], min=-1)
+row("clip", "above alone", [0, 1, 2], [0, 1, 1], [3, -2, 5], [3, -1, 0], max=1)
 row(
     "clip",
     "crossed bounds: the upper one, as in NumPy",
@@ -163,8 +163,8 @@ row(
     [NAN, 1],
     [4, -2],
     [1, 0],
-    low=2.0,
-    high=1.0,
+    min=2.0,
+    max=1.0,
 )
 row(
     "clip", "bounds with gradients", ([-2, 0, 2], [-1, -1, -1], [1, 1, 1]), [-1, 0, 1],

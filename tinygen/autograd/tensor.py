@@ -359,8 +359,8 @@ class Tensor:
     def relu(self) -> Tensor:
         return ops.relu(self)
 
-    def clip(self, low: ArrayLike | None = None, high: ArrayLike | None = None) -> Tensor:
-        return ops.clip(self, low, high)
+    def clip(self, min: ArrayLike | None = None, max: ArrayLike | None = None) -> Tensor:
+        return ops.clip(self, min, max)
 
 
 def raw(value: object) -> object:

@@ -266,19 +266,21 @@ def minimum(a: ArrayLike, b: ArrayLike) -> Tensor:
 def _clip_case(d: Draw) -> Call:
     low, high = d.choice([(-1.0, 1.5), (None, 1.0), (-1.0, None)])
     x = d.array(d.shape(), REALS._replace(avoid=(-1.0, 1.0, 1.5)))
-    return Call((x,), {"low": low, "high": high})
+    return Call((x,), {"min": low, "max": high})
 
 
-@specified(lambda x, low, high: np.clip(x, low, high), _clip_case, twice=False)
+@specified(lambda x, min, max: np.clip(x, min, max), _clip_case, twice=False)
 @named
-def clip(x: ArrayLike, low: ArrayLike | None = None, high: ArrayLike | None = None) -> Tensor:
-    """min(max(x, low), high). At a bound, x and the bound get half of the gradient each. Raises ValueError
-    if neither is given."""
-    if low is None and high is None:
-        raise ValueError("give low, high or both")
-    if low is not None:
-        x = maximum(x, low)
-    return x if high is None else minimum(x, high)
+def clip(x: ArrayLike, min: ArrayLike | None = None, max: ArrayLike | None = None) -> Tensor:
+    """x where it lies between min and max, else the bound that it is beyond (max, where min is above it).
+
+    At a bound, x and the bound get half of the gradient each. Raises ValueError if neither is given.
+    """
+    if min is None and max is None:
+        raise ValueError("give min, max or both")
+    if min is not None:
+        x = maximum(x, min)
+    return x if max is None else minimum(x, max)
 
 
 class Where(Op):

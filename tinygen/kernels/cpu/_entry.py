@@ -5,6 +5,7 @@ is brought into that form here by a copy, or handed to the reference. Writeable 
 only reads, because Numba would compile it anew for a read-only array.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from inspect import signature
 
@@ -32,15 +33,12 @@ def plain(x: Array) -> Array:
     return x if x.flags.carray else x.copy()
 
 
-def flat(x: Array) -> Array:
-    return x.ravel() if x.flags.carray else x.copy().ravel()
-
-
 def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
     """The entry of `loop(work, out, *inputs)`, for inputs of one shape."""
     name, count = specification.__name__, len(signature(specification).parameters)
     serial, empty = loop.serial, np.empty
 
+    @functools.wraps(specification)
     def of_one(x):
         """The same of one array: most calls are on few numbers, and then every look at something counts."""
         if type(x) is not Array or x.dtype not in FLOATS:
@@ -57,8 +55,9 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
         return out
 
     if count == 1:
-        return _named(of_one, specification)
+        return of_one
 
+    @functools.wraps(specification)
     def kernel(*arrays):
         if not fit(arrays, count):
             return by_reference(specification, arrays)
@@ -73,7 +72,7 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
         loop(out.size, out if out.ndim == 1 else out.ravel(), *flattened)
         return out
 
-    return _named(kernel, specification)
+    return kernel
 
 
 def along_rows(loop: Callable, specification: Callable, takes: str, gives: str) -> Callable:
@@ -85,6 +84,7 @@ def along_rows(loop: Callable, specification: Callable, takes: str, gives: str) 
     name, count = specification.__name__, len(signature(specification).parameters)
     sides = [SIDES[kind] for kind in gives]
 
+    @functools.wraps(specification)
     def kernel(*arrays):
         if not fit(arrays, count):
             return by_reference(specification, arrays)
@@ -94,10 +94,4 @@ def along_rows(loop: Callable, specification: Callable, takes: str, gives: str) 
         loop(arrays[0].size, *results, *[plain(x) for x in arrays])
         return results[0] if len(results) == 1 else tuple(results)
 
-    return _named(kernel, specification)
-
-
-def _named(kernel: Callable, specification: Callable) -> Callable:
-    kernel.__name__ = kernel.__qualname__ = specification.__name__
-    kernel.__doc__ = specification.__doc__
     return kernel

@@ -31,7 +31,7 @@ from numba.extending import intrinsic
 from tinygen.kernels import reference
 from tinygen.kernels.checks import FLOATS
 from tinygen.kernels.cpu._compile import PARALLEL_FROM, Loop, compiled, inner, melting
-from tinygen.kernels.cpu._entry import Array, flat
+from tinygen.kernels.cpu._entry import Array, plain
 
 MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
 WORD, STATE = (1 << 64) - 1, (1 << 128) - 1
@@ -148,7 +148,7 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     if type(p) is not Array or p.dtype != np.float32 or config.DISABLE_JIT:
         return reference.bernoulli(p, state, increment, left)
     result = np.empty(p.shape, p.dtype)
-    out, p = result.ravel(), flat(p)
+    out, p = result.ravel(), plain(p).ravel()
     half = None if left is None else int(np.uint32(operator.index(left)))
     first = int(half is not None and p.size > 0)  # tossed with what is left of the last step
     coins = p.size - first

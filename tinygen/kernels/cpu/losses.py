@@ -6,14 +6,15 @@ from numba import prange
 from tinygen.kernels import reference
 from tinygen.kernels.checks import by_reference, check_rows
 from tinygen.kernels.cpu import scalar
-from tinygen.kernels.cpu._compile import Loop, compiled, inner
+from tinygen.kernels.cpu._compile import Loop, compiled, reordering
 from tinygen.kernels.cpu._entry import along_rows, fit, plain
 from tinygen.kernels.cpu.formulas import relu
-from tinygen.kernels.cpu.rows import PIECE, REORDER, log_sum_row, piece
+from tinygen.kernels.cpu.rows import PIECE, log_sum_row, piece
 
 # Sums over pieces of row i, as in `rows.py`.
 
 
+@reordering
 def _bce_piece(logits, targets, i, start, stop):
     sum = logits.dtype.type(0)
     for j in range(start, stop):
@@ -22,6 +23,7 @@ def _bce_piece(logits, targets, i, start, stop):
     return sum
 
 
+@reordering
 def _density_piece(x, mean, log_var, i, start, stop):
     constant, half, sum = x.dtype.type(reference.LOG_2PI), x.dtype.type(0.5), x.dtype.type(0)
     for j in range(start, stop):
@@ -30,15 +32,12 @@ def _density_piece(x, mean, log_var, i, start, stop):
     return sum
 
 
+@reordering
 def _kl_piece(mean, log_var, i, start, stop):
     one, sum = mean.dtype.type(1), mean.dtype.type(0)
     for j in range(start, stop):
         sum += scalar.exp(log_var[i, j]) + mean[i, j] * mean[i, j] - one - log_var[i, j]
     return sum
-
-
-_bce_piece, _kl_piece = inner(_bce_piece, fastmath=REORDER), inner(_kl_piece, fastmath=REORDER)
-_density_piece = inner(_density_piece, fastmath=REORDER)
 
 
 @Loop

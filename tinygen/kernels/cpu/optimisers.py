@@ -13,8 +13,8 @@ from numba import prange
 
 from tinygen.kernels import reference
 from tinygen.kernels.checks import FLOATS, by_reference
-from tinygen.kernels.cpu._compile import Loop, inner, melting
-from tinygen.kernels.cpu._entry import Array, fit, flat
+from tinygen.kernels.cpu._compile import Loop, inner, melting, reordering
+from tinygen.kernels.cpu._entry import Array, fit, plain
 
 DEAR = 4  # work of an element that is divided by a root, in the measure of PARALLEL_FROM
 CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the number of cores
@@ -80,15 +80,12 @@ def _adam(p, g, m, v, rate, beta1, beta2, scale, eps, weight_decay, keep, least,
         p[i] = keep * p[i] - rate * mean / (scale * np.sqrt(square) + eps)
 
 
+@reordering
 def _squares(x):
     sum = 0.0
     for i in range(x.size):
         sum += np.float64(x[i]) * np.float64(x[i])
     return sum
-
-
-# Leave to reorder, without which additions must wait for one another.
-_squares = inner(_squares, fastmath={"contract", "reassoc"})
 
 
 @Loop
@@ -116,7 +113,7 @@ def _checked(name: str, *arrays: Array) -> list[Array]:
                 f"{name}: parameter and state must be C-contiguous, aligned and writeable, "
                 f"which one of shape {x.shape} and strides {x.strides} is not"
             )
-    return [flat(x) for x in _apart(name, *arrays)]
+    return [plain(x).ravel() for x in _apart(name, *arrays)]
 
 
 def _usual(arrays: Sequence[object]) -> bool:
@@ -174,5 +171,5 @@ def sum_of_squares(x):
     if not fit((x,), 1):
         return by_reference(reference.sum_of_squares, (x,))
     out = np.empty(-(-x.size // CHUNK))
-    _sums_of_squares(x.size, flat(x), out)
+    _sums_of_squares(x.size, plain(x).ravel(), out)
     return float(out.sum())

@@ -14,7 +14,7 @@ from numba import prange
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import scalar
-from tinygen.kernels.cpu._compile import Loop, inner, melting
+from tinygen.kernels.cpu._compile import Loop, inner, melting, reordering
 from tinygen.kernels.cpu._entry import along_rows
 
 # Sums are taken by pieces of this length in the arrays' own type, and over the pieces in float64.
@@ -33,6 +33,7 @@ def _greatest(x, i, start, stop):
     return scalar.of_rank(top, x.dtype.type(0))
 
 
+@reordering
 def _sum_exp(x, i, start, stop, shift):
     sum = x.dtype.type(0)
     for j in range(start, stop):
@@ -40,6 +41,7 @@ def _sum_exp(x, i, start, stop, shift):
     return sum
 
 
+@reordering
 def _sum(x, i, start, stop):
     sum = x.dtype.type(0)
     for j in range(start, stop):
@@ -47,17 +49,12 @@ def _sum(x, i, start, stop):
     return sum
 
 
+@reordering
 def _dot(x, y, i, start, stop):
     sum = x.dtype.type(0)
     for j in range(start, stop):
         sum += x[i, j] * y[i, j]
     return sum
-
-
-# Leave to reorder: additions that need not wait for one another fill the lanes of several vectors.
-REORDER = {"contract", "reassoc"}
-_sum_exp, _sum = inner(_sum_exp, fastmath=REORDER), inner(_sum, fastmath=REORDER)
-_dot = inner(_dot, fastmath=REORDER)
 
 
 @melting
