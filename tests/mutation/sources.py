@@ -36,7 +36,7 @@ OPS = tuple(
 ENGINE: dict[ModuleType, list[str]] = {
     op: (
         "Op.keep Op.kept Op.apply Op._remember_versions Op.cotangents Op.fitted Op.free "
-        "Op._on_arrays Fused.backward _alias _prepared _shares_memory"
+        "Op._on_arrays ByFormula.backward _alias _prepared _shares_memory"
     ).split(),
     graph: (
         "Node.enter_graph Node.free grad_enabled set_grad_enabled no_grad on_arrays _set_mode ancestry walk _seed "

@@ -234,7 +234,7 @@ def test_an_op_that_returns_views_may_take_numbers():
         y.backward(np.ones(2))
 
 
-class FirstOnly(tg.autograd.Fused):
+class FirstOnly(tg.autograd.ByFormula):
     """3 a, whatever b is."""
 
     def forward(self, a, b):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.properties.__main__ import empty_cells, load, matrix
 from tests.properties.harness import REASONS, differentiate_twice, op_of
-from tinygen.autograd import Fused, Op, Tensor, ops
+from tinygen.autograd import ByFormula, Op, Tensor, ops
 from tinygen.autograd.spec import SPECS
 from tinygen.testing.strategies import calls
 
@@ -55,5 +55,5 @@ def test_every_op_is_run_backward_by_some_specification(monkeypatch):
     monkeypatch.setattr(Op, "cotangents", recording)
     for name in SPECS:
         run_backward_twice(name)
-    assert Fused not in op_classes()
+    assert ByFormula not in op_classes()
     assert op_classes() - ran == set()

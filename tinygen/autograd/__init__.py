@@ -2,11 +2,11 @@
 
 import tinygen.autograd.tensor  # first: tensors and ops need each other, and it closes the circle
 from tinygen.autograd.graph import frozen, grad, grad_enabled, no_grad, set_grad_enabled
-from tinygen.autograd.op import Fused, Op, detect_anomaly
+from tinygen.autograd.op import ByFormula, Op, detect_anomaly
 from tinygen.autograd.tensor import Tensor, tensor
 
 __all__ = [
-    "Fused",
+    "ByFormula",
     "Op",
     "Tensor",
     "detect_anomaly",

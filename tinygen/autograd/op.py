@@ -230,7 +230,7 @@ class Op(Node):
         self._kept = ()
 
 
-class Fused(Op):
+class ByFormula(Op):
     """An op computed by one kernel that a formula in other ops also describes.
 
     `forward` calls the kernel and keeps the inputs that `formula` takes; the engine differentiates

@@ -44,6 +44,8 @@ class Tensor:
     It is NumPy's or, on a GPU, CuPy's; `device` says which, `to` moves. What is computed from tensors
     of one device is there, too; nothing comes to the computer's memory but by `to("cpu")`, or as Python's
     numbers: `item`, `tolist`, `float`, `int`, `bool`, `print`.
+
+    A method with the name of an op is that op: see `tg.var` for `x.var`.
     """
 
     __slots__ = ("__weakref__", "_data", "_requires_grad", "grad", "node", "version")
@@ -137,6 +139,7 @@ class Tensor:
         return raw(self).item()
 
     def tolist(self) -> list | float | int | bool:
+        """All numbers, as Python's, in nested lists; one alone without a list."""
         return raw(self).tolist()
 
     def __len__(self) -> int:
@@ -178,10 +181,12 @@ class Tensor:
 
     @property
     def is_leaf(self) -> bool:
+        """Whether no recorded op made it."""
         return self.node is None
 
     @property
     def requires_grad(self) -> bool:
+        """Whether a gradient can flow to it. Of a leaf it may be set: TypeError where it holds no floats."""
         return self._requires_grad or self.node is not None
 
     @requires_grad.setter
@@ -217,6 +222,7 @@ class Tensor:
         return self
 
     def zero_grad(self) -> None:
+        """Forget `.grad`."""
         self.grad = None
 
     # Operators -----------------------------------------------------------------------------------------------
@@ -397,13 +403,14 @@ def tensor(
 
     Args:
         data: an array, a tensor, a number, or nested lists of numbers.
-        dtype: defaults to that of an array, to float32 for Python floats.
+        dtype: defaults to that of an array; for numbers of Python's to float32, int64 or bool.
         requires_grad: make it a leaf that `backward` writes a `.grad` to.
         device: "cpu" or "cuda", a GPU (with CuPy); defaults to that of a tensor or of CuPy's arrays, and for other
             data to "cpu", or to what `tg.set_default_device` chose.
 
     Raises:
-        TypeError: data or dtype of another kind than booleans, integers and floats.
+        TypeError: data or dtype of another kind than booleans, integers and floats; a list of tensors whose gradient
+            would be lost.
         ValueError: ragged nested lists, or an unknown device.
         ImportError, RuntimeError, MemoryError: there is no CuPy, no GPU, no room for it on the GPU.
     """

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd.convert import beside
-from tinygen.autograd.op import Fused, Op
+from tinygen.autograd.op import ByFormula, Op
 from tinygen.autograd.ops.activations import relu_grad
 from tinygen.autograd.ops.arranging import stack
 from tinygen.autograd.ops.elementwise import square
@@ -154,7 +154,7 @@ class BceWithLogits(Op):
         )
 
 
-class BceWithLogitsGrad(Fused):
+class BceWithLogitsGrad(ByFormula):
     def forward(self, logits, targets, g):
         self.keep(logits, targets, g)
         return grad_by_rows(kernels.bce_with_logits_grad, logits, targets, g=g)
@@ -256,7 +256,7 @@ class GaussianLogDensity(Op):
         return (-both[0] if self.needs[0] else None), both[0], both[1]
 
 
-class GaussianLogDensityGrad(Fused):
+class GaussianLogDensityGrad(ByFormula):
     """The cotangents of mean and log_var, stacked."""
 
     def forward(self, x, mean, log_var, g):
@@ -296,7 +296,7 @@ class GaussianKl(Op):
         return both[0], both[1]
 
 
-class GaussianKlGrad(Fused):
+class GaussianKlGrad(ByFormula):
     """The cotangents of mean and log_var, stacked."""
 
     def forward(self, mean, log_var, g):
@@ -338,7 +338,7 @@ class Reparameterise(Op):
         )
 
 
-class ReparameteriseGrad(Fused):
+class ReparameteriseGrad(ByFormula):
     def forward(self, log_var, noise, g):
         self.keep(log_var, noise, g)
         return kernels.reparameterise_grad(log_var, noise, g)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tinygen import kernels
-from tinygen.autograd.op import Fused, Op
+from tinygen.autograd.op import ByFormula, Op
 from tinygen.autograd.ops.elementwise import where
 from tinygen.autograd.ops.reductions import axes_tuple, sum
 from tinygen.autograd.ops.shapes import as_tensor, expand_dims, reshape
@@ -29,7 +29,7 @@ class LogSumExpRows(Op):
         return LogSumExpGrad.apply(x, y, g)
 
 
-class LogSumExpGrad(Fused):
+class LogSumExpGrad(ByFormula):
     def forward(self, x, y, g):
         self.keep(x, y, g)
         return kernels.logsumexp_grad(x, y, g)
@@ -51,7 +51,7 @@ class LogSumExpColumns(Op):
         return LogSumExpColumnsGrad.apply(x, y, g)
 
 
-class LogSumExpColumnsGrad(Fused):
+class LogSumExpColumnsGrad(ByFormula):
     def forward(self, x, y, g):
         self.keep(x, y, g)
         return kernels.logsumexp_columns_grad(x, y, g)
@@ -72,7 +72,7 @@ class SoftmaxRows(Op):
         return SoftmaxGrad.apply(y, g)
 
 
-class SoftmaxGrad(Fused):
+class SoftmaxGrad(ByFormula):
     def forward(self, y, g):
         self.keep(y, g)
         return kernels.softmax_grad(y, g)
@@ -93,7 +93,7 @@ class LogSoftmaxRows(Op):
         return LogSoftmaxGrad.apply(y, g)
 
 
-class LogSoftmaxGrad(Fused):
+class LogSoftmaxGrad(ByFormula):
     def forward(self, y, g):
         self.keep(y, g)
         return kernels.log_softmax_grad(y, g)
