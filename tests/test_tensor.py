@@ -313,3 +313,8 @@ def test_indexing_is_numpys(index):
 def test_a_wrong_index_is_an_index_error_that_names_the_op(index):
     with pytest.raises(IndexError, match=r"(GetItem\(float64\[2, 3\]|getitem)"):
         tg.tensor(np.ones((2, 3)))[index]
+
+
+def test_a_single_number_is_formatted_as_one():
+    assert f"{tg.tensor(1.25):.1f} {tg.tensor([3]).sum():03d}" == "1.2 003"
+    assert f"{tg.tensor([1.0])}" == str(tg.tensor([1.0]))

@@ -311,7 +311,7 @@ def grad(
         raise ValueError(f"grad: {len(given)} cotangents for {len(outputs)} outputs")
     for role, given_as in (("output", outputs), ("input", inputs)):
         for position, t in enumerate(given_as):
-            if t.source is None:
+            if getattr(t, "source", None) is None:  # or it is no tensor
                 raise ValueError(f"grad: {role} {position} does not require a gradient: {t!r}")
     seeds = [
         (output.source, _seed("grad", output, g)) for output, g in zip(outputs, given, strict=True)

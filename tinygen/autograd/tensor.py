@@ -142,6 +142,9 @@ class Tensor:
         """All numbers, as Python's, in nested lists; one alone without a list."""
         return raw(self).tolist()
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item() if spec and self.ndim == 0 else str(self), spec)
+
     def __len__(self) -> int:
         return len(self._data)
 

@@ -34,7 +34,7 @@ def density_map(
             np.sqrt(density), extent=box, origin="lower",
             cmap="Blues", interpolation="bilinear",
         )  # fmt: skip
-        for axis, name in ((left, "data"), (right, title)):
+        for axis, name in ((left, "data"), (right, f"{title}, shade by its root")):
             axis.set(title=name, aspect="equal", xlim=box[:2], ylim=box[2:])
             axis.set(xticks=[], yticks=[])
             axis.grid(False)

@@ -49,7 +49,10 @@ def line_game(
         right.grid(False)
         right.spines["right"].set_visible(True)
         handles = [h for a in (axis, right) for h in a.get_legend_handles_labels()[0]]
-        axis.legend(handles=handles, loc="upper left")
+        # Below, for both D and the density may fill any corner.
+        axis.legend(
+            handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(handles)
+        )
 
     film(draw, _numbered(frames, history), path, size=(6.4, 3.8))
 
