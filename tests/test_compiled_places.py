@@ -138,3 +138,19 @@ def test_a_reduction_over_no_axis(reduce):
         lambda x: (reduce(x * 2.0, axis=()) ** 2).sum(),
         *[[numbers(*shape, dtype=np.float64)] for shape in ((3,), (2, 3))],
     )
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("rows", [7, 100, 600])
+def test_products_of_one_column_of_many(rows, backend):
+    """Their gradient is a product of one row, whose elements lie apart."""
+
+    def f(x, w, y):
+        heads = tg.concat([x[:, :1] @ w, y[:, 2:] @ w], axis=1)
+        return tg.square(heads).mean() + tg.sum(tg.square(x[:, 1:2].T @ y))
+
+    with tg.kernels.backend(backend):
+        for columns in (1, 2):
+            shapes = (rows, 3), (1, columns), (rows, 3)
+            given = [[numbers(*shape, dtype=np.float64) for shape in shapes] for _ in range(2)]
+            same(f, *given, rtol=1e-10)

@@ -20,6 +20,7 @@ from tinygen import kernels
 PROGRAMS, STEPS, CALLS = 150, 10, 3
 PART = 25  # programs in a test
 LARGEST = 3000  # elements
+TALL = 0.2  # of the programs begin with few columns, of rows enough for several chunks of a loop
 
 SCRIPT = """
 from tests.properties.test_compiled_programs import PROGRAMS, compared
@@ -32,7 +33,8 @@ def _index(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple:
     def part(n: int) -> object:
         start = int(rng.integers(n + 1))
         ways = [slice(None), slice(None, None, -1), slice(start, None), slice(None, None, 2)]
-        return [*ways, int(rng.integers(-n, max(n, 1)))][rng.integers(4 + bool(n))]
+        ways.append(slice(start, start + 1))
+        return [*ways, int(rng.integers(-n, max(n, 1)))][rng.integers(5 + bool(n))]
 
     index = [part(n) for n in shape]
     if rng.random() < 0.3:
@@ -62,6 +64,9 @@ def _step(rng: np.random.Generator, shapes: list[tuple[int, ...]]) -> Callable:
     second = [
         k for k, other in enumerate(shapes) if rank == len(other) == 2 and other[0] == shape[1]
     ]
+    beside = [
+        k for k, other in enumerate(shapes) if rank == len(other) == 2 and other[0] == shape[0]
+    ]
     ways: list[Callable] = [
         lambda v: getattr(tg, unary)(v[i]),
         lambda v: getattr(tg, binary)(v[i], v[j]),
@@ -88,6 +93,13 @@ def _step(rng: np.random.Generator, shapes: list[tuple[int, ...]]) -> Callable:
     if second:
         other = int(rng.choice(second))
         ways += [lambda v: tg.matmul(v[i], v[other])] * 3
+    if beside:
+        third, column = int(rng.choice(beside)), int(rng.integers(shape[1] or 1))
+        ways += [
+            lambda v: tg.matmul(v[i].T, v[third]),
+            lambda v: tg.matmul(v[i][:, column : column + 1].T, v[third]),
+            lambda v: tg.matmul(v[third].T, v[i][:, column : column + 1]),
+        ]
     return ways[rng.integers(len(ways))]
 
 
@@ -98,6 +110,9 @@ def _program(seed: int) -> tuple[Callable, list[tuple[int, ...]], type]:
         tuple(int(n) for n in rng.choice(sides, rng.integers(4))) for _ in range(rng.integers(1, 4))
     ]
     shapes = [shape[:2] if np.prod(shape) > LARGEST else shape for shape in shapes]
+    if rng.random() < TALL:
+        rows = int(32 * 19 ** rng.random())
+        shapes = [(rows, int(n)) for n in rng.integers(1, 5, len(shapes))]
     dtype = (np.float64, np.float32)[rng.random() < 0.2]
     steps: list[Callable] = []
     values = [tg.tensor(np.ones(shape)) for shape in shapes]

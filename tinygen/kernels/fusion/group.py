@@ -122,7 +122,10 @@ class Candidate:
             out = _access(_result(word, self.lead), block)
             if x is None or out is None:
                 return None
-            return Step(word.name, [x], out, self.columns > 1, word.how, word.initial)
+            wide = self.columns > 1
+            # Numbers one below the other: of one a row, all are the column.
+            how = "all" if word.how == "column" and not wide else word.how
+            return Step(word.name, [x], out, wide, how, word.initial)
         operands: list[Access | float] = []
         for operand in word.operands:
             access = (
