@@ -84,7 +84,13 @@ def read_and_written(x, _, now):
     return s, now
 
 
-@pytest.mark.parametrize("step", [moved, reversed_, read_and_written])
+def copied_before(x, _, now):
+    old, part = tg.tensor(now), tg.tensor(now[1:])
+    now.copy_(now + x)
+    return tg.sum(now * x) + part.sum(), old
+
+
+@pytest.mark.parametrize("step", [moved, reversed_, read_and_written, copied_before])
 def test_buffers_change_as_they_do_outside(step):
     eager, own = buffers(), buffers()
     compiled = tg.compile(lambda x: step(x, *own))

@@ -110,6 +110,11 @@ class Recording:
         for leaf, g in gradients.items():
             # One that depends on nothing is the same each time.
             values.append(g if type(g) is Traced else trace.lift((leaf, "gradient"), np.asarray(g)))
+        if any(x.owner in trace.outdated for x in values):
+            raise RuntimeError(
+                "compile: a result is a view of a tensor, or another tensor of its memory, whose numbers were "
+                "overwritten by copy_: take a copy before, tg.tensor(t)"
+            )
         positions = {id(t): i for i, t in enumerate(stand_ins) if isinstance(t, Tensor)}
         # Each leaf's place among the arguments, or itself.
         self.leaves = [positions.get(id(leaf), leaf) for leaf in gradients]

@@ -259,7 +259,10 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return len(self._value)
 
     def copy(self) -> Traced:
-        return self  # nobody can change it
+        """Itself, for nobody can change it; but what was there before the trace may be overwritten later."""
+        if any(self.owner is x for x in self.trace.inputs.values()):
+            return self.trace.record(np.array, (self,), {})
+        return self
 
     def astype(self, dtype: Any, copy: bool = True) -> Traced:
         return (
