@@ -152,6 +152,39 @@ def test_what_does_not_fit_is_refused_as_outside(values):
         tg.compile(lambda x: (state.copy_(wide) * x).sum())(tg.tensor(numbers(3)))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda out, x: np.add.at(out, np.arange(3), x), np.copyto, lambda out, x: np.putmask(out, x > 0, x),
+        lambda out, x: np.cumsum(x, out=out), lambda out, x: np.clip(x, 0, 1, out=out), lambda out, x: np.add(x, 1, out),
+        lambda out, x: np.put_along_axis(out, np.arange(3), x, 0),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("out", [np.zeros_like, lambda x: np.zeros(3)])
+def test_an_op_of_ones_own_that_changes_an_array_in_place(change, out):
+    refused(lambda x: (y := out(x), change(y, x))[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda y: np.nan_to_num(y, copy=False), lambda y: np.nan_to_num(y, False), lambda y: y.__setitem__(0, 1.0),
+        lambda y: np.cumsum(y, 0, None, np.zeros(3)),
+    ],
+)  # fmt: skip
+def test_an_op_of_ones_own_that_changes_what_it_has_computed(change):
+    refused(lambda x: (y := x * 2.0, change(y))[0])
+
+
+def refused(forward):
+    class Changes(tg.autograd.Op):
+        def forward(self, x):
+            return forward(x)
+
+    with pytest.raises(TypeError, match="changed in place"), tg.no_grad():
+        tg.compile(lambda x: Changes.apply(x))(tg.tensor(np.ones(3)))
+
+
 RANDOM = tg.random.default_rng(0)
 STATE = RANDOM.state_dict()
 

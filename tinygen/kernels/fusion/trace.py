@@ -72,6 +72,8 @@ class Trace:
             found = function(*untraced(args), **untraced(kwargs))
         finally:
             _current.reset(token)
+        if not effect and (found is None or any(found is x for x in leaves(args, (np.ndarray,)))):
+            _changed()
         self.calls.append(call)
         if effect and not isinstance(found, np.ndarray):
             return None
@@ -204,6 +206,12 @@ def _refused(self: Traced, *_: object, **__: object) -> Any:
     )
 
 
+def _changed(*_: object) -> Any:
+    raise TypeError(
+        "inside a compiled function no array can be changed in place: compute a new one, by where or concatenate"
+    )
+
+
 def _picked(self: Traced, index: Any) -> Any:
     for part in index if isinstance(index, tuple) else (index,):
         if type(part) is Traced and part.dtype == np.bool_:
@@ -271,13 +279,16 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("out") is not None:
-            _refused(self)
+            _changed()
         function = ufunc if method == "__call__" else getattr(ufunc, method)
         return recorded(function, *args, **kwargs)
 
     def __array_function__(
         self, function: Callable, types: object, args: tuple, kwargs: dict
     ) -> Any:
+        in_place = function is np.nan_to_num and not all((*args[1:2], kwargs.get("copy", True)))
+        if in_place or kwargs.get("out") is not None:
+            _changed()
         if not traced((args, kwargs)):  # `like=` an array of the trace: a constant
             return function(*args, **kwargs)
         return recorded(function, *args, **kwargs)
@@ -293,4 +304,5 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
     flags = property(_refused)
     __array__ = __dlpack__ = __bool__ = __float__ = __int__ = __index__ = _refused
-    item = tolist = __iter__ = __setitem__ = _refused
+    item = tolist = __iter__ = _refused
+    __setitem__ = _changed
