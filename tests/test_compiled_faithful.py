@@ -138,6 +138,18 @@ def test_a_gradient_has_its_inputs_dtype_also_scaled():
         assert w.grad.tolist() == [4, 8]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_factor_that_the_gradients_dtype_cannot_hold(again):
+    """As where a loss is scaled up for gradients that would vanish in float16."""
+    w = leaf(np.float16([1, 2]))
+    f = tg.compile(lambda x: (w.astype(np.float32) * x).sum() * 1e-3)
+    for scale in (2.0**17, 2.0**10):
+        x = tg.tensor(np.float32([0, 3]))
+        (g,) = tg.autograd.grad(f(x) * scale, w, create_graph=again)
+        assert g.dtype == np.float16
+        np.testing.assert_allclose(g.numpy(), [0, 3e-3 * scale], rtol=2e-3)
+
+
 def test_a_gradient_that_is_changed_in_place_does_not_spoil_the_next():
     x = leaf(np.float32([1, 2]))
     loss = tg.compile(lambda x: tg.sum(x**3))(x)

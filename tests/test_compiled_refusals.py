@@ -156,8 +156,8 @@ def test_what_does_not_fit_is_refused_as_outside(values):
     "change",
     [
         lambda out, x: np.add.at(out, np.arange(3), x), np.copyto, lambda out, x: np.putmask(out, x > 0, x),
-        lambda out, x: np.cumsum(x, out=out), lambda out, x: np.clip(x, 0, 1, out=out), lambda out, x: np.add(x, 1, out),
-        lambda out, x: np.put_along_axis(out, np.arange(3), x, 0),
+        lambda out, x: np.cumsum(x, out=out), lambda out, x: np.clip(x, 0, 1, out=out),
+        lambda out, x: np.add(x, 1, out), lambda out, x: np.put_along_axis(out, np.arange(3), x, 0),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("out", [np.zeros_like, lambda x: np.zeros(3)])

@@ -180,10 +180,12 @@ class Gradients(Node):
             for slope in slopes:
                 slope.node = NoSecond()
                 slope.node.enter_graph(self.inputs, slope.shape, slope.dtype)
-            return [slope * g.astype(slope.dtype).reshape(()) for slope in slopes]
-        factor = g._data if isinstance(g, Tensor) else g
-        once = float(np.reshape(factor, ())) == 1
-        found = [x if once else x * factor.astype(x.dtype).reshape(()) for x in self.gradients]
+            return [(slope * g.reshape(())).astype(slope.dtype) for slope in slopes]
+        factor = np.reshape(g._data if isinstance(g, Tensor) else g, ())
+        # As it is: that of a loss which is scaled up may be more than the dtype of a gradient holds.
+        found = [
+            x if factor == 1 else (x * factor).astype(x.dtype, copy=False) for x in self.gradients
+        ]
         return [Tensor(np.asarray(x)) for x in found] if isinstance(g, Tensor) else found
 
     def ready(self) -> dict[Source, np.ndarray] | None:
