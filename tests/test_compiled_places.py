@@ -117,6 +117,13 @@ def test_constants_of_any_layout(constant, backend):
         lambda a: a.view() + 1,
         lambda a: a.reshape((3, 2), order="F"),
         lambda a: np.concatenate([a, a], axis=None),
+        np.concatenate,
+        lambda a: np.stack(a, 1),
+        lambda a: np.add(*a),
+        lambda a: ((a > 0) & True) * 1.0,
+        lambda a: (np.where(a > 0, True, False) & (a < 1)) * a,
+        lambda a: np.concatenate([a.astype(np.float16), a.astype(np.float16)]) * np.float16(3),
+        lambda a: np.stack([a.astype(np.float16)] * 2) * 2.0,
     ],
 )
 def test_what_ops_of_ones_own_do_to_arrays(change):

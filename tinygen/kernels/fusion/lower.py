@@ -190,7 +190,7 @@ class Lowered:
                 operands.append(self.place(x))
             elif isinstance(x, np.ndarray) and x.dtype in (*floats, *whole_numbers, BOOL):
                 operands.append(self.constant(x))
-            elif not whole_numbers and (
+            elif floats and (
                 type(x) in (int, float, bool) or (isinstance(x, np.floating) and x.dtype in floats)
             ):
                 operands.append(float(x))
@@ -204,11 +204,14 @@ class Lowered:
         if not call.results:
             return False
         out, function = self.place(call.results[0]), call.function
+        if out.dtype not in (*FLOATS, BOOL):
+            return False
         if function in (np.concatenate, np.stack):
             arrays, axis = call.args[0], call.kwargs.get("axis", 0)
             if (
                 len(call.args) > 1
                 or axis is None
+                or type(arrays) is Traced
                 or not all(type(x) is Traced and x.dtype == out.dtype for x in arrays)
             ):
                 return False
@@ -221,7 +224,7 @@ class Lowered:
         if function not in (np.array, np.ndarray.reshape, np.ndarray.astype) or call.kwargs:
             return False
         x = self.place(call.args[0])
-        if x.dtype != out.dtype or out.dtype not in (*FLOATS, BOOL):
+        if x.dtype != out.dtype:
             return False
         self.pointwise("copy", x, out=whole(out.storage, x.shape))
         return True

@@ -266,6 +266,9 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def __len__(self) -> int:
         return len(self._value)
 
+    def __iter__(self) -> Iterator[Traced]:
+        return (self[i] for i in range(len(self)))
+
     def copy(self) -> Traced:
         """Itself, for nobody can change it; but what was there before the trace may be overwritten later."""
         if any(self.owner is x for x in self.trace.inputs.values()):
@@ -304,5 +307,5 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
     flags = property(_refused)
     __array__ = __dlpack__ = __bool__ = __float__ = __int__ = __index__ = _refused
-    item = tolist = __iter__ = _refused
+    item = tolist = _refused
     __setitem__ = _changed
