@@ -75,3 +75,42 @@ assert g(x).item() == 6
     )
     assert told.stdout.startswith("tinygen-")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_process_that_is_forked_while_another_thread_runs_a_program_can_run_it():
+    program = """
+import numpy as np, os, signal, threading, tinygen as tg
+from tinygen.kernels.fusion.trace import as_one_step
+reached, leave = threading.Event(), threading.Event()
+
+@as_one_step
+def doubled(x):
+    if threading.current_thread() is not threading.main_thread():
+        reached.set()
+        leave.wait()
+    return 2 * x
+
+class Doubled(tg.autograd.Op):
+    def forward(self, x):
+        return doubled(x)
+
+f = tg.compile(lambda x: Doubled.apply(x).sum())
+ones = tg.tensor(np.ones(3))
+with tg.no_grad():
+    f(ones)
+thread = threading.Thread(target=tg.no_grad()(f), args=(2 * ones,))
+thread.start()
+reached.wait()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    with tg.no_grad():
+        os._exit(f(ones).item() != 6)
+leave.set()
+thread.join()
+print(os.waitpid(child, 0)[1])
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert told.stdout == "0\n"

@@ -7,7 +7,9 @@ what comes later, so that a program stays in the caches. Only what leaves the pr
 from __future__ import annotations
 
 import functools
+import os
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -38,6 +40,8 @@ LINE = 64  # bytes of a line of the cache, which two cores had better not both w
 ENTIRE = "entire"
 COPIED = 1 << 14  # bytes that are copied sooner than put in the place of others
 Item = LoopPlan | Word
+
+_programs: weakref.WeakSet[Program] = weakref.WeakSet()
 
 
 def item_reads(item: Item) -> set[Storage]:
@@ -71,6 +75,7 @@ class Program:
             and item.outs[0].storage.nbytes > COPIED
         }  # fmt: skip
         self._lock = threading.Lock()
+        _programs.add(self)
         self._here = [np.empty(0)] * len(self.inputs)  # the last ones, or C-contiguous copies
         # Where an array that is another in each run is put: (arguments of a call, position, its place or None if flat).
         self._uses: dict[Storage, list[tuple[list, int, Place | str | None]]] = {}
@@ -95,8 +100,9 @@ class Program:
         with self._lock:
             for i, array in enumerate(arrays):
                 if array is not self._here[i]:
-                    self._here[i] = np.asarray(array, order="C")
-                    self._put(self.inputs[i], self._here[i])
+                    here = np.asarray(array, order="C")
+                    self._put(self.inputs[i], here)
+                    self._here[i] = here
             new = [
                 storage.array.copy() if recorded else np.empty(storage.shape, storage.dtype)
                 for storage in self.fresh
@@ -257,6 +263,15 @@ class Program:
             _fill(uses, array)
 
         return adopt, arguments
+
+
+def _forget_other_threads() -> None:
+    for program in _programs:
+        program._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # one of them may have been running a program
+    os.register_at_fork(after_in_child=_forget_other_threads)
 
 
 def whole_lines(size: int) -> np.ndarray:

@@ -10,7 +10,6 @@ asks for them, to branch on one or to print it, gets an error, for what it decid
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,8 +18,7 @@ from typing import Any
 import numpy as np
 
 _current: ContextVar[Trace | None] = ContextVar("tinygen_trace", default=None)
-_counting = threading.Lock()
-running = 0  # traces of any thread: while there is none, nothing else need be asked
+running: list[Trace] = []  # of any thread: while there is none, nothing else need be asked
 
 
 class Call:
@@ -106,15 +104,13 @@ class Trace:
 @contextmanager
 def tracing() -> Iterator[Trace]:
     """Inside this block, in this thread, there is a trace: `current()`."""
-    global running
-    token = _current.set(Trace())
-    with _counting:
-        running += 1
+    trace = Trace()
+    token = _current.set(trace)
+    running.append(trace)
     try:
-        yield _current.get()
+        yield trace
     finally:
-        with _counting:
-            running -= 1
+        running.remove(trace)
         _current.reset(token)
 
 
