@@ -7,6 +7,7 @@ import pytest
 
 import tinygen as tg
 from tinygen import nn, optim
+from tinygen.distributions import Normal
 
 RNG = np.random.default_rng(0)
 
@@ -40,9 +41,25 @@ def test_a_view_from_before_a_change_is_refused(changes, use):
 
 def test_results_in_what_is_not_looked_into_are_refused():
     Pair = namedtuple("Pair", "a b")
-    f = tg.compile(lambda x: (tg.sum(x), Pair(x, x)))
-    with pytest.raises(TypeError, match="Pair"):
-        f(tg.tensor(numbers(3)))
+    for made in (Pair, Normal):
+        f = tg.compile(lambda x, made=made: (tg.sum(x), made(x, tg.exp(x))))
+        with pytest.raises(TypeError, match=f"not in a {made.__name__}"):
+            f(tg.tensor(numbers(3)))
+
+
+def test_a_tensor_that_is_left_over_from_another_call_is_refused():
+    left = []
+
+    def f(x):
+        left.append(tg.sum(left[-1] if left else 1.0) * x)
+        return left[-1].sum()
+
+    compiled = tg.compile(f)
+    with tg.no_grad():
+        compiled(tg.tensor(numbers(2)))
+        for use in (compiled, tg.compile(lambda x: (x.sum(), left[-1]))):
+            with pytest.raises(RuntimeError, match="left over from another call"):
+                use(tg.tensor(numbers(3)))
 
 
 def test_a_graph_from_outside_is_refused():

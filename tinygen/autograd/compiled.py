@@ -24,7 +24,7 @@ from tinygen.autograd import graph
 from tinygen.autograd.graph import RECORDED, Node, anomaly
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, lifted
 from tinygen.kernels.device import get_default_device, on_gpu
-from tinygen.kernels.fusion.trace import Trace, Traced, current, mapped, tracing
+from tinygen.kernels.fusion.trace import Trace, Traced, current, leaves, mapped, tracing
 
 if TYPE_CHECKING:
     from tinygen.autograd.graph import Source
@@ -294,7 +294,9 @@ def _tensors(tree: Any) -> list[Tensor]:
         return [tree]
     if kind is Traced:
         raise TypeError("compile: the function returned an array: return tensors, tg.tensor(array)")
-    if isinstance(tree, tuple | list | dict) and kind not in (tuple, list, dict):
+    held = leaves([*getattr(tree, "__dict__", {}).values()], (Tensor,))  # as of a distribution
+    unknown = isinstance(tree, tuple | list | dict) and kind not in (tuple, list, dict)
+    if unknown or any(type(t._data) is Traced for t in held):
         raise TypeError(
             f"compile: return results in tuples, lists and dicts, not in a {kind.__name__}"
         )

@@ -381,8 +381,13 @@ def raw(value: object) -> object:
 
 
 def lifted(trace: Trace, t: Tensor) -> Traced:
-    """The array of a tensor inside a trace: one of its own, or an input."""
+    """The array of a tensor inside a trace: one of its own, or an input. Raises RuntimeError on another trace's."""
     if type(t._data) is Traced:
+        if t._data.trace is not trace:
+            raise RuntimeError(
+                "inside a compiled function: a tensor is left over from another call, and has no numbers: return from "
+                "that call what is used later"
+            )
         return t._data
     return trace.overwritten[t] if t in trace.overwritten else trace.lift(t, t._data)
 
