@@ -1,6 +1,7 @@
 """`tg.compile` where a recording could tell another story than the function: each is the same, or an error at once."""
 
 import gc
+import warnings
 import weakref
 
 import numpy as np
@@ -61,6 +62,16 @@ def test_what_a_function_gives_in_another_shape_than_before_is_an_error():
 @pytest.mark.parametrize("f", [tg.softplus, tg.tanh, tg.sigmoid, tg.relu])
 def test_one_cotangent_for_many(f, shape):
     same(lambda x: tg.sum(f(x)), [numbers(*shape)], [numbers(*shape)])
+
+
+@pytest.mark.parametrize("shape", [(), (5000,), (5, 3)])
+@pytest.mark.parametrize(("f", "x"), [(tg.log, 0), (tg.exp, 1e4), (tg.log1p, -1)])
+def test_what_is_infinite_is_warned_of_no_more_than_outside(f, x, shape):
+    compiled, x = tg.compile(f), tg.tensor(np.full(shape, np.float32(x)))
+    with warnings.catch_warnings(), tg.no_grad():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            np.testing.assert_array_equal(compiled(x).numpy(), f(x).numpy())
 
 
 def buffers():

@@ -14,8 +14,9 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
+from numba.core import config
 
-from tinygen.kernels.cpu._compile import config
+from tinygen import kernels
 from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
 from tinygen.kernels.fusion.generate import Writer, compiled_loop
 from tinygen.kernels.fusion.group import LoopPlan, grouped
@@ -34,6 +35,7 @@ from tinygen.kernels.fusion.words import (
     whole,
     writes,
 )
+from tinygen.kernels.reference import quiet
 
 CHUNKS, CHUNK_ROWS = 8, 16  # of a loop: at most so many, of no fewer rows
 LINE = 64  # bytes of a line of the cache, which two cores had better not both write to
@@ -231,7 +233,7 @@ class Program:
                 self._given(arguments, operand.storage, operand)
             else:
                 arguments.append(operand)
-        return into_last, arguments
+        return into_last_quietly if word.name in kernels.KERNELS else into_last, arguments
 
     def _other(
         self, function: Callable, args: tuple, kwargs: dict, outs: list[Place]
@@ -302,6 +304,9 @@ def into_last(function: np.ufunc, *arguments: Any) -> None:
     function(*arguments[:-1], out=arguments[-1])
 
 
+into_last_quietly = quiet(into_last)  # of infinities, as our kernels of these names are
+
+
 def into(function: Callable, count: int, *arguments: Any) -> None:
     """The first `count` arguments become what the function gives of the others."""
     found = function(*arguments[count:])
@@ -324,27 +329,23 @@ def another(found: np.ndarray, expected: np.ndarray | Storage) -> TypeError:
 
 
 NUMPY = {name: function for function, name in UFUNCS.items()}
-SPELLED = {"copy": lambda x: x, "multiply_add": lambda x, y, z: x * y + z}
+WITHOUT_UFUNC = {"copy": lambda x: x, "multiply_add": lambda x, y, z: x * y + z}
 REDUCERS = {"add": np.add.reduce, "maximum": np.maximum.reduce}
 
 
 def function_of(word: Pointwise | Reduce | Product) -> Callable:
-    from tinygen import kernels
-
     if isinstance(word, Reduce):
         return REDUCERS[word.name]
     if isinstance(word, Product):
         return product
-    if word.name in SPELLED:
-        return SPELLED[word.name]
+    if word.name in WITHOUT_UFUNC:
+        return WITHOUT_UFUNC[word.name]
     return NUMPY.get(word.name) or getattr(kernels, word.name)
 
 
 def product(
     a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None
 ) -> np.ndarray:
-    from tinygen import kernels
-
     return kernels.linear(a, b.T, bias, activation)
 
 
