@@ -44,12 +44,15 @@ def compile(f: Callable) -> Callable:
     tensor of the widest float dtype among them, or float32. Tensors that `f` finds elsewhere, such as parameters, are
     read at each call; those very tensors, though an attribute may hold another one by then. Whether a module trains is
     looked at, too. What else it finds, or does beside computing with tensors and drawing from a `tg.random.Generator`,
-    belongs to the recording: a number of an enclosing scope keeps the value it had. On a GPU `f` runs as it is.
+    belongs to the recording: a number of an enclosing scope keeps the value it had. On a GPU `f` runs as it is. A method
+    is compiled by decorating it in its class: kept as `self.step = compile(self.loss)`, it is the first model's in a
+    deep copy, too.
 
-    Raises, when called: TypeError on a branch on the numbers in a tensor, on a mask that picks elements, on an array
-    among the results, and on an argument of another kind that has no hash; ValueError if the first result is to be
-    differentiated and is not a single number, or leads back to what was computed outside; RuntimeError on a view from
-    before a `copy_`, on an argument that shares memory with what is overwritten, where `.grad` is set, and when its
+    Raises, when called: TypeError on a branch on the numbers in a tensor, on a mask that picks elements, where an op of
+    one's own changes an array in place, on an array among the results, and on an argument of another kind that has no
+    hash; ValueError if the first result is to be differentiated and is not a single number, or leads back to what was
+    computed outside; RuntimeError on a view from before a `copy_`, on an argument that shares memory with what is
+    overwritten, on a tensor kept from another call without being returned from it, where `.grad` is set, and when its
     gradient is differentiated once more. Warns after 32 recordings, and makes no more.
     """
     recordings: dict[object, list[Recording]] = {}
