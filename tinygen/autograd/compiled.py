@@ -44,9 +44,9 @@ def compile(f: Callable) -> Callable:
     tensor of the widest float dtype among them, or float32. Tensors that `f` finds elsewhere, such as parameters, are
     read at each call; those very tensors, though an attribute may hold another one by then. Whether a module trains is
     looked at, too. What else it finds, or does beside computing with tensors and drawing from a `tg.random.Generator`,
-    belongs to the recording: a number of an enclosing scope keeps the value it had. On a GPU `f` runs as it is. A method
-    is compiled by decorating it in its class: kept as `self.step = compile(self.loss)`, it is the first model's in a
-    deep copy, too.
+    belongs to the recording: a number of an enclosing scope keeps the value it had. On a GPU `f` runs as it is.
+    To compile a method, decorate it in its class: `self.step = compile(self.loss)` is the first model's in a deep copy,
+    too.
 
     Raises, when called: TypeError on a branch on the numbers in a tensor, on a mask that picks elements, where an op of
     one's own changes an array in place, on an array among the results, and on an argument of another kind that has no
@@ -83,8 +83,9 @@ def compile(f: Callable) -> Callable:
                 )
                 return f(*args, **kwargs)
             recording = Recording(f, args, kwargs, given)
+            result = recording.first_result(given)
             recordings[signature] = [*known, recording]
-            return recording.tree(recording.first.pop(), given)
+            return result
         return recording.again(given)
 
     return compiled
@@ -133,11 +134,17 @@ class Recording:
         self.settings = trace.settings
         self.written = [t for t in trace.overwritten if isinstance(t, Tensor)]
         self.program = Program(trace, values, kernels.get_backend() == "numba")
-        # The first result is the program's, too, or a run that is resumed would differ from one that goes on.
-        arrays = [trace.inputs[key]._value for key in self.program.keys]
-        self.first = [self.program.run(arrays, recorded=True)]
+        self.trace = trace
+
+    def first_result(self, given: Sequence[object]) -> Any:
+        """The result of the call that was recorded, once: then the trace is let go of."""
+        # It is the program's, too, or a run that is resumed would differ from one that goes on.
+        arrays = [self.trace.inputs[key]._value for key in self.program.keys]
+        found = self.program.run(arrays, recorded=True)
         self.program.forget()
-        trace.forget()
+        self.trace.forget()
+        del self.trace
+        return self.tree(found, given)
 
     def holds(self) -> bool:
         """Whether the tensors that the function found are of the kind they were, and settings what they were."""
