@@ -106,6 +106,10 @@ class Writer:
             return f"g{n}[j]"
         return f"{self.array(access)}[p{n}{'' if step == 0 else ' + j' if step == 1 else f' + j * c{n}'}]"
 
+    def at_row(self, access: Access) -> str:
+        """Outside of stages: where the row's number is."""
+        return f"{self.array(access)}[p{self.number(access)}]"
+
     def is_gathered(self, access: Access) -> bool:
         """A vector that all rows share and whose elements lie apart: it is copied first, or nothing would vectorise."""
         return (
@@ -125,7 +129,7 @@ class Writer:
         if not isinstance(x, Access):
             return literal(x)
         k = self.made_by(x)
-        return f"{self.array(x)}[p{self.number(x)}]" if k is None else f"v{k}"
+        return self.at_row(x) if k is None else f"v{k}"
 
     def row_lines(self, level: int) -> list[str]:
         """What is about rows, and needs no stage from this level on."""
@@ -134,7 +138,7 @@ class Writer:
             if step.wide:
                 # A sum along the row, which the last stage has left in v.
                 if step.how == "row" and self.levels[k] == level - 1 and self.is_stored(step):
-                    lines.append(f"{self.row_operand_of_out(step)} = v{k}")
+                    lines.append(f"{self.at_row(step.out)} = v{k}")
                 continue
             if self.levels[k] != level:
                 continue
@@ -142,72 +146,84 @@ class Writer:
             if step.how is None:
                 lines.append(f"v{k} = {self.expression(k, operands)}")
                 if self.is_stored(step):
-                    lines.append(f"{self.row_operand_of_out(step)} = v{k}")
+                    lines.append(f"{self.at_row(step.out)} = v{k}")
             else:
                 lines.append(added(step, f"t{k}", f"np.float64({operands[0]})"))
         return lines
 
-    def row_operand_of_out(self, step: Step) -> str:
-        return f"{self.array(step.out)}[p{self.number(step.out)}]"
-
     # Stages --------------------------------------------------------------------------------------
 
+    def element_step(self, x: Access | float) -> int | None:
+        """The step that makes x of each element, if one of the loop does."""
+        k = self.made_by(x)
+        wide = k is not None and self.loop.steps[k].wide and self.loop.steps[k].how is None
+        return k if wide else None
+
+    def needed(self, sinks: list[int]) -> list[int]:
+        """These steps, and all whose elements they are made of."""
+        found, waiting = set(), [*sinks]
+        while waiting:
+            k = waiting.pop()
+            if k not in found:
+                found.add(k)
+                made_of = map(self.element_step, self.loop.steps[k].operands)
+                waiting += [m for m in made_of if m is not None]
+        return sorted(found)
+
+    def values(self, stage: int, sinks: list[int]) -> tuple[dict[Access, str], dict[str, str]]:
+        """Write a stage's function that makes an element of each of these steps.
+
+        Gives the names it takes: of elements that are loaded, and of numbers of the row, with what they are outside.
+        """
+        loads: dict[Access, str] = {}
+        rows: dict[str, str] = {}
+
+        def operand(x: Access | float) -> str:
+            if not isinstance(x, Access):
+                return literal(x)
+            if self.element_step(x) is not None:
+                return f"e{self.element_step(x)}"
+            if self.made_by(x) is None and x.strides[2] != 0:
+                return loads.setdefault(x, f"l{self.number(x)}")
+            outside = self.row_operand(x)
+            name = f"w{self.number(x)}" if self.made_by(x) is None else outside
+            rows[name] = outside
+            return name
+
+        lines = []
+        for k in self.needed(sinks):
+            given = [operand(x) for x in self.loop.steps[k].operands]
+            lines.append(
+                f"e{k} = {given[0] if self.loop.steps[k].how else self.expression(k, given)}"
+            )
+        lines.append("return " + ", ".join(f"e{k}" for k in sinks))
+        head = f"@melting\ndef values_{stage}({', '.join([*loads.values(), *rows])}):\n"
+        self.functions.append(head + indented(lines, 1))
+        return loads, rows
+
+    def columns_of(self, touched: list[Access]) -> list[str]:
+        """What a stage must be given to find the elements of these."""
+        gathered = [f"g{self.number(x)}" for x in touched if self.is_gathered(x)]
+        touched = [x for x in touched if not self.is_gathered(x)]
+        arrays = [self.array(x) for x in touched]
+        places = [f"p{self.number(x)}" for x in touched]
+        steps = [f"c{self.number(x)}" for x in touched if x.strides[2] not in (0, 1)]
+        return [*gathered, *dict.fromkeys([*arrays, *places, *steps])]
+
     def stage_lines(self, level: int) -> list[str]:
-        """The call of a stage, whose function is written on the way."""
-        steps = self.loop.steps
+        """The call of a stage, whose functions are written on the way."""
+        steps, stage = self.loop.steps, len(self.functions)
         sinks = [
             k for k, s in enumerate(steps)
             if s.wide and self.levels[k] == level and (s.how is not None or self.is_stored(s))
         ]  # fmt: skip
         if not sinks:
             return []
-        # Of the elements: which steps must be computed here, which numbers are loaded or given.
-        needed, waiting = set(), list(sinks)
-        while waiting:
-            k = waiting.pop()
-            if k in needed:
-                continue
-            needed.add(k)
-            waiting += [
-                m for x in steps[k].operands
-                if (m := self.made_by(x)) is not None and steps[m].wide and steps[m].how is None
-            ]  # fmt: skip
-        loads: dict[Access, str] = {}  # name of each element that is loaded
-        rows: dict[str, str] = {}  # name of each number of the row -> what it is outside
-        lines = []
-
-        def operand(x: Access | float) -> str:
-            if not isinstance(x, Access):
-                return literal(x)
-            k = self.made_by(x)
-            if k is not None and steps[k].wide and steps[k].how is None:
-                return f"e{k}"
-            if k is not None:
-                rows[f"v{k}"] = f"v{k}"
-                return f"v{k}"
-            n = self.number(x)
-            if x.strides[2] == 0:
-                rows[f"w{n}"] = f"{self.array(x)}[p{n}]"
-                return f"w{n}"
-            loads[x] = f"l{n}"
-            return f"l{n}"
-
-        for k in sorted(needed):
-            given = [operand(x) for x in steps[k].operands]
-            lines.append(f"e{k} = " + (given[0] if steps[k].how else self.expression(k, given)))
-        stage = len(self.functions)
-        values = [f"e{k}" for k in sinks]
-        parameters = [*loads.values(), *rows]
-        self.functions.append(
-            f"@melting\ndef values_{stage}({', '.join(parameters)}):\n"
-            + indented([*lines, f"return {', '.join(values)}"], 1)
-        )
-
-        start, inside, after, results, columns = [], [], [], [], []
-        # What is done before and after a piece of a row.
-        pieces: tuple[list[str], list[str]] = [], []
-        found = ", ".join(values)
-        inside.append(f"{found} = values_{stage}({', '.join([*map(self.element, loads), *rows])})")
+        loads, rows = self.values(stage, sinks)
+        elements = ", ".join(f"e{k}" for k in sinks)
+        inside = [f"{elements} = values_{stage}({', '.join([*map(self.element, loads), *rows])})"]
+        # Before and after the row, and each piece of it; and what is done outside with the results.
+        start, end, begin, done, outside = [], [], [], [], []
         for k in sinks:
             s = steps[k]
             if s.how is None:
@@ -216,51 +232,38 @@ class Writer:
                 inside.append(added(s, f"t{k}[pt + j]", f"e{k}"))
             elif s.name == "add":
                 start.append(f"a{k} = 0.0")
-                pieces[0].append(f"s{k} = zero")
+                begin.append(f"s{k} = zero")
                 inside.append(f"s{k} += e{k}")
-                pieces[1].append(f"a{k} += np.float64(s{k})")
-                after.append(f"s{k} = real(a{k})")
-                results.append(k)
+                done.append(f"a{k} += np.float64(s{k})")
+                end.append(f"s{k} = real(a{k})")
             else:
                 start.append(f"s{k} = scalar.rank(real(-np.inf))")
                 inside.append(f"s{k} = max(s{k}, scalar.rank(e{k}))")
-                after.append(f"s{k} = scalar.of_rank(s{k}, zero)")
-                results.append(k)
-            if s.how == "column":
-                columns.append(f"t{k}")
-        touched = [*loads, *(steps[k].out for k in sinks if steps[k].how is None)]
-        gathered = [f"g{self.number(x)}" for x in touched if self.is_gathered(x)]
-        touched = [x for x in touched if not self.is_gathered(x)]
-        arguments = ["columns", *gathered, *dict.fromkeys(self.array(x) for x in touched)]
-        arguments += dict.fromkeys(f"p{self.number(x)}" for x in touched)
-        arguments += dict.fromkeys(
-            f"c{self.number(x)}" for x in touched if x.strides[2] > 1 or x.strides[2] < 0
-        )
-        arguments += [*columns, *(["pt"] if columns else [])]
-        give = [f"return {', '.join(f's{k}' for k in results)}"] if results else []
+                end.append(f"s{k} = scalar.of_rank(s{k}, zero)")
+            if s.how == "all":
+                outside.append(added(s, f"t{k}", f"np.float64(s{k})"))
+            elif s.how == "row" and s.initial is not None:
+                outside.append(added(s, f"v{k}", literal(s.initial)))
+        results = [k for k in sinks if steps[k].how in ("row", "all")]
+        if results:
+            end.append(f"return {', '.join(f's{k}' for k in results)}")
+        columns = indented(["for j in range(columns):"], 1) + indented(inside, 2)
+        if begin:
+            begin.append("for j in range(begin, min(begin + PIECE, columns)):")
+            columns = indented(["for begin in range(np.uintp(0), columns, PIECE):"], 1)
+            columns += indented(begin, 2) + indented(inside, 3) + indented(done, 2)
+        stored = [steps[k].out for k in sinks if steps[k].how is None]
+        totals = [f"t{k}" for k in sinks if steps[k].how == "column"]
+        arguments = ["columns", *self.columns_of([*loads, *stored]), *totals]
+        arguments += ["pt"] if totals else []
         self.functions.append(
             f"def stage_{stage}({', '.join([*arguments, *rows])}):\n"
-            + indented(start, 1)
-            + (
-                indented(["for begin in range(np.uintp(0), columns, PIECE):"], 1)
-                + indented([*pieces[0], "for j in range(begin, min(begin + PIECE, columns)):"], 2)
-                + indented(inside, 3)
-                + indented(pieces[1], 2)
-                if pieces[0]
-                else indented(["for j in range(columns):"], 1) + indented(inside, 2)
-            )
-            + indented([*after, *give], 1)
+            + indented(start, 1) + columns + indented(end, 1)
             + f"\n\nstage_{stage} = inner(stage_{stage}, fastmath=REORDER)\n"
-        )
+        )  # fmt: skip
         call = f"stage_{stage}({', '.join([*arguments, *rows.values()])})"
         names = [f"v{k}" if steps[k].how == "row" else f"s{k}" for k in results]
-        lines = [f"{', '.join(names)} = {call}" if names else call]
-        for k in results:
-            if steps[k].how == "all":
-                lines.append(added(steps[k], f"t{k}", f"np.float64(s{k})"))
-            elif steps[k].initial is not None:
-                lines.append(added(steps[k], f"v{k}", literal(steps[k].initial)))
-        return lines
+        return [f"{', '.join(names)} = {call}" if names else call, *outside]
 
     # All of it -----------------------------------------------------------------------------------
 
