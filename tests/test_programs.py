@@ -9,6 +9,7 @@ import numpy as np
 import tinygen as tg
 from benchmarks.kits.tensors import Tinygen
 from benchmarks.steps import STEPS
+from tinygen.kernels.fusion import cache
 from tinygen.kernels.fusion.program import LINE, Program
 
 RNG = np.random.default_rng(0)
@@ -75,6 +76,22 @@ assert g(x).item() == 6
     )
     assert told.stdout.startswith("tinygen-")
     assert not list(tmp_path.iterdir())
+
+
+def test_where_there_are_many_loops_the_oldest_are_deleted(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(cache, "MANY", 2)
+    kept = tmp_path / "tinygen"
+    (kept / "__pycache__").mkdir(parents=True)
+    files = [kept / f"loop_{n}.py" for n in range(3)]
+    files += [kept / "__pycache__" / f"loop_{n}.of_numba.nbi" for n in range(3)]
+    for path in files:
+        path.touch()
+    assert cache.folder.__wrapped__() == kept
+    assert all(path.exists() for path in files)
+    os.utime(files[0], (0, 0))
+    cache.folder.__wrapped__()
+    assert [path.exists() for path in files] == [False, True, True] * 2
 
 
 def test_a_process_that_is_forked_while_another_thread_runs_a_program_can_run_it():

@@ -348,7 +348,8 @@ def _as_tensor(
     if found is None:
         array = g if type(g) is np.ndarray else as_array(g)
         # A view of what another tensor holds would change with it, unnoticed by its version.
-        found = tensors[id(g)] = wrap(array if array.base is None else array.copy())
+        is_view = getattr(array, "base", None) is not None  # one of a trace never changes
+        found = tensors[id(g)] = wrap(array.copy() if is_view else array)
     return found
 
 

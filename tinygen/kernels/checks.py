@@ -6,7 +6,7 @@ import numpy as np
 
 from tinygen.kernels.device import Array, is_array
 
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+KERNEL_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def by_reference(specification: Callable, arrays: Sequence[object]) -> object:

@@ -24,7 +24,7 @@ import cupy
 import numpy as np
 
 from tinygen.kernels import reference
-from tinygen.kernels.checks import FLOATS, by_reference, check_rows, shapes
+from tinygen.kernels.checks import KERNEL_FLOATS, by_reference, check_rows, shapes
 from tinygen.kernels.reference import LOG_2PI
 
 Array = cupy.ndarray
@@ -69,7 +69,7 @@ def _fit(arrays: Sequence[object], count: int) -> bool:
     return (
         len(arrays) == count
         and all(type(x) is Array and x.dtype == arrays[0].dtype for x in arrays)
-        and arrays[0].dtype in FLOATS
+        and arrays[0].dtype in KERNEL_FLOATS
     )
 
 

@@ -21,7 +21,7 @@ from numba.core import config
 
 from tinygen.kernels.reference import quiet
 
-_DIGEST = hashlib.sha256(
+DIGEST = hashlib.sha256(
     b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 ).hexdigest()[:12]
 
@@ -43,7 +43,7 @@ def compiled(function: Callable, suffix: str = "", **options: object) -> Callabl
     )
     renamed.__module__ = function.__module__
     renamed.__doc__ = function.__doc__
-    renamed.__qualname__ = f"{function.__qualname__}{suffix}_{_DIGEST}"
+    renamed.__qualname__ = f"{function.__qualname__}{suffix}_{DIGEST}"
     return numba.njit(renamed, **(_OPTIONS | options))
 
 
@@ -97,21 +97,21 @@ class Loop:
     """
 
     # Not every threading layer of Numba's may be entered by two threads at once.
-    _taken = threading.Lock()
+    taken = threading.Lock()
 
     def __init__(self, function: Callable):
         self.serial = compiled(function)
         self.parallel = compiled(function, "_parallel", parallel=True)
 
     def __call__(self, work: int, *arguments: object) -> object:
-        if work < PARALLEL_FROM or not Loop._taken.acquire(blocking=False):
+        if work < PARALLEL_FROM or not Loop.taken.acquire(blocking=False):
             return self.serial(*arguments)
         try:
             return self.parallel(*arguments)
         finally:
-            Loop._taken.release()
+            Loop.taken.release()
 
 
 # A forked child has none of its parent's threads, and GNU's OpenMP ends it when it asks for them: it stays on one core.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: Loop._taken.acquire(blocking=False))
+    os.register_at_fork(after_in_child=lambda: Loop.taken.acquire(blocking=False))

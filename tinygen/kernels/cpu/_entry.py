@@ -11,7 +11,7 @@ from inspect import signature
 
 import numpy as np
 
-from tinygen.kernels.checks import FLOATS, SIDES, by_reference, check_rows, shapes
+from tinygen.kernels.checks import KERNEL_FLOATS, SIDES, by_reference, check_rows, shapes
 from tinygen.kernels.cpu import _compile
 
 Array = np.ndarray
@@ -19,7 +19,7 @@ Array = np.ndarray
 
 def fit(arrays: Sequence[object], count: int) -> bool:
     """Whether these are so many plain arrays of one type, float32 or float64 in the machine's byte order."""
-    if len(arrays) != count or type(arrays[0]) is not Array or arrays[0].dtype not in FLOATS:
+    if len(arrays) != count or type(arrays[0]) is not Array or arrays[0].dtype not in KERNEL_FLOATS:
         return False
     dtype = arrays[0].dtype
     for x in arrays:  # noqa: SIM110 (three times as fast as all(...))
@@ -41,7 +41,7 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
     @functools.wraps(specification)
     def of_one(x):
         """The same of one array: most calls are on few numbers, and then every look at something counts."""
-        if type(x) is not Array or x.dtype not in FLOATS:
+        if type(x) is not Array or x.dtype not in KERNEL_FLOATS:
             return by_reference(specification, (x,))
         if not x.flags.carray:
             x = x.copy()

@@ -29,7 +29,7 @@ from numba.core import config
 from numba.extending import intrinsic
 
 from tinygen.kernels import reference
-from tinygen.kernels.checks import FLOATS
+from tinygen.kernels.checks import KERNEL_FLOATS
 from tinygen.kernels.cpu._compile import PARALLEL_FROM, Loop, compiled, inner, melting
 from tinygen.kernels.cpu._entry import Array, plain
 
@@ -256,7 +256,7 @@ def _normal(out, high, low, c_high, c_low, half, left, widths, inside, heights):
 
 
 def normal(out: Array, state: int, increment: int, left: int | None) -> tuple[int, int | None]:
-    if type(out) is not Array or out.dtype not in FLOATS:
+    if type(out) is not Array or out.dtype not in KERNEL_FLOATS:
         got = out.dtype if type(out) is Array else type(out).__name__
         raise TypeError(f"normal: needs a float32 or float64 array, not {got}")
     if not out.flags.carray:

@@ -199,7 +199,7 @@ class _Product:
     ) -> None:
         """out, C-contiguous, becomes f(a b + bias), cut so; an empty bias is none."""
         threads = down * across
-        parallel = threads > 1 and Loop._taken.acquire(blocking=False)
+        parallel = threads > 1 and Loop.taken.acquire(blocking=False)
         try:
             if sparse.product(out, a, b, bias, code, threads if parallel else 1):
                 return
@@ -212,7 +212,7 @@ class _Product:
                 self.ready(_block)(out, a, b, bias, code, 1, 1, 0)
         finally:
             if parallel:
-                Loop._taken.release()
+                Loop.taken.release()
 
 
 PRODUCTS = {np.dtype(dtype): _Product(dtype) for dtype in (np.float32, np.float64)}

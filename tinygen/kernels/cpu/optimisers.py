@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 from tinygen.kernels import reference
-from tinygen.kernels.checks import FLOATS, by_reference
+from tinygen.kernels.checks import KERNEL_FLOATS, by_reference
 from tinygen.kernels.cpu._compile import Loop, inner, melting, reordering
 from tinygen.kernels.cpu._entry import Array, fit, plain
 
@@ -100,7 +100,7 @@ def _checked(name: str, *arrays: Array) -> list[Array]:
         return [x.ravel() for x in arrays]
     p = arrays[0]
     for x in arrays:
-        if type(x) is not Array or x.dtype not in FLOATS:
+        if type(x) is not Array or x.dtype not in KERNEL_FLOATS:
             got = getattr(x, "dtype", type(x).__name__)
             raise TypeError(f"{name}: needs float32 or float64 arrays, not {got}")
         if x.dtype != p.dtype:
@@ -119,7 +119,7 @@ def _checked(name: str, *arrays: Array) -> list[Array]:
 def _usual(arrays: Sequence[object]) -> bool:
     """Whether all is well at first sight: as loops take them, alike, each the only owner of its memory."""
     p = arrays[0]
-    if type(p) is not Array or p.dtype not in FLOATS:
+    if type(p) is not Array or p.dtype not in KERNEL_FLOATS:
         return False
     dtype, shape = p.dtype, p.shape
     for x in arrays:

@@ -1,7 +1,8 @@
 """Array programs: what a function does to arrays, recorded once, rearranged, and run again without Python in between.
 
 Read `trace.py` (arrays that remember what is done to them), `words.py` and `lower.py` (the record in a language of four
-words), `group.py` (which words share a loop), `generate.py` (the loop as Numba's source), `program.py` (memory, run).
+words), `group.py` (which words share a loop), `generate.py` (the loop as Numba's source), `cache.py` (loops on disk),
+`program.py` (memory, run).
 """
 
 # Kernels that sum along rows. A trace does not record one as a step, but the steps that its specification is made of:

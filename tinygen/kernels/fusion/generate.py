@@ -10,8 +10,7 @@
 
 An element that two stages need is computed in both: arithmetic is cheaper than memory. The chunks do not depend on the
 number of cores, so neither do the results. Sizes and strides are not part of the source but arguments, so loops that
-differ in nothing else are one, and are compiled once: each source is kept in a file, beside which Numba keeps its
-machine code.
+differ in nothing else are one, and are compiled once (`cache.py`).
 
 The names in it, of number n or step k: x array, p place of the row in it, c steps from column to column, g copy of a
 vector whose elements lie apart, l element that is loaded, w number of the row that is loaded, e element that step k
@@ -22,18 +21,6 @@ column.
 
 from __future__ import annotations
 
-import atexit
-import functools
-import hashlib
-import importlib.util
-import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-
-from tinygen.kernels.cpu._compile import _DIGEST
 from tinygen.kernels.fusion.group import Access, LoopPlan, Step
 from tinygen.kernels.fusion.words import Storage
 
@@ -58,12 +45,11 @@ import numpy as np
 from numba import prange
 
 from tinygen.kernels.cpu import formulas, rows, scalar
-from tinygen.kernels.cpu._compile import Loop, inner, melting
+from tinygen.kernels.cpu._compile import Loop, melting, reordering
 
 real = np.{dtype}
 zero = real(0)
 PIECE = np.uintp(rows.PIECE)
-REORDER = {{"contract", "reassoc"}}
 """
 
 
@@ -257,9 +243,8 @@ class Writer:
         arguments = ["columns", *self.columns_of([*loads, *stored]), *totals]
         arguments += ["pt"] if totals else []
         self.functions.append(
-            f"def stage_{stage}({', '.join([*arguments, *rows])}):\n"
+            f"@reordering\ndef stage_{stage}({', '.join([*arguments, *rows])}):\n"
             + indented(start, 1) + columns + indented(end, 1)
-            + f"\n\nstage_{stage} = inner(stage_{stage}, fastmath=REORDER)\n"
         )  # fmt: skip
         call = f"stage_{stage}({', '.join([*arguments, *rows.values()])})"
         names = [f"v{k}" if steps[k].how == "row" else f"s{k}" for k in results]
@@ -344,40 +329,3 @@ def literal(x: float) -> str:
     """A number in the loop's own type; infinities and NaN by their names in NumPy."""
     name = repr(x).replace("inf", "np.inf").replace("nan", "np.nan")
     return f"real({name})"
-
-
-@functools.cache
-def folder() -> Path:
-    """Where sources are kept, and the machine code beside them: the user's own, or one for this process."""
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    home = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    try:
-        (home / "tinygen").mkdir(parents=True, exist_ok=True)
-        if os.access(home / "tinygen", os.W_OK):
-            return home / "tinygen"
-    except OSError:
-        pass
-    passing, owner = tempfile.mkdtemp(prefix="tinygen-"), os.getpid()
-
-    @atexit.register
-    def remove() -> None:
-        if os.getpid() == owner:  # not a fork of it
-            shutil.rmtree(passing, ignore_errors=True)
-
-    return Path(passing)
-
-
-@functools.cache
-def compiled_loop(source: str) -> Callable:
-    """The function `loop(work, sizes, *arrays)` of that source."""
-    name = "loop_" + hashlib.sha256((_DIGEST + source).encode()).hexdigest()[:16]
-    path = folder() / f"{name}.py"
-    if not path.exists() or path.read_text() != source:
-        # Numba asks for the file's age: one that is right is left alone.
-        with tempfile.NamedTemporaryFile("w", dir=folder(), suffix=".tmp", delete=False) as file:
-            file.write(source)
-        Path(file.name).replace(path)
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # Numba asks for it by name
-    spec.loader.exec_module(module)
-    return module.loop

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen.kernels.checks import FLOATS
+from tinygen.kernels.checks import KERNEL_FLOATS
 from tinygen.kernels.fusion.generate import EXPRESSIONS
 from tinygen.kernels.fusion.trace import Call, Trace, Traced, mapped, traced
 from tinygen.kernels.fusion.words import (
@@ -134,7 +134,7 @@ class Lowered:
         parts: list[tuple[Place, tuple]] = []
         if call.function is scatter_add:
             x, index, _ = call.args
-            if x.dtype not in FLOATS or not is_basic(index):
+            if x.dtype not in KERNEL_FLOATS or not is_basic(index):
                 return False
             parts = [(self.place(x), index)]
         elif call.function is np.add and all(type(x) is Traced for x in call.args):
@@ -180,7 +180,7 @@ class Lowered:
         floats = {x.dtype for x in [out, *traced(call.args)] if x.dtype != BOOL}
         whole_numbers = {INT64} if name == "equal" and floats == {INT64} else set()
         floats -= whole_numbers
-        if not name or call.kwargs or len(floats) > 1 or not floats <= set(FLOATS):
+        if not name or call.kwargs or len(floats) > 1 or not floats <= set(KERNEL_FLOATS):
             return False
         if not floats and not whole_numbers and name not in OF_TRUTHS:
             return False  # NumPy adds truths by rules of its own
@@ -204,7 +204,7 @@ class Lowered:
         if not call.results:
             return False
         out, function = self.place(call.results[0]), call.function
-        if out.dtype not in (*FLOATS, BOOL):
+        if out.dtype not in (*KERNEL_FLOATS, BOOL):
             return False
         if function in (np.concatenate, np.stack):
             arrays, axis = call.args[0], call.kwargs.get("axis", 0)
@@ -242,7 +242,11 @@ class Lowered:
         axis = call.args[1] if len(call.args) == 2 else kwargs.pop("axis", axis)
         initial = kwargs.pop("initial", None)
         kwargs.pop("keepdims", None)
-        if kwargs.pop("dtype", None) not in (None, x.dtype) or kwargs or x.dtype not in FLOATS:
+        if (
+            kwargs.pop("dtype", None) not in (None, x.dtype)
+            or kwargs
+            or x.dtype not in KERNEL_FLOATS
+        ):
             return False
         if not x.size or axis == ():
             return False
@@ -279,7 +283,7 @@ class Lowered:
         a, b, bias, activation = operands
         out = self.place(call.results[0])
         if (
-            out.dtype not in FLOATS
+            out.dtype not in KERNEL_FLOATS
             or not (out.size and a.size)
             or any(x.dtype != out.dtype for x in (a, b))
         ):

@@ -18,7 +18,8 @@ from numba.core import config
 
 from tinygen import kernels
 from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
-from tinygen.kernels.fusion.generate import Writer, compiled_loop
+from tinygen.kernels.fusion.cache import compiled_loop
+from tinygen.kernels.fusion.generate import Writer
 from tinygen.kernels.fusion.group import LoopPlan, grouped
 from tinygen.kernels.fusion.lower import UFUNCS, Lowered, lowered, wanted
 from tinygen.kernels.fusion.trace import Trace, Traced, mapped

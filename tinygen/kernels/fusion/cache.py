@@ -1,0 +1,68 @@
+"""Compiled loops, kept on disk: each source in a file of its own, beside which Numba keeps its machine code."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import importlib.util
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tinygen.kernels.cpu._compile import DIGEST
+
+MANY, WEEK = 1000, 7 * 24 * 3600.0  # loops, where a demo has some twenty; seconds
+
+
+@functools.cache
+def folder() -> Path:
+    """Where sources are kept, and the machine code beside them: the user's own, or one for this process."""
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    home = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    try:
+        (home / "tinygen").mkdir(parents=True, exist_ok=True)
+        if os.access(home / "tinygen", os.W_OK):
+            _forget_old(home / "tinygen")
+            return home / "tinygen"
+    except OSError:
+        pass
+    passing, owner = tempfile.mkdtemp(prefix="tinygen-"), os.getpid()
+
+    @atexit.register
+    def remove() -> None:
+        if os.getpid() == owner:  # not a fork of it
+            shutil.rmtree(passing, ignore_errors=True)
+
+    return Path(passing)
+
+
+def _forget_old(kept: Path) -> None:
+    """Where there are many loops, as after tests of random programs, those of more than a week ago are deleted."""
+    loops = list(kept.glob("loop_*.py"))
+    if len(loops) <= MANY:
+        return
+    old = {path.stem for path in loops if time.time() - path.stat().st_mtime > WEEK}
+    for path in (*loops, *(kept / "__pycache__").glob("loop_*")):
+        if path.name.split(".")[0] in old:
+            path.unlink(missing_ok=True)
+
+
+@functools.cache
+def compiled_loop(source: str) -> Callable:
+    """The function `loop(work, sizes, *arrays)` of that source."""
+    name = "loop_" + hashlib.sha256((DIGEST + source).encode()).hexdigest()[:16]
+    path = folder() / f"{name}.py"
+    if not path.exists() or path.read_text() != source:
+        # Numba asks for the file's age: one that is right is left alone.
+        with tempfile.NamedTemporaryFile("w", dir=folder(), suffix=".tmp", delete=False) as file:
+            file.write(source)
+        Path(file.name).replace(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # Numba asks for it by name
+    spec.loader.exec_module(module)
+    return module.loop
