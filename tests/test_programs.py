@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 import tinygen as tg
 from benchmarks.kits.tensors import Tinygen
@@ -19,17 +20,29 @@ def numbers(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape, np.float32)
 
 
-def test_buffers_begin_where_lines_of_the_cache_do_and_are_reused_at_one_size(monkeypatch):
+@pytest.fixture
+def found(monkeypatch):
+    """The buffers of each program, as they are planned."""
     found, planned = [], Program._planned
     monkeypatch.setattr(
         Program, "_planned", lambda *args: found.append(planned(*args)) or found[-1]
     )
+    return found
+
+
+def test_buffers_begin_where_lines_of_the_cache_do_and_are_reused_at_one_size(found):
     Tinygen().make(STEPS["VAE 784-400-20, batch 128"])()
     sizes: dict[int, set[int]] = {}
     for buffer in found[0].values():
         sizes.setdefault(buffer.ctypes.data, set()).add(-(-buffer.nbytes // LINE))
     assert len(sizes) < len(found[0])
     assert all(address % LINE == 0 and len(each) == 1 for address, each in sizes.items())
+
+
+def test_what_a_loop_makes_for_itself_has_no_buffer(found):
+    with tg.no_grad():
+        tg.compile(lambda x: (tg.tanh(x) * 2 + 1).sum())(tg.tensor(numbers(64, 32)))
+    assert [buffer.size for buffer in found[0].values() if buffer.size > 1] == []
 
 
 def test_what_differs_in_the_sign_of_zero_alone_is_done_twice():

@@ -82,9 +82,9 @@ class Program:
         self._here = [np.empty(0)] * len(self.inputs)  # the last ones, or C-contiguous copies
         # Where an array that is another in each run is put: (arguments of a call, position, its place or None if flat).
         self._uses: dict[Storage, list[tuple[list, int, Place | str | None]]] = {}
-        self._memory = self._planned(items, {*self.fresh, *self._adopted})
-        self.steps: list[tuple[Callable, list]] = []
         read_later = _read_elsewhere(items) | kept
+        self._memory = self._planned(items, {*self.fresh, *self._adopted}, read_later)
+        self.steps: list[tuple[Callable, list]] = []
         for item in items:
             self.steps.append(self._step(item, read_later))
         self._fresh_uses = [self._uses.get(storage, []) for storage in self.fresh]
@@ -141,14 +141,17 @@ class Program:
 
     # Memory --------------------------------------------------------------------------------------
 
-    def _planned(self, items: list[Item], elsewhere: set[Storage]) -> dict[Storage, np.ndarray]:
-        """A flat array for each storage that stays inside."""
+    def _planned(
+        self, items: list[Item], elsewhere: set[Storage], read_later: set[Storage]
+    ) -> dict[Storage, np.ndarray]:
+        """A flat array for each storage that stays inside; what a loop makes for itself alone needs none."""
         last = {s: i for i, item in enumerate(items) for s in item_reads(item) | item_writes(item)}
         memory: dict[Storage, np.ndarray] = {}
         buffers: dict[Storage, np.ndarray] = {}
         free: list[np.ndarray] = []
         for i, item in enumerate(items):
-            for storage in item_writes(item):
+            written = item_writes(item)
+            for storage in written & read_later if isinstance(item, LoopPlan) else written:
                 if storage.computed and storage not in elsewhere and storage not in memory:
                     # Only one of just this size: of such each core has written the same part, and has it in its cache.
                     size = -(-max(storage.nbytes, 1) // LINE) * LINE
