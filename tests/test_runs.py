@@ -162,6 +162,15 @@ def interrupted(out: Path, after: int):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """What a shell starts in the background is deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_at_once_says_whether_anything_was_saved(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(Run, "latest", None)
