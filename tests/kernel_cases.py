@@ -51,6 +51,13 @@ def _top(x: Array) -> Array:
     return 1 + _each(reference.logsumexp(x))
 
 
+def _below_top(x: Array) -> Array:
+    """The size of what is left of each element when the row's log-sum-exp is taken off."""
+    top = np.max(x, axis=1, keepdims=True, initial=-np.inf)
+    below = np.abs(x - top)
+    return 1 + np.where(np.isfinite(below), below, 0) + np.log(max(x.shape[1], 1))
+
+
 def _sum(x: Array) -> Array:
     return np.sum(np.abs(x), axis=1, keepdims=True)
 
@@ -215,14 +222,14 @@ CASES: dict[str, Case] = {
     "logsumexp_columns_grad": _on_columns(
         2, scale=lambda x, y, g: np.abs(g) * np.exp(x - y), times=lambda x, y, g: np.abs(g)
     ),
-    "softmax": _on_rows(1, scale=lambda x: reference.softmax(x) * _top(x), **_SUM),
+    "softmax": _on_rows(1, scale=lambda x: reference.softmax(x) * _below_top(x), **_SUM),
     "softmax_grad": Case(
         MATRICES,
         _softmax_grad,
         scale=lambda y, g: np.abs(y) * (np.abs(g) + _sum(g * y)),
         **_SUM,
     ),
-    "log_softmax": _on_rows(1, scale=lambda x: np.abs(x) + _top(x), **_SUM),
+    "log_softmax": _on_rows(1, scale=_below_top, **_SUM),
     "log_softmax_grad": Case(
         MATRICES,
         _log_softmax_grad,
@@ -239,11 +246,11 @@ CASES: dict[str, Case] = {
         times=lambda l, t, g: _each(g),
     ),
     "cross_entropy_with_logits": _labelled(
-        0, scale=lambda l, labels: _top(l)[:, 0] + np.abs(l[np.arange(len(l)), labels]), **_SUM
+        0, scale=lambda l, labels: _below_top(l)[np.arange(len(l)), labels], **_SUM
     ),
     "cross_entropy_with_logits_grad": _labelled(
         1,
-        scale=lambda l, labels, g: _each(g) * (1 + reference.softmax(l) * _top(l)),
+        scale=lambda l, labels, g: _each(g) * (1 + reference.softmax(l) * _below_top(l)),
         times=lambda l, labels, g: _each(g),
         **_SUM,
     ),

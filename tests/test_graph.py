@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -342,7 +343,10 @@ def test_what_does_not_run_when_it_is_called_cannot_be_decorated(switch):
     async def coroutine():
         pass
 
-    for function in (generator, coroutine):
+    async def both():
+        yield
+
+    for function in (generator, coroutine, both):
         with pytest.raises(TypeError, match=f"{function.__name__} does not run when it is called"):
             switch()(function)
 
@@ -362,3 +366,30 @@ def test_one_switch_may_be_used_again_and_inside_itself():
 
     assert countdown(3) == 0
     assert autograd.grad_enabled()
+
+
+def test_one_switch_may_be_used_by_two_threads_at_once():
+    off, inside, leave, after = tg.no_grad(), threading.Event(), threading.Event(), []
+
+    def other():
+        with off:
+            inside.set()
+            leave.wait()
+        after.append(autograd.grad_enabled())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait()
+    with off:
+        leave.set()
+        thread.join()
+        assert not autograd.grad_enabled()
+    assert autograd.grad_enabled()
+    assert after == [True]
+
+
+def test_a_gradient_that_is_a_view_of_its_own_memory_is_not_copied():
+    w, c = leaf([1.0, 2.0], [3.0, 4.0]), tg.tensor([1.0, 2.0], np.float64)
+    (found,) = autograd.grad((w.mT @ c).sum(), w)
+    assert found._data.base is not None
+    np.testing.assert_array_equal(found.numpy(), [[1, 1], [2, 2]])

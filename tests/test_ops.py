@@ -171,6 +171,8 @@ TENTHS = np.full((200_000, 2), 0.1, np.float32)  # of which half a percent is lo
     [
         (lambda x: tg.sum(x, 0), 20_000),
         (lambda x: tg.sum(x.reshape((2, 100_000, 2)), (1, 0)), 20_000),
+        (lambda x: tg.sum(x.mT, 1), 20_000),
+        (lambda x: tg.sum(x.reshape((50_000, 2, 4)), (0, 2)), 20_000),
         (lambda x: tg.mean(x, 0), 0.1),
         (lambda x: tg.cumsum(x, 0)[-1], 20_000),
         (lambda x: tg.vjp(lambda row: row + TENTHS, np.zeros(2, np.float32))[1](TENTHS)[0], 20_000),
@@ -185,6 +187,14 @@ def test_many_rows_are_added_up_to_the_last_digits(f, expected):
 def test_the_mean_of_equal_numbers_is_that_number():
     for n in range(1, 200):
         assert tg.mean(np.full(n, 255, np.float32)).item() == 255
+
+
+def test_means_of_more_halves_than_a_half_counts():
+    x = tg.tensor(np.resize(np.float16([0, 0.5]), 70_000), requires_grad=True)
+    mean = x.mean()
+    np.testing.assert_allclose([mean.item(), x.var().item()], [0.25, 0.0625], rtol=5e-3)
+    (slope,) = tg.autograd.grad(mean, x)
+    np.testing.assert_allclose(slope.numpy(), np.full(70_000, 1 / 70_000), rtol=5e-3)
 
 
 def test_a_good_prediction_has_the_digits_of_its_loss():

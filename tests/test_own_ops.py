@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from tinygen import autograd
+from tinygen import autograd, optim
 from tinygen.autograd import Op
 
 
@@ -123,15 +123,26 @@ def test_a_mistake_of_a_rule_is_not_explained_by_arrays():
         mine.apply(leaf(1.0, 2.0)).sum().backward()
 
 
-def test_a_kept_view_knows_that_its_array_was_changed():
+def packed():
+    """A parameter that lies in one array with another of its optimiser's."""
+    params = [leaf(1.0, 2.0), leaf(0.0)]
+    optim.SGD(params, 1.0)
+    return params[0]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [lambda: (x := leaf(1.0, 2.0), x), lambda: (x := packed(), x), lambda: (x := leaf([1.0, 2.0], [3.0, 4.0]), x[1])],
+)  # fmt: skip
+def test_a_kept_view_knows_that_its_array_was_changed(given):
     def forward(self, x):
         self.keep(x[::-1])
         return x * x
 
     mine = op(forward, lambda self, g: 2 * g * self.kept[0][::-1])
-    x = leaf(1.0, 2.0)
-    y = mine.apply(x).sum()
-    x.copy_([7.0, 7.0])
+    x, part = given()
+    y = mine.apply(part).sum()
+    x.copy_(7.0)
     with pytest.raises(RuntimeError, match=r"Mine: an array .* was changed in place"):
         y.backward()
 

@@ -96,15 +96,17 @@ def test_where_there_are_many_loops_the_oldest_are_deleted(tmp_path, monkeypatch
     monkeypatch.setattr(cache, "MANY", 2)
     kept = tmp_path / "tinygen"
     (kept / "__pycache__").mkdir(parents=True)
+    (tmp_path / "tinygen_of_numba").mkdir()
     files = [kept / f"loop_{n}.py" for n in range(3)]
     files += [kept / "__pycache__" / f"loop_{n}.of_numba.nbi" for n in range(3)]
+    files += [tmp_path / "tinygen_of_numba" / f"loop_{n}.nbc" for n in range(3)]
     for path in files:
         path.touch()
     assert cache.folder.__wrapped__() == kept
     assert all(path.exists() for path in files)
     os.utime(files[0], (0, 0))
     cache.folder.__wrapped__()
-    assert [path.exists() for path in files] == [False, True, True] * 2
+    assert [path.exists() for path in files] == [False, True, True] * 3
 
 
 def test_a_process_that_is_forked_while_another_thread_runs_a_program_can_run_it():

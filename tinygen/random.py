@@ -213,7 +213,7 @@ class Generator:
         """Go on from a saved state. Raises ValueError if it is not one, or of a generator on another device."""
         not_compiled("load_state_dict of a generator", ALWAYS_THE_SAME)
         if not isinstance(state, dict):
-            raise ValueError(f"a {type(state).__name__} is not the state of a generator")
+            raise ValueError(f"not the state of a generator, but of type {type(state).__name__}")
         if ("cupy" in state) != (self.device == "cuda"):
             raise ValueError(f"this is not the state of a generator that draws on {self.device}")
         if self.device == "cpu":

@@ -39,7 +39,8 @@ ENGINE: dict[ModuleType, list[str]] = {
         "Op._on_arrays ByFormula.backward _alias _prepared _shares_memory"
     ).split(),
     graph: (
-        "Node.enter_graph Node.free grad_enabled set_grad_enabled no_grad on_arrays _set_mode ancestry walk _seed "
+        "Node.enter_graph Node.free grad_enabled set_grad_enabled no_grad on_arrays "
+        "Mode.__enter__ Mode.__exit__ Mode.__call__ ancestry walk _seed "
         "_as_tuple _as_tensor grad backward"
     ).split(),
     optimisers: ["sgd_step", "rmsprop_step", "adam_step", "sum_of_squares"],

@@ -15,7 +15,7 @@ from tinygen.kernels.device import (
     require_one_device,
     to_device,
 )
-from tinygen.kernels.fusion.trace import Traced, leaves
+from tinygen.kernels.fusion.trace import Traced
 
 
 def to_array(
@@ -27,11 +27,6 @@ def to_array(
     on theirs, and the rest goes to the default one. Raises TypeError on any other kind of data, and on tensors in a
     list whose gradient would be lost; ValueError on ragged nesting.
     """
-    nested = isinstance(data, list | tuple) and grad_enabled()
-    if nested and any(t.requires_grad for t in leaves(data, (Tensor,))):
-        raise TypeError(
-            "a list of tensors has no gradient: tg.stack makes one tensor of them, .detach() gives it up"
-        )
     array = raw(data)
     keeps = is_array(array) or isinstance(array, np.generic)
     stays = isinstance(data, Tensor) or on_gpu(array)
@@ -39,6 +34,10 @@ def to_array(
         array = array.copy() if on_gpu(array) or type(array) is Traced else np.array(array)
     except ValueError as error:
         raise ValueError(f"the nested data has no one shape: {error}") from error
+    if isinstance(data, list | tuple) and grad_enabled() and _loses_gradients(data):
+        raise TypeError(
+            "a list of tensors has no gradient: tg.stack makes one tensor of them, .detach() gives it up"
+        )
     wanted = np.dtype(dtype) if dtype is not None else array.dtype
     if dtype is None and not keeps and array.dtype.kind == "f":
         wanted = DEFAULT_DTYPE
@@ -50,6 +49,16 @@ def to_array(
             )
     array = array.astype(wanted, copy=False)
     return to_device(array, device or (device_of(array) if stays else get_default_device()))
+
+
+def _loses_gradients(nested: list | tuple) -> bool:
+    kinds = set(map(type, nested))  # of numbers, which are many, none is looked at
+    return any(
+        x.requires_grad
+        if type(x) is Tensor
+        else isinstance(x, list | tuple) and _loses_gradients(x)
+        for x in (nested if kinds & {Tensor, list, tuple} else ())
+    )
 
 
 def beside(data: object, x: object) -> Array:

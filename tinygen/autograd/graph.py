@@ -45,6 +45,9 @@ _numbers = itertools.count()
 anomaly: ContextVar[str | None] = ContextVar("tinygen_anomaly", default=None)
 
 
+LATER = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
+
+
 class Node:
     """One application of an op: where its inputs came from, the shape and dtype of its output, what it saved."""
 
@@ -98,23 +101,30 @@ def on_arrays() -> bool:
     return mode.get() is ON_ARRAYS
 
 
+_outside: ContextVar[tuple[str, ...]] = ContextVar("tinygen_outside", default=())
+
+
 class Mode:
-    """A mode inside a `with` block, or a function that this decorates, in this thread."""
+    """A mode inside a `with` block, or a function that this decorates, in this thread. It may be used again."""
 
     def __init__(self, to: str):
-        self._to, self._tokens = to, []
+        self._to = to
 
     def __enter__(self) -> None:
-        self._tokens.append(mode.set(self._to))
+        _outside.set((*_outside.get(), mode.get()))
+        mode.set(self._to)
 
     def __exit__(self, *error: object) -> None:
-        mode.reset(self._tokens.pop())
+        *outside, before = _outside.get()
+        mode.set(before)
+        _outside.set(tuple(outside))
 
     def __call__(self, function: Callable) -> Callable:
         """Raises TypeError on a generator, and on a coroutine: their code does not run while they are called."""
-        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+        if any(later(function) for later in LATER):
+            name = getattr(function, "__name__", function)
             raise TypeError(
-                f"{function.__name__} does not run when it is called: write the `with` block inside it"
+                f"{name} does not run when it is called: write the `with` block inside it"
             )
 
         @functools.wraps(function)
@@ -126,13 +136,13 @@ class Mode:
 
 
 def set_grad_enabled(enabled: bool) -> Mode:
-    """Switch recording on or off inside a `with` block, in this thread."""
+    """Switch recording on or off inside a `with` block, or a function that this decorates, in this thread."""
     return Mode(RECORDED if enabled else UNRECORDED)
 
 
 def no_grad() -> Mode:
     """Inside `with tg.no_grad():` (or a function that it decorates) no op is recorded, so nothing
-    there has a gradient.
+    there has a gradient. Raises TypeError where it decorates a generator or coroutine.
     """
     return set_grad_enabled(False)
 
@@ -348,9 +358,16 @@ def _as_tensor(
     if found is None:
         array = g if type(g) is np.ndarray else as_array(g)
         # A view of what another tensor holds would change with it, unnoticed by its version.
-        is_view = getattr(array, "base", None) is not None  # one of a trace never changes
-        found = tensors[id(g)] = wrap(array.copy() if is_view else array)
+        found = tensors[id(g)] = wrap(array.copy() if _is_seen(array) else array)
     return found
+
+
+def _is_seen(array: np.ndarray) -> bool:
+    """Whether it is a view of what may change, or does not stand for as many numbers as it shows."""
+    base = getattr(array, "base", None)  # which an array of a trace has not
+    if base is None:
+        return False
+    return on_gpu(array) or not array.flags.writeable or sys.getrefcount(base) > _ALONE + 1
 
 
 def backward(output: Tensor, gradient: object = None, retain_graph: bool = False) -> None:

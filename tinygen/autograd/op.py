@@ -174,9 +174,11 @@ class Op(Node):
                 version = result.version
                 kept.append((array, OUTPUT, version, version[0]))
                 continue
-            owner = getattr(array, "base", None)
+            is_view = getattr(array, "base", None) is not None
             for tensor, given in zip(tensors, arrays, strict=True):
-                if type(tensor) is Tensor and (given is array or owner is given is not None):
+                if type(tensor) is Tensor and (
+                    given is array or (is_view and _shares_memory(array, given))
+                ):
                     version = tensor.version
                     kept.append((array, tensor if given is array else None, version, version[0]))
                     break

@@ -31,7 +31,8 @@ def in_the_name_of(name: str, error: Exception) -> Exception:
     if kind is None:
         # A missing attribute tells of a wrong type; an unknown key, or a number too large, of a wrong value.
         kind = TypeError if isinstance(error, AttributeError) else ValueError
-    elif _letters(name) in map(_letters, re.findall(r"\w+", str(error))):
+    start = re.match(r"([\w.]+)[:(]", str(error))
+    if start and _letters(name) in map(_letters, start[1].split(".")):
         return error
     return kind(f"{name}: {error}")
 

@@ -19,6 +19,7 @@ from tinygen.kernels.errors import named
 from tinygen.metrics.checks import as_line, as_pair, at_least, check_generator, positive
 
 ROWS = 512  # of a distance matrix at a time, so that memory grows with n, not n^2
+NEAR = 4096  # differences at a time
 MEDIAN_OF = 2000  # samples are enough for a median
 
 
@@ -33,9 +34,10 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     squared *= -2  # in place: at most two arrays of this size at a time
     squared += sizes
     sizes *= 1e-6
-    near = squared < sizes
-    for i in np.flatnonzero(near.any(1)):
-        squared[i, near[i]] = np.square(a[i] - b[near[i]]).sum(1)
+    rows, columns = np.nonzero(squared < sizes)
+    for start in range(0, len(rows), NEAR):
+        i, j = rows[start : start + NEAR], columns[start : start + NEAR]
+        squared[i, j] = np.square(a[i] - b[j]).sum(1)
     return squared
 
 

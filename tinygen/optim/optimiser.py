@@ -160,15 +160,16 @@ class Optimiser(NamesItself):
         """Go on from a saved state. Raises ValueError, before anything is changed, if it does not fit."""
         name = type(self).__name__
         try:
-            lr, saved = amount(self, "lr", float(state["lr"])), state["params"]
+            lr, saved = float(state["lr"]), state["params"]
             steps = [operator.index(entry["steps"]) for entry in saved]
-            require(self, min(steps, default=0) >= 0, f"steps must be at least 0, not {steps}")
             new = [
                 {key: as_array(raw(array)) for key, array in entry.items() if key != "steps"}
                 for entry in saved
             ]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{name}: this is not the state of an optimiser: {error!r}") from error
+        amount(self, "lr", lr)
+        require(self, min(steps, default=0) >= 0, f"steps must be at least 0, not {steps}")
         wrong = []
         if len(new) != len(self.params):
             wrong.append(f"it is of {len(new)} parameters, not {len(self.params)}")

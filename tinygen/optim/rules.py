@@ -32,7 +32,7 @@ class SGD(Optimiser):
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ):
-        momentum = amount(self, "momentum", momentum)
+        amount(self, "momentum", momentum)
         self.weight_decay = amount(self, "weight_decay", weight_decay)
         require(self, momentum > 0 or not nesterov, "nesterov needs a momentum above 0")
         super().__init__(params, lr)
@@ -40,12 +40,12 @@ class SGD(Optimiser):
 
     @property
     def momentum(self) -> float:
-        """Set above 0 for the first time, it brings a velocity that starts at 0."""
+        """Set above 0 for the first time, it brings a velocity that starts at 0; to load one, set it before."""
         return self._momentum
 
     @momentum.setter
     def momentum(self, momentum: float) -> None:
-        self._momentum = momentum
+        self._momentum = amount(self, "momentum", momentum)
         if momentum and "velocity" not in self.state[0]:
             self.remember("velocity")
 

@@ -79,7 +79,12 @@ def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     count = _count("mean", x, axis)
     if count == 0:
         raise ValueError(f"no elements along axis {axis} of shape {x.shape}")
-    return sum(x, axis, keepdims) / count
+    return _over(sum(x, axis, keepdims), count)
+
+
+def _over(total: Tensor, count: float) -> Tensor:
+    """total / count. A half does not hold the count of many elements: there the share of one is multiplied with."""
+    return total * (1 / count) if total.dtype == np.float16 else total / count
 
 
 def _spread_case(d: Draw) -> Call:
@@ -103,7 +108,7 @@ def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: flo
     Raises ValueError if there are no more than `correction` elements.
     """
     centred, count = _centred("var", x, axis, correction)
-    return sum(square(centred), axis, keepdims) / count
+    return _over(sum(square(centred), axis, keepdims), count)
 
 
 def _centred(name: str, x: ArrayLike, axis: Axis, correction: float) -> tuple[Tensor, float]:

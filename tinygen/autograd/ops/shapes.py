@@ -130,11 +130,11 @@ def add_up(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
     dtype = x.dtype if x.dtype.kind == "f" else None
     if type(x) is not np.ndarray:
         return x.sum(axis=axes, dtype=dtype, keepdims=keepdims)
-    if x.size > MANY_ROWS and dtype == np.float32 and x.ndim - 1 not in axes:
-        # NumPy adds a row's elements in pairs, but row after row one by one, where each time a little is lost.
-        count = math.prod(x.shape[axis] for axis in axes)
-        wide = np.float64 if count > MANY_ROWS else dtype
-        return np.add.reduce(x, axes, wide, keepdims=keepdims).astype(dtype, copy=False)
+    if x.size > MANY_ROWS and dtype == np.float32:
+        # What lies in one piece NumPy adds in pairs, all else one by one, where each time a little is lost.
+        in_pieces = x.flags.c_contiguous and min(axes, default=0) == x.ndim - len(axes)
+        if not in_pieces and math.prod(x.shape[axis] for axis in axes) > MANY_ROWS:
+            return np.add.reduce(x, axes, np.float64, keepdims=keepdims).astype(dtype)
     return np.add.reduce(x, axis=axes, dtype=dtype, keepdims=keepdims)  # faster than its method
 
 

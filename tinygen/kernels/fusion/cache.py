@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -27,7 +28,7 @@ def folder() -> Path:
     try:
         (home / "tinygen").mkdir(parents=True, exist_ok=True)
         if os.access(home / "tinygen", os.W_OK):
-            _forget_old(home / "tinygen")
+            _forget_old(home)
             return home / "tinygen"
     except OSError:
         pass
@@ -41,13 +42,18 @@ def folder() -> Path:
     return Path(passing)
 
 
-def _forget_old(kept: Path) -> None:
-    """Where there are many loops, as after tests of random programs, those of more than a week ago are deleted."""
-    loops = list(kept.glob("loop_*.py"))
+def _forget_old(home: Path) -> None:
+    """Where there are many loops, as after tests of random programs, those more than a week old are deleted."""
+    loops = list(home.glob("tinygen/loop_*.py"))
     if len(loops) <= MANY:
         return
-    old = {path.stem for path in loops if time.time() - path.stat().st_mtime > WEEK}
-    for path in (*loops, *(kept / "__pycache__").glob("loop_*")):
+    old = set()
+    for path in loops:
+        with contextlib.suppress(FileNotFoundError):  # another process may be at it
+            if time.time() - path.stat().st_mtime > WEEK:
+                old.add(path.stem)
+    # Machine code lies beside the source, or where NUMBA_CACHE_DIR says.
+    for path in (*loops, *home.glob("tinygen/__pycache__/loop_*"), *home.glob("tinygen_*/loop_*")):
         if path.name.split(".")[0] in old:
             path.unlink(missing_ok=True)
 
