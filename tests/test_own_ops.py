@@ -162,3 +162,20 @@ def test_a_list_of_tensors_does_not_lose_their_gradient_silently(call):
     with tg.no_grad():
         call(x)
     call(x.detach())
+
+
+def test_an_input_is_kept_with_its_place_in_the_graph_where_another_shares_its_memory():
+    class Times(Op):
+        def forward(self, a, b):
+            return self.keep(a, b, a * b)
+
+        def backward(self, g):
+            a, b, _ = self.kept
+            return g * b, g * a
+
+    x = leaf([1.0, 2.0], [3.0, 4.0])
+    y = Times.apply(x.mT, x).sum()
+    (slope,) = autograd.grad(y, x, create_graph=True)
+    np.testing.assert_array_equal(slope.numpy(), 2 * x.numpy().T)
+    (second,) = autograd.grad(slope, x, np.array([[1.0, 5.0], [7.0, 2.0]]))
+    np.testing.assert_array_equal(second.numpy(), 2 * np.array([[1, 7], [5, 2]]))

@@ -174,17 +174,23 @@ class Op(Node):
                 version = result.version
                 kept.append((array, OUTPUT, version, version[0]))
                 continue
-            is_view = getattr(array, "base", None) is not None
             for tensor, given in zip(tensors, arrays, strict=True):
-                if type(tensor) is Tensor and (
-                    given is array or (is_view and _shares_memory(array, given))
-                ):
+                if given is array and type(tensor) is Tensor:
                     version = tensor.version
-                    kept.append((array, tensor if given is array else None, version, version[0]))
+                    kept.append((array, tensor, version, version[0]))
                     break
             else:
-                kept.append((array, None, None, None))
+                version = self._version_of_view(array, tensors)
+                kept.append((array, None, version, version and version[0]))
         self._kept = kept
+
+    @staticmethod
+    def _version_of_view(array: object, tensors: Sequence) -> list[int] | None:
+        """Of the input that `array` is a view of, if it is one of any."""
+        if getattr(array, "base", None) is None:
+            return None
+        inputs = (t for t in tensors if type(t) is Tensor and _shares_memory(array, t._data))
+        return next((t.version for t in inputs), None)
 
     def cotangents(self, g: Cotangent) -> list[Cotangent | None]:
         on_arrays = graph.mode.get() is ON_ARRAYS

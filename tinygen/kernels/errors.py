@@ -37,16 +37,15 @@ def in_the_name_of(name: str, error: Exception) -> Exception:
     return kind(f"{name}: {error}")
 
 
-def named(function: F, name: str = "") -> F:
-    """`function`, whose mistakes are reported under its name, or under another."""
-    name = name or function.__name__
+def named(function: F, by_class: bool = False) -> F:
+    """`function`, whose mistakes are reported under its name, or that of the class of what it is a method of."""
 
     @functools.wraps(function)
     def public(*args, **kwargs):
         try:
             return function(*args, **kwargs)
         except MISTAKES as error:
-            found = in_the_name_of(name, error)
+            found = in_the_name_of(type(args[0]).__name__ if by_class else function.__name__, error)
             try:
                 if found is error:
                     raise
@@ -86,7 +85,7 @@ class NamesItself:
                 "rsample",
             ):
                 if method in vars(cls):
-                    setattr(cls, method, named(vars(cls)[method], cls.__name__))
+                    setattr(cls, method, named(vars(cls)[method], by_class=True))
 
 
 def _letters(text: str) -> str:
