@@ -129,7 +129,7 @@ class Mode:
 
         @functools.wraps(function)
         def inside(*args: Any, **kwargs: Any) -> Any:
-            with Mode(self._to):
+            with self:
                 return function(*args, **kwargs)
 
         return inside

@@ -44,18 +44,20 @@ def folder() -> Path:
 
 def _forget_old(home: Path) -> None:
     """Where there are many loops, as after tests of random programs, those more than a week old are deleted."""
-    loops = list(home.glob("tinygen/loop_*.py"))
-    if len(loops) <= MANY:
+    sources = [name for name in os.listdir(home / "tinygen") if name.startswith("loop_")]
+    if len(sources) <= MANY:
         return
     old = set()
-    for path in loops:
+    for name in sources:
         with contextlib.suppress(FileNotFoundError):  # another process may be at it
-            if time.time() - path.stat().st_mtime > WEEK:
-                old.add(path.stem)
+            if time.time() - os.stat(home / "tinygen" / name).st_mtime > WEEK:
+                old.add(name.partition(".")[0])
     # Machine code lies beside the source, or where NUMBA_CACHE_DIR says.
-    for path in (*loops, *home.glob("tinygen/__pycache__/loop_*"), *home.glob("tinygen_*/loop_*")):
-        if path.name.split(".")[0] in old:
-            path.unlink(missing_ok=True)
+    kept = ("tinygen/loop_*", "tinygen/__pycache__/loop_*", "tinygen_*/loop_*")
+    for pattern in kept if old else ():
+        for path in home.glob(pattern):
+            if path.name.partition(".")[0] in old:
+                path.unlink(missing_ok=True)
 
 
 @functools.cache
