@@ -193,9 +193,9 @@ class Gradients(Node):
             return [(slope * g.reshape(())).astype(slope.dtype) for slope in slopes]
         factor = np.reshape(g._data if isinstance(g, Tensor) else g, ())
         # As it is: that of a loss which is scaled up may be more than the dtype of a gradient holds.
-        found = [
-            x if factor == 1 else (x * factor).astype(x.dtype, copy=False) for x in self.gradients
-        ]
+        found = list(self.gradients)
+        if factor != 1:
+            found = [(x * factor).astype(x.dtype, copy=False) for x in found]
         return [Tensor(np.asarray(x)) for x in found] if isinstance(g, Tensor) else found
 
     def ready(self) -> dict[Source, np.ndarray] | None:
