@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from tinygen.autograd import graph, op
+from tinygen.autograd import graph, modes, op
 from tinygen.autograd.op import Op
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import optimisers
@@ -35,13 +35,12 @@ OPS = tuple(
 # Of the engine: what a gradient passes through. Watching for anomalies and naming the op in an error is left out.
 ENGINE: dict[ModuleType, list[str]] = {
     op: (
-        "Op.keep Op.kept Op.apply Op._remember_versions Op.cotangents Op.fitted Op.free "
+        "Op.keep Op.kept Op.apply Op._remember_versions Op._version_of_view Op.cotangents Op.fitted Op.free "
         "Op._on_arrays ByFormula.backward _alias _prepared _shares_memory"
     ).split(),
-    graph: (
-        "Node.enter_graph Node.free grad_enabled set_grad_enabled no_grad on_arrays "
-        "Mode.__enter__ Mode.__exit__ Mode.__call__ ancestry walk _seed "
-        "_as_tuple _as_tensor grad backward"
+    graph: "Node.enter_graph Node.free ancestry walk _seed _as_tuple _as_tensor _is_seen grad backward".split(),
+    modes: (
+        "Mode.__enter__ Mode.__exit__ Mode.__call__ grad_enabled on_arrays set_grad_enabled no_grad"
     ).split(),
     optimisers: ["sgd_step", "rmsprop_step", "adam_step", "sum_of_squares"],
     # Of compiled functions: what is recorded, and what it means.

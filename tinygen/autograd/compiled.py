@@ -21,7 +21,8 @@ import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd import graph
-from tinygen.autograd.graph import RECORDED, Node, anomaly
+from tinygen.autograd.graph import Node, anomaly
+from tinygen.autograd.modes import RECORDED, grad_enabled, mode
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, lifted
 from tinygen.kernels.device import get_default_device, on_gpu
 from tinygen.kernels.fusion.trace import Trace, Traced, current, leaves, mapped, tracing
@@ -62,7 +63,7 @@ def compile(f: Callable) -> Callable:
         if current() is not None or anomaly.get() is not None:
             return f(*args, **kwargs)  # part of a larger one; or every op is to be watched
         given: list[Tensor | np.ndarray | float] = []
-        signature = (_signature((args, kwargs), given), graph.mode.get(), kernels.get_backend())
+        signature = (_signature((args, kwargs), given), mode.get(), kernels.get_backend())
         if get_default_device() != "cpu" or any(on_gpu(_array(x)) for x in given):
             return f(*args, **kwargs)
         try:
@@ -106,7 +107,7 @@ class Recording:
             outputs = _tensors(self.result)
             self.count = len(outputs)
             gradients: dict[Tensor, Any] = {}
-            if outputs and outputs[0].source is not None and graph.grad_enabled():
+            if outputs and outputs[0].source is not None and grad_enabled():
                 gradients = _gradients(outputs[0], since, stand_ins)
         place = Tensor(np.empty(0))
         self.result = mapped(self.result, (Tensor,), lambda _: place)  # not all that was traced
@@ -185,7 +186,7 @@ class Gradients(Node):
     gradients: Sequence[np.ndarray] = ()
 
     def cotangents(self, g: Any) -> list[Any]:
-        if graph.mode.get() is RECORDED:
+        if mode.get() is RECORDED:
             slopes = [Tensor(x) for x in self.gradients]
             for slope in slopes:
                 slope.node = NoSecond()

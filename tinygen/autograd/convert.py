@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinygen.autograd.graph import grad_enabled
+from tinygen.autograd.modes import grad_enabled
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, raw
 from tinygen.kernels.device import (
     Array,

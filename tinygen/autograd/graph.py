@@ -16,17 +16,16 @@ alone (`on_arrays`): nobody will ask how a gradient was computed, and rememberin
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import itertools
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from tinygen.autograd.modes import ON_ARRAYS, RECORDED, UNRECORDED, Mode
 from tinygen.kernels.device import as_array, on_gpu
 from tinygen.kernels.errors import in_the_name_of
 from tinygen.kernels.fusion.trace import not_compiled
@@ -37,15 +36,10 @@ if TYPE_CHECKING:
     Source: TypeAlias = "Node | Tensor"
     Cotangent: TypeAlias = "Tensor | np.ndarray"
 
-RECORDED, UNRECORDED, ON_ARRAYS = "recorded", "unrecorded", "on arrays"
-mode: ContextVar[str] = ContextVar("tinygen_mode", default=RECORDED)
 _numbers = itertools.count()
 
 # None: nobody watches; "": detect_anomaly does; inside a backward rule, the line that made its node.
 anomaly: ContextVar[str | None] = ContextVar("tinygen_anomaly", default=None)
-
-
-LATER = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
 
 
 class Node:
@@ -89,62 +83,6 @@ class Node:
 def age() -> int:
     """A number between those of all nodes that there are and of all to come."""
     return next(_numbers)
-
-
-def grad_enabled() -> bool:
-    """Whether ops applied here are recorded."""
-    return mode.get() is RECORDED
-
-
-def on_arrays() -> bool:
-    """Whether ops applied here are given arrays and give arrays: inside a rule, in a walk that records nothing."""
-    return mode.get() is ON_ARRAYS
-
-
-_outside: ContextVar[tuple[str, ...]] = ContextVar("tinygen_outside", default=())
-
-
-class Mode:
-    """A mode inside a `with` block, or a function that this decorates, in this thread. It may be used again."""
-
-    def __init__(self, to: str):
-        self._to = to
-
-    def __enter__(self) -> None:
-        _outside.set((*_outside.get(), mode.get()))
-        mode.set(self._to)
-
-    def __exit__(self, *error: object) -> None:
-        *outside, before = _outside.get()
-        mode.set(before)
-        _outside.set(tuple(outside))
-
-    def __call__(self, function: Callable) -> Callable:
-        """Raises TypeError on a generator, and on a coroutine: their code does not run while they are called."""
-        if any(later(function) for later in LATER):
-            name = getattr(function, "__name__", function)
-            raise TypeError(
-                f"{name} does not run when it is called: write the `with` block inside it"
-            )
-
-        @functools.wraps(function)
-        def inside(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return function(*args, **kwargs)
-
-        return inside
-
-
-def set_grad_enabled(enabled: bool) -> Mode:
-    """Switch recording on or off inside a `with` block, or a function that this decorates, in this thread."""
-    return Mode(RECORDED if enabled else UNRECORDED)
-
-
-def no_grad() -> Mode:
-    """Inside `with tg.no_grad():` (or a function that it decorates) no op is recorded, so nothing
-    there has a gradient. Raises TypeError where it decorates a generator or coroutine.
-    """
-    return set_grad_enabled(False)
 
 
 def frozen(params: Iterable[Tensor]) -> contextlib.AbstractContextManager[None]:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinygen.autograd import graph
+from tinygen.autograd import graph, modes
 from tinygen.autograd.convert import to_array
-from tinygen.autograd.graph import ON_ARRAYS, RECORDED, Node, anomaly
+from tinygen.autograd.graph import Node, anomaly
+from tinygen.autograd.modes import ON_ARRAYS, RECORDED
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, lifted, raw
 from tinygen.kernels.device import LESS_MEMORY, as_array, is_array, require_one_device
 from tinygen.kernels.errors import kind_of
@@ -76,7 +77,7 @@ class Op(Node):
         Raises RuntimeError if one was changed in place since.
         """
         kept = []
-        on_arrays = graph.mode.get() is ON_ARRAYS
+        on_arrays = modes.mode.get() is ON_ARRAYS
         for array, tensor, version, at_forward in self._kept:
             if version is not None and version[0] != at_forward:
                 raise RuntimeError(
@@ -101,7 +102,7 @@ class Op(Node):
         Inside a rule that runs on arrays `forward` is called on them, and nothing else is done.
         """
         op = cls()
-        mode = graph.mode.get()
+        mode = modes.mode.get()
         if mode is ON_ARRAYS:
             return op._on_arrays(inputs, parameters)
         trace = tracing.current() if tracing.running else None
@@ -193,9 +194,9 @@ class Op(Node):
         return next((t.version for t in inputs), None)
 
     def cotangents(self, g: Cotangent) -> list[Cotangent | None]:
-        on_arrays = graph.mode.get() is ON_ARRAYS
+        on_arrays = modes.mode.get() is ON_ARRAYS
         if on_arrays and self.needs_tensors:
-            with graph.set_grad_enabled(False):
+            with modes.set_grad_enabled(False):
                 results = self.cotangents(Tensor(as_array(g)))
             return [
                 r._data if need and r is not None else None
@@ -253,14 +254,14 @@ class ByFormula(Op):
 
     def backward(self, g: Tensor) -> list[Tensor | None]:
         kept = self.kept
-        with graph.set_grad_enabled(True):
+        with modes.set_grad_enabled(True):
             stand_ins = [
                 _alias(t) if need else t.detach() for t, need in zip(kept, self.needs, strict=True)
             ]
             value = self.formula(*stand_ins)
         asked = [t for t, need in zip(stand_ins, self.needs, strict=True) if need]
         found = iter(
-            graph.grad(value, asked, g, create_graph=graph.grad_enabled(), allow_unused=True)
+            graph.grad(value, asked, g, create_graph=modes.grad_enabled(), allow_unused=True)
         )
         return [next(found) if need else None for need in self.needs]
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tinygen.autograd import graph
+from tinygen.autograd.modes import grad_enabled, set_grad_enabled
 from tinygen.autograd.ops import as_tensor, reshape, stack
 from tinygen.autograd.tensor import FLOATS, ArrayLike, Tensor, tensor
 from tinygen.kernels.errors import in_the_name_of
@@ -32,7 +33,7 @@ def _stand_in(name: str, argument: ArrayLike) -> Tensor:
         raise in_the_name_of(name, error) from error
     if t.dtype not in FLOATS:
         raise TypeError(f"{name}: can only differentiate with respect to floats, not {t.dtype}")
-    if t.source is not None and graph.grad_enabled():
+    if t.source is not None and grad_enabled():
         return reshape(t, t.shape)
     leaf = t.detach()
     leaf.requires_grad = True
@@ -52,7 +53,7 @@ def _along(name: str, v: ArrayLike, x: Tensor, roles: str) -> Tensor:
 
 
 def _value(name: str, f: Function, arguments: Sequence[object]) -> Tensor:
-    with graph.set_grad_enabled(True):
+    with set_grad_enabled(True):
         y = f(*arguments)
     if not isinstance(y, Tensor):
         raise TypeError(f"{name}: the function must return a tensor, not {type(y).__name__}")
@@ -157,7 +158,7 @@ def jvp(
     y = _value("jvp", f, inputs)
     more = _depends_on_more(y, inputs) or any(v.requires_grad for v in tangents)
     u = Tensor(np.zeros(y.shape, y.dtype, like=y._data), requires_grad=True)
-    with graph.set_grad_enabled(True):
+    with set_grad_enabled(True):
         pulled = _pull([y], inputs, [u], create_graph=True)
     (pushed,) = _pull(pulled, [u], tangents, create_graph=more)
     return y if more else y.detach(), pushed

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from tinygen.autograd.graph import on_arrays
+from tinygen.autograd.modes import on_arrays
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Axis, Tensor, tensor
