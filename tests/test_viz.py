@@ -222,7 +222,7 @@ def test_curves_options(tmp_path, monkeypatch):
     np.testing.assert_array_equal(axes[0].lines[0].get_ydata(), [2, np.nan, np.nan, 1])
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning", "error::UserWarning")  # not of others' garbage
 @pytest.mark.parametrize("log_y", [False, True])
 def test_numbers_too_large_to_draw_leave_a_gap(tmp_path, monkeypatch, log_y):
     history = [{"step": s, "a": up} for s, up in enumerate([1.0, 1e308, 1e200, -1e308])]

@@ -230,7 +230,7 @@ def test_the_square_around_points_has_them_in_its_middle():
     assert square_around(astray) == square_around(points[:0]) == (-1, 1, -1, 1)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::RuntimeWarning", "error::UserWarning")  # not of others' garbage
 @pytest.mark.parametrize("one_span", [True, False])
 def test_points_that_are_not_finite_or_not_there(tmp_path, one_span):
     points = RNG.normal(size=(20, 2))
