@@ -2,8 +2,8 @@
 
 Each is a module of its own with options of its own: python -m benchmarks.training --help. What they print (tables in
 Markdown) is kept in --out. It takes about half an hour, in which nothing else should run. Run by themselves:
-`benchmarks.ranks` and `benchmarks.scaling`, which start several processes, over MPI, and `benchmarks.cores`, which says
-how far apart two cores are, and so what to compare.
+`benchmarks.ranks` and `benchmarks.scaling`, which start several processes, over MPI, `benchmarks.gpu`, and
+`benchmarks.cores`, which says how far apart two cores are, and so what to compare.
 """
 
 import argparse

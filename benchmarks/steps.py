@@ -164,6 +164,7 @@ GROWING = {
     }.items()
 }
 CHAINS = {ops: f"{ops} ops" for ops in (100, 500)}
+LARGE = "VAE 784-400-20, batch 8192"
 
 
 def _grown(what: str, size: int) -> Step:
@@ -196,6 +197,7 @@ OTHER_STEPS = (
         f"VAE 784-400-20, batch {batch}, on noise": functools.partial(on_noise, batch)
         for batch in (128, 512)
     }
+    | {LARGE: lambda: Step({"vae": VAE}, (("vae", vae),), pixels(8192))}
 )
 
 

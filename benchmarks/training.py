@@ -5,17 +5,26 @@ medians. A table (Markdown) is printed, and a picture written to --out. A ratio 
 longer than tinygen.
 """
 
+from __future__ import annotations
+
 import argparse
 import importlib.util
 import os
 import platform
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from tqdm import tqdm
 
 from benchmarks import arguments
-from benchmarks.timing import THREADS
+from benchmarks.timing import THREADS, in_turn
+
+if TYPE_CHECKING:
+    from benchmarks.workers import Worker
+
+Medians: TypeAlias = "dict[str, dict[str, float]]"  # of each step, of each side
 
 NEEDS = {"tinygen-eager": "tinygen", "torch": "torch", "torch-fused": "torch", "torch-compile": "torch", "jax": "jax",
          "autograd": "autograd", "mygrad": "mygrad", "numpy": "numpy"}  # fmt: skip
@@ -52,7 +61,30 @@ def set_threads(threads: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def table(medians: dict[str, dict[str, float]], spreads: dict[str, float], peers: list[str]) -> str:
+def measured(
+    workers: dict[str, Worker], steps: Sequence[str], rounds: int
+) -> tuple[Medians, dict[str, float]]:
+    """Of each step the median of each side that can do it, seconds, and tinygen's spread. The workers are ended."""
+    medians: Medians = {}
+    spreads = {}
+    for name in tqdm(steps, unit="step", disable=None):
+        bursts = {}
+        for side, worker in workers.items():
+            try:
+                worker.make(name)
+                bursts[side] = worker.burst
+            except NotImplementedError as error:
+                tqdm.write(f"{name}: {error}")
+        times = in_turn(bursts, rounds)
+        medians[name] = {side: statistics.median(seconds) for side, seconds in times.items()}
+        low, middle, high = statistics.quantiles(times["tinygen"], n=4)
+        spreads[name] = (high - low) / middle
+    for worker in workers.values():
+        worker.end()
+    return medians, spreads
+
+
+def table(medians: Medians, spreads: dict[str, float], peers: list[str]) -> str:
     """As Markdown: of tinygen milliseconds, of each peer the ratio to that."""
     lines = [
         f"| step | tinygen, ms | {' | '.join(peers)} | fastest peer | spread |",
@@ -76,7 +108,7 @@ def table(medians: dict[str, dict[str, float]], spreads: dict[str, float], peers
     return "\n".join(lines) + "\n"
 
 
-def draw(medians: dict[str, dict[str, float]], peers: list[str], path: Path) -> None:
+def draw(medians: Medians, peers: list[str], path: Path) -> None:
     """Bars: how many times longer than tinygen each peer takes."""
     from tinygen.viz.style import figure
 
@@ -106,29 +138,13 @@ def main() -> None:
     args = asked()
     set_threads(args.threads)
     from benchmarks.steps import STEPS
-    from benchmarks.timing import in_turn
     from benchmarks.workers import Worker
 
     chosen = [name for name in STEPS if args.steps.lower() in name.lower()]
     if not chosen:
         raise SystemExit(f"no step is called {args.steps!r}; there are: {', '.join(STEPS)}")
     workers = {kit: Worker(kit, args.threads) for kit in ["tinygen", *args.peers]}
-    medians: dict[str, dict[str, float]] = {}
-    spreads = {}
-    for name in tqdm(chosen, unit="step", disable=None):
-        bursts = {}
-        for kit, worker in workers.items():
-            try:
-                worker.make(name)
-                bursts[kit] = worker.burst
-            except NotImplementedError as error:
-                tqdm.write(f"{name}: {error}")
-        times = in_turn(bursts, args.rounds)
-        medians[name] = {kit: statistics.median(seconds) for kit, seconds in times.items()}
-        low, middle, high = statistics.quantiles(times["tinygen"], n=4)
-        spreads[name] = (high - low) / middle
-    for worker in workers.values():
-        worker.end()
+    medians, spreads = measured(workers, chosen, args.rounds)
     processor = platform.processor() or platform.machine()
     text = f"{args.threads} threads, {processor}; spread: tinygen's middle half over its median\n\n"
     text += table(medians, spreads, args.peers)

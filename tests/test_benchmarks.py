@@ -1,12 +1,17 @@
 """Every library that is timed does the same work: from the same weights, with the same noise, it learns as tinygen."""
 
 import contextlib
+import functools
 import math
+import subprocess
+import sys
 
 import numba
 import numpy as np
 import pytest
 
+import tinygen as tg
+from benchmarks import gpu
 from benchmarks.cores import distance
 from benchmarks.kernels import sides
 from benchmarks.kits import KITS
@@ -54,6 +59,40 @@ def test_a_peer_learns_as_tinygen_does(name, peer):
         losses = np.array([(mine(), theirs()) for _ in range(4)])
     np.testing.assert_allclose(*losses.T, rtol=1e-4)
     assert len(set(losses[:, 0])) == 4
+
+
+@pytest.mark.parametrize("name", [gpu.STEPS[0], gpu.STEPS[2]])
+def test_a_step_on_a_gpu_learns_as_on_the_cpu(name, cuda):
+    brought = functools.partial(tg.tensor, device="cuda")
+    kit, noise = KITS["tinygen-gpu"](), NumPyRandom()
+    kit.normal = lambda shape: brought(noise.normal(shape))
+    kit.uniform = lambda shape: brought(noise.uniform(shape))
+    kit.bernoulli = lambda p: brought(noise.bernoulli(p.to("cpu").numpy()))
+    sides = (KITS["tinygen"]().make(STEPS[name]), kit.make(STEPS[name]))
+    losses = np.array([[step() for step in sides] for _ in range(4)])
+    np.testing.assert_allclose(*losses.T, rtol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("peer", gpu.PEERS)
+def test_a_peer_learns_on_a_gpu(peer):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch finds no GPU")
+    step = KITS[gpu.kit_of(peer)]().make(STEPS[gpu.STEPS[0]])
+    losses = [step() for _ in range(50)]
+    assert losses[-1] < losses[0] / 2
+    assert len(set(losses)) == 50  # with new noise each time
+
+
+def test_without_a_gpu_its_benchmark_says_what_is_missing():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.modules['cupy'] = None\n"
+         "import benchmarks.gpu; sys.argv = ['gpu']; benchmarks.gpu.main()"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("device 'cuda' needs CuPy and an NVIDIA GPU: pip install")
 
 
 def test_how_far_two_cores_are_apart():

@@ -24,4 +24,8 @@ KITS: dict[str, Callable[[], Any]] = {
     "autograd": Hips,
     "mygrad": MyGrad,
     "numpy": ByHand,
+    "tinygen-gpu": lambda: Tinygen(device="cuda"),
+    "torch-gpu": lambda: Torch(device="cuda"),
+    "torch-gpu-fused": lambda: Torch(device="cuda", fused=True),
+    "torch-gpu-graphed": lambda: Torch(device="cuda", fused=True, graphed=True),
 }

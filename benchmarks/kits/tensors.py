@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class Tinygen:
-    def __init__(self, compiled: bool = True) -> None:
+    def __init__(self, compiled: bool = True, device: str = "cpu") -> None:
         import tinygen as tg
 
-        self.compiled = compiled
-        self.tg, self.rng = tg, tg.random.default_rng(0)
+        self.compiled, self.device = compiled, device
+        self.tg, self.rng = tg, tg.random.default_rng(0, device)
         self.exp, self.square, self.sqrt, self.softplus = tg.exp, tg.square, tg.sqrt, tg.softplus
         self.relu, self.tanh, self.logsumexp, self.norm = tg.relu, tg.tanh, tg.logsumexp, tg.norm
         self.bce, self.cross_entropy = (
@@ -51,7 +52,7 @@ class Tinygen:
     def make(self, step: Step) -> Call:
         from tinygen import optim
 
-        tensor = self.tg.tensor
+        tensor = functools.partial(self.tg.tensor, device=self.device)
         layers = {
             name: [
                 (tensor(w.T.copy(), requires_grad=True), tensor(b, requires_grad=True))
@@ -77,32 +78,45 @@ class Tinygen:
 
         losses = [(name, learning(name, loss)) for name, loss in step.phases]
 
-        return in_phases(losses, data, weights, optimisers, self.tg.autograd.grad)
+        return read(in_phases(losses, data, weights, optimisers, self.tg.autograd.grad))
 
 
 def in_phases(
     losses: list[tuple[str, Callable]], data: list, weights: dict, optimisers: dict, grad: Callable
-) -> Call:
-    """A step of each network that learns, one after the other; it gives the last loss."""
+) -> Callable[[], Any]:
+    """A step of each network that learns, one after the other; it gives the last loss, a tensor."""
 
-    def run() -> float:
+    def run() -> Any:
         for name, loss in losses:
             optimisers[name].zero_grad()
             value = loss(*data)
             for p, g in zip(weights[name], grad(value, weights[name]), strict=True):
                 p.grad = g
             optimisers[name].step()
-        return value.item()
+        return value
 
     return run
 
 
+def read(step: Callable[[], Any]) -> Call:
+    """The step, and a look at its loss: on a GPU that waits until the step is done."""
+    return lambda: step().item()
+
+
 class Torch:
-    def __init__(self, fused: bool = False, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        fused: bool = False,
+        compiled: bool = False,
+        device: str = "cpu",
+        graphed: bool = False,
+    ) -> None:
+        """graphed: the step is one CUDA graph. fused: one kernel for all of Adam's arrays."""
         import torch
         from torch.nn import functional as F
 
         self.torch, self.F, self.fused, self.compiled = torch, F, fused, compiled
+        self.device, self.graphed = device, graphed
         torch.manual_seed(0)
         self.exp, self.square, self.sqrt, self.softplus = (
             torch.exp,
@@ -111,7 +125,9 @@ class Torch:
             F.softplus,
         )
         self.relu, self.tanh, self.logsumexp = torch.relu, torch.tanh, torch.logsumexp
-        self.normal, self.uniform, self.bernoulli = torch.randn, torch.rand, torch.bernoulli
+        self.normal = functools.partial(torch.randn, device=device)
+        self.uniform = functools.partial(torch.rand, device=device)
+        self.bernoulli = torch.bernoulli
 
     def linear(self, x: Any, layer: tuple, activation: str | None = None) -> Any:
         y = self.F.linear(x, *layer)
@@ -151,17 +167,22 @@ class Torch:
         if self.compiled:
             # All losses share one line of code, and the ninth variant of a line would run uncompiled.
             self.torch.compiler.reset()
-        tensor = self.torch.from_numpy
+        tensor = functools.partial(self.torch.tensor, device=self.device)
         layers = {
             name: [
-                (tensor(w.T.copy()).requires_grad_(), tensor(b).requires_grad_()) for w, b in net
+                (tensor(w.T.copy(), requires_grad=True), tensor(b, requires_grad=True))
+                for w, b in net
             ]
             for name, net in first_weights(step).items()
         }
         weights = {name: [p for layer in net for p in layer] for name, net in layers.items()}
         optimisers = {
             name: self.torch.optim.Adam(
-                weights[name], lr=RATE, betas=step.betas, fused=self.fused or self.compiled
+                weights[name],
+                lr=RATE,
+                betas=step.betas,
+                fused=self.fused or self.compiled,
+                capturable=self.graphed,
             )
             for name, _ in step.phases
         }
@@ -175,4 +196,24 @@ class Torch:
 
         losses = [(name, learning(name, loss)) for name, loss in step.phases]
 
-        return in_phases(losses, data, weights, optimisers, self.torch.autograd.grad)
+        run = in_phases(losses, data, weights, optimisers, self.torch.autograd.grad)
+        return read(self._as_graph(run) if self.graphed else run)
+
+    def _as_graph(self, step: Callable[[], Any]) -> Callable[[], Any]:
+        """As PyTorch's notes on CUDA have it: after some steps on another stream, one is captured."""
+        cuda = self.torch.cuda
+        beside = cuda.Stream()
+        beside.wait_stream(cuda.current_stream())
+        with cuda.stream(beside):
+            for _ in range(3):
+                step()
+        cuda.current_stream().wait_stream(beside)
+        graph = cuda.CUDAGraph()
+        with cuda.graph(graph):
+            loss = step()
+
+        def replay() -> Any:
+            graph.replay()
+            return loss
+
+        return replay

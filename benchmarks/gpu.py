@@ -1,0 +1,54 @@
+"""Training steps on an NVIDIA GPU, tinygen's and PyTorch's: python -m benchmarks.gpu
+
+PyTorch's are eager, with its default Adam and with the fused one, and the whole step as one CUDA graph, which leaves
+Python out. Sides take turns, each in a process of its own; a step ends when its loss is back. Small steps wait for
+Python, which asks for one kernel after the other; the large one is for the GPU itself. Needs the extra `gpu`, and
+PyTorch with CUDA.
+"""
+
+import importlib.metadata
+import importlib.util
+import subprocess
+import sys
+
+from benchmarks import arguments
+from benchmarks.steps import LARGE
+from benchmarks.training import measured, table
+from benchmarks.workers import Worker
+from tinygen.kernels.device import checked_device
+
+STEPS = ("VAE 784-400-20, batch 128", LARGE, "WGAN-GP critic 3x128, batch 256")
+PEERS = ("torch", "torch-fused", "torch-graphed")
+
+
+def kit_of(side: str) -> str:
+    library, *how = side.split("-")
+    return "-".join([library, "gpu", *how])
+
+
+def machine() -> str:
+    """GPU, driver, and what runs on it."""
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    gpu = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    found = importlib.metadata.distributions()
+    libraries = {d.name: d.version for d in found if d.name.startswith(("cupy", "torch"))}
+    return ", ".join([f"{gpu} (name, driver)", *(f"{n} {v}" for n, v in sorted(libraries.items()))])
+
+
+def main() -> None:
+    parser = arguments.parser("gpu", __doc__)
+    parser.add_argument("--rounds", type=arguments.positive, default=20, help="default: 20")
+    args = parser.parse_args()
+    try:
+        checked_device("cuda")
+    except (ImportError, RuntimeError) as error:
+        sys.exit(str(error))
+    sides = ["tinygen", *(PEERS if importlib.util.find_spec("torch") else ())]
+    workers = {side: Worker(kit_of(side), threads=1) for side in sides}
+    medians, spreads = measured(workers, STEPS, args.rounds)
+    print(machine(), end="\n\n")
+    print(table(medians, spreads, sides[1:]))
+
+
+if __name__ == "__main__":
+    main()
