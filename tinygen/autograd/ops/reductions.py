@@ -79,12 +79,14 @@ def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     count = _count("mean", x, axis)
     if count == 0:
         raise ValueError(f"no elements along axis {axis} of shape {x.shape}")
-    return _over(sum(x, axis, keepdims), count)
+    return _share(x, axis, keepdims, count)
 
 
-def _over(total: Tensor, count: float) -> Tensor:
-    """total / count. A half does not hold the count of many elements: there the share of one is multiplied with."""
-    return total * (1 / count) if total.dtype == np.float16 else total / count
+def _share(x: Tensor, axis: Axis, keepdims: bool, count: float) -> Tensor:
+    """The sum / count. A half holds neither what many elements add up to nor their count: float32 does, as in NumPy."""
+    if x.dtype == np.float16:
+        return _share(x.astype(np.float32), axis, keepdims, count).astype(np.float16)
+    return sum(x, axis, keepdims) / count
 
 
 def _spread_case(d: Draw) -> Call:
@@ -108,7 +110,7 @@ def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: flo
     Raises ValueError if there are no more than `correction` elements.
     """
     centred, count = _centred("var", x, axis, correction)
-    return _over(sum(square(centred), axis, keepdims), count)
+    return _share(square(centred), axis, keepdims, count)
 
 
 def _centred(name: str, x: ArrayLike, axis: Axis, correction: float) -> tuple[Tensor, float]:
