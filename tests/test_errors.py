@@ -109,9 +109,11 @@ def test_an_axis_out_of_range_names_the_op(name, axis):
         "take_along_axis": lambda t: tg.take_along_axis(t, np.zeros((2, 1), int), axis),
     }
     call = calls.get(name, lambda t: getattr(tg, name)(t, axis=axis))
-    with pytest.raises(np.exceptions.AxisError, match=rf"axis {axis} is out of bounds") as caught:
+    with pytest.raises(np.exceptions.AxisError) as caught:
         call(x(2, 2))
-    assert re.match(name.replace("_", ""), str(caught.value).replace("_", ""), re.IGNORECASE)
+    # It alone, and not another op that it is made of.
+    by_name = rf"{name.replace('_', '')}(\(.*\))?: axis {axis} is out of bounds"
+    assert re.match(by_name, str(caught.value).replace("_", ""), re.IGNORECASE)
 
 
 @pytest.mark.parametrize("name", ["sum", "mean", "prod", "max", "norm", "logsumexp"])
