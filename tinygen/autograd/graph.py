@@ -196,7 +196,8 @@ def walk(
 
 
 def _seed(name: str, output: Tensor, g: object) -> Tensor:
-    from tinygen.autograd.tensor import Tensor, tensor
+    from tinygen.autograd.convert import tensor
+    from tinygen.autograd.tensor import Tensor
 
     if g is None:
         if output.size != 1:

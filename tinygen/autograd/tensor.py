@@ -20,7 +20,6 @@ from tinygen.kernels.device import (
     require_one_device,
     to_device,
 )
-from tinygen.kernels.errors import named
 from tinygen.kernels.fusion.trace import Trace, Traced, current
 
 if TYPE_CHECKING:
@@ -130,8 +129,6 @@ class Tensor:
         Raises ValueError on an unknown device, ImportError without CuPy, RuntimeError without a GPU, and MemoryError
         where it does not fit.
         """
-        from tinygen.autograd.devices import To
-
         return self if device == self.device else To.apply(self, device=checked_device(device))
 
     def item(self) -> float | int | bool:
@@ -396,41 +393,10 @@ def _compared(compare: Callable, x: Tensor, other: object) -> Tensor:
     x, other = raw(x), raw(other)
     if type(other) is not type(x) and is_array(other):
         require_one_device((x, other))  # CuPy would take a NumPy array without axes for a number
-    result = compare(x, other)
-    return Tensor(result if type(result) is np.ndarray else as_array(result))
-
-
-@named
-def tensor(
-    data: ArrayLike,
-    dtype: np.typing.DTypeLike | None = None,
-    requires_grad: bool = False,
-    device: str | None = None,
-) -> Tensor:
-    """A tensor that holds a copy of `data`.
-
-    Args:
-        data: an array, a tensor, a number, or nested lists of numbers.
-        dtype: defaults to that of an array; for numbers of Python's to float32, int64 or bool.
-        requires_grad: make it a leaf that `backward` writes a `.grad` to.
-        device: "cpu" or "cuda", a GPU (with CuPy); defaults to that of a tensor or of CuPy's arrays, and for other
-            data to "cpu", or to what `tg.set_default_device` chose.
-
-    Raises:
-        TypeError: data or dtype of another kind than booleans, integers and floats; a list of tensors whose gradient
-            would be lost.
-        ValueError: ragged nested lists, or an unknown device.
-        ImportError, RuntimeError, MemoryError: there is no CuPy, no GPU, no room for it on the GPU.
-    """
-    result = Tensor(to_array(data, dtype, None if device is None else checked_device(device)))
-    if requires_grad:
-        result.requires_grad = True
-    if (trace := current()) is not None:
-        trace.made.add(result)
-    return result
+    return Tensor(as_array(compare(x, other)))
 
 
 # What is above calls these, and they are made of tensors: the circle is closed here.
 from tinygen.autograd import ops  # noqa: E402
-from tinygen.autograd.convert import to_array  # noqa: E402
+from tinygen.autograd.devices import To  # noqa: E402
 from tinygen.autograd.inplace import overwrite  # noqa: E402

@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tinygen.autograd import graph
+from tinygen.autograd.convert import tensor
 from tinygen.autograd.modes import grad_enabled, set_grad_enabled
 from tinygen.autograd.ops import as_tensor, reshape, stack
-from tinygen.autograd.tensor import FLOATS, ArrayLike, Tensor, tensor
+from tinygen.autograd.tensor import FLOATS, ArrayLike, Tensor
 from tinygen.kernels.errors import in_the_name_of
 
 Function = Callable[..., Tensor]

@@ -11,10 +11,11 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from tinygen.autograd.convert import tensor
 from tinygen.autograd.modes import on_arrays
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
-from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Axis, Tensor, tensor
+from tinygen.autograd.tensor import FLOATS, NUMBERS, ArrayLike, Axis, Tensor
 from tinygen.kernels.device import Array, as_array
 from tinygen.kernels.errors import named
 
