@@ -16,7 +16,7 @@ from tinygen.kernels.device import (
     require_one_device,
     to_device,
 )
-from tinygen.kernels.errors import named
+from tinygen.kernels.errors import in_the_name_of, named
 from tinygen.kernels.fusion.trace import Traced, current
 
 
@@ -91,6 +91,18 @@ def _loses_gradients(nested: list | tuple) -> bool:
         else isinstance(x, list | tuple) and _loses_gradients(x)
         for x in (nested if kinds & {Tensor, list, tuple} else ())
     )
+
+
+def shaped_like(name: str, v: ArrayLike, x: Tensor, roles: str) -> Tensor:
+    """A cotangent, a tangent or a vector of x's shape, as a tensor; `roles` names both in the error about shapes."""
+    if not isinstance(v, Tensor):
+        try:
+            v = tensor(v, x.dtype, device=x.device)
+        except (TypeError, ValueError) as error:
+            raise in_the_name_of(name, error) from error
+    if v.shape != x.shape:
+        raise ValueError(f"{name}: " + roles.format(v.shape, x.shape))
+    return v
 
 
 def beside(data: object, x: object) -> Array:

@@ -27,7 +27,6 @@ import numpy as np
 
 from tinygen.autograd.modes import ON_ARRAYS, RECORDED, UNRECORDED, Mode
 from tinygen.kernels.device import as_array, on_gpu
-from tinygen.kernels.errors import in_the_name_of
 from tinygen.kernels.fusion.trace import not_compiled
 
 if TYPE_CHECKING:
@@ -196,23 +195,16 @@ def walk(
 
 
 def _seed(name: str, output: Tensor, g: object) -> Tensor:
-    from tinygen.autograd.convert import tensor
-    from tinygen.autograd.tensor import Tensor
-
     if g is None:
         if output.size != 1:
             raise ValueError(
                 f"{name} from shape {output.shape}: only a single number has an implicit cotangent of 1; "
                 "give one of the output's shape"
             )
-        return Tensor(np.ones_like(output._data, order="C"))
-    if not isinstance(g, Tensor):
-        try:
-            g = tensor(g, output.dtype, device=output.device)
-        except (TypeError, ValueError) as error:
-            raise in_the_name_of(name, error) from error
-    if g.shape != output.shape:
-        raise ValueError(f"{name}: cotangent of shape {g.shape} for output of {output.shape}")
+        return type(output)(np.ones_like(output._data, order="C"))
+    from tinygen.autograd.convert import shaped_like
+
+    g = shaped_like(name, g, output, "cotangent of shape {} for output of {}")
     if g.device != output.device:
         raise ValueError(f"{name}: cotangent on {g.device} for output on {output.device}")
     return g.astype(output.dtype)
