@@ -293,12 +293,21 @@ def _as_tensor(
     return found
 
 
+def _references_of_a_name() -> int:
+    array = np.empty(0)
+    return sys.getrefcount(array)
+
+
+# Of an array that nothing holds but a local name: it differs between versions of Python.
+ONE_NAME = _references_of_a_name()
+
+
 def _is_seen(array: np.ndarray) -> bool:
     """Whether it is a view of what may change, or does not stand for as many numbers as it shows."""
     base = getattr(array, "base", None)  # which an array of a trace has not
     if base is None:
         return False
-    return on_gpu(array) or not array.flags.writeable or sys.getrefcount(base) > _ALONE + 1
+    return on_gpu(array) or not array.flags.writeable or sys.getrefcount(base) > ONE_NAME + 1
 
 
 def backward(output: Tensor, gradient: object = None, retain_graph: bool = False) -> None:
@@ -324,14 +333,6 @@ def backward(output: Tensor, gradient: object = None, retain_graph: bool = False
             continue
         # A gradient may be handed over only if nobody else holds it; else it could alias another
         # leaf's gradient, the seed, or a saved array.
-        alone = array.base is None and sys.getrefcount(array) == _ALONE
+        alone = array.base is None and sys.getrefcount(array) == ONE_NAME
         alone = alone and (on_gpu(array) or array.flags.writeable)
         leaf.grad = type(leaf)(array if alone else array.copy())
-
-
-def _references_of_a_name() -> int:
-    array = np.empty(0)
-    return sys.getrefcount(array)
-
-
-_ALONE = _references_of_a_name()  # it differs between versions of Python
