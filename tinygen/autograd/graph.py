@@ -50,7 +50,7 @@ class Node:
     number: int
     needs: Sequence[bool]  # during a walk: which inputs' cotangents are asked for
     freed = False
-    origin: str | None = None  # under detect_anomaly: the user's line that made this node
+    origin: str = "a line outside detect_anomaly"  # inside it: the user's line that made this node
 
     def enter_graph(
         self, inputs: Sequence[Source | None], shape: tuple[int, ...], dtype: np.dtype

@@ -365,7 +365,7 @@ def _check_forward(op: Op, result: Tensor, arrays: list) -> None:
 
 
 def _watched_backward(op: Op, g: Tensor) -> Tensor | Sequence[Tensor | None]:
-    token = anomaly.set(op.origin or "a line outside detect_anomaly")
+    token = anomaly.set(op.origin)
     try:
         return op.backward(g)
     finally:
@@ -377,7 +377,7 @@ def _check_backward(op: Op, g: Tensor, results: Sequence[Tensor | None]) -> None
     if _finite(g._data) and not _finite(*needed):
         raise FloatingPointError(
             f"the backward of {name_of(op)} made a NaN or infinity from a finite cotangent; "
-            f"it was called at {op.origin or 'a line outside detect_anomaly'}"
+            f"it was called at {op.origin}"
         )
 
 

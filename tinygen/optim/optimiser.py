@@ -45,14 +45,11 @@ class Optimiser(NamesItself):
     def __init__(self, params: Iterable[Tensor], lr: float):
         self.params = checked(type(self).__name__, params)
         if not self.params:
-            raise ValueError(f"{type(self).__name__}: there are no parameters to optimise")
+            raise ValueError("there are no parameters to optimise")
         if len({id(p) for p in self.params}) < len(self.params):
-            raise ValueError(f"{type(self).__name__}: a parameter occurs twice")
-        for p in self.params:
-            if p.dtype == np.float16:
-                raise TypeError(
-                    f"{type(self).__name__}: cannot optimise in float16: its steps would round to nothing"
-                )
+            raise ValueError("a parameter occurs twice")
+        if any(p.dtype == np.float16 for p in self.params):
+            raise TypeError("cannot optimise in float16: its steps would round to nothing")
         self.lr = amount(self, "lr", lr)
         self.steps = [0] * len(self.params)
         self.state: list[dict[str, Array]] = [{} for _ in self.params]
