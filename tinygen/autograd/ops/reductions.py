@@ -49,7 +49,7 @@ def along_rows(op: Callable[[Tensor], Tensor], x: Tensor, axes: tuple[int, ...])
     if result.ndim == 1:
         return reshape(result, sides)
     back = reshape(result, moved.shape)
-    return back if moved is x else permute_dims(back, tuple(int(i) for i in np.argsort(order)))
+    return back if moved is x else permute_dims(back, tuple(np.argsort(order)))
 
 
 class Reduction(Op):
