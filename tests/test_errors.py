@@ -146,6 +146,10 @@ def test_grad_errors():
         autograd.grad(y, x(1))
     with pytest.raises(ValueError, match="grad: output 1 does not require a gradient"):
         autograd.grad((a * 2, x(1)), a)
+    with pytest.raises(ValueError, match="grad: output 0 does not require a gradient: 3"):
+        autograd.grad(3.0, a)
+    with pytest.raises(ValueError, match="grad: input 0 does not require a gradient: array"):
+        autograd.grad(tg.compile(lambda t: t * 2)(a), np.ones(2))
     with pytest.raises(ValueError, match="grad: 2 cotangents for 1 outputs"):
         autograd.grad(a * 2, a, (1.0, 2.0))
     with pytest.raises(ValueError, match="no output depends on input"):

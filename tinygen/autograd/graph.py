@@ -238,6 +238,10 @@ def grad(
         RuntimeError: the graph was freed by an earlier pass, or a saved array was changed in place since.
     """
     outputs, inputs = _as_tuple(outputs), _as_tuple(inputs)
+    for role, given_as in (("output", outputs), ("input", inputs)):
+        for position, t in enumerate(given_as):
+            if getattr(t, "source", None) is None:  # or it is no tensor
+                raise ValueError(f"grad: {role} {position} does not require a gradient: {t!r}")
     if len(outputs) == 1 and grad_outputs is None and not create_graph:
         found = _ready(outputs[0])
         if found is not None and all(t in found for t in inputs):  # all leaves
@@ -250,10 +254,6 @@ def grad(
     given = (None,) * len(outputs) if grad_outputs is None else _as_tuple(grad_outputs)
     if len(given) != len(outputs):
         raise ValueError(f"grad: {len(given)} cotangents for {len(outputs)} outputs")
-    for role, given_as in (("output", outputs), ("input", inputs)):
-        for position, t in enumerate(given_as):
-            if getattr(t, "source", None) is None:  # or it is no tensor
-                raise ValueError(f"grad: {role} {position} does not require a gradient: {t!r}")
     seeds = [
         (output.source, _seed("grad", output, g)) for output, g in zip(outputs, given, strict=True)
     ]
