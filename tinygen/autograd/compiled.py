@@ -15,20 +15,17 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd import graph
-from tinygen.autograd.graph import Node, anomaly
+from tinygen.autograd.graph import Node, Source, anomaly
 from tinygen.autograd.modes import RECORDED, grad_enabled, mode
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, lifted
 from tinygen.kernels.device import get_default_device, on_gpu
 from tinygen.kernels.fusion.trace import Trace, Traced, current, leaves, mapped, tracing
-
-if TYPE_CHECKING:
-    from tinygen.autograd.graph import Source
 
 GIVEN = (Tensor, np.ndarray, float)  # what may be another in each call
 MANY = 32  # recordings of one function: more are a mistake, and take time and memory

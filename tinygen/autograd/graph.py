@@ -32,8 +32,8 @@ from tinygen.kernels.fusion.trace import not_compiled
 if TYPE_CHECKING:
     from tinygen.autograd.tensor import Tensor
 
-    Source: TypeAlias = "Node | Tensor"
-    Cotangent: TypeAlias = "Tensor | np.ndarray"
+Source: TypeAlias = "Node | Tensor"
+Cotangent: TypeAlias = "Tensor | np.ndarray"
 
 _numbers = itertools.count()
 

@@ -13,22 +13,17 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinygen.autograd import graph, modes
 from tinygen.autograd.convert import to_array
-from tinygen.autograd.graph import Node, anomaly
+from tinygen.autograd.graph import Cotangent, Node, Source, anomaly
 from tinygen.autograd.modes import ON_ARRAYS, RECORDED
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, lifted, raw
 from tinygen.kernels.device import LESS_MEMORY, as_array, is_array, require_one_device
 from tinygen.kernels.errors import kind_of
 from tinygen.kernels.fusion import trace as tracing
-
-if TYPE_CHECKING:
-    from tinygen.autograd.graph import Cotangent, Source
-
 
 OUTPUT = "output"  # among what was kept
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from tinygen.autograd import graph
-from tinygen.autograd.graph import Node
 from tinygen.kernels.device import (
     Array,
     as_array,
@@ -21,9 +20,6 @@ from tinygen.kernels.device import (
     to_device,
 )
 from tinygen.kernels.fusion.trace import Trace, Traced, current
-
-if TYPE_CHECKING:
-    from tinygen.autograd.graph import Source
 
 ArrayLike: TypeAlias = "Tensor | np.ndarray | float | int | list | tuple"
 Axis: TypeAlias = "int | tuple[int, ...] | None"
@@ -54,7 +50,7 @@ class Tensor:
         self,
         array: Array,
         requires_grad: bool = False,
-        node: Node | None = None,
+        node: graph.Node | None = None,
         version: list[int] | None = None,
     ):
         """Wrap `array` as it is, without a copy: for ops. `version` is shared by tensors that share memory."""
@@ -175,7 +171,7 @@ class Tensor:
     # Its place in the graph ----------------------------------------------------------------------------------
 
     @property
-    def source(self) -> Source | None:
+    def source(self) -> graph.Source | None:
         """Where a gradient for this tensor goes: its node, itself if it is a leaf that requires one, or None."""
         return self.node if self.node is not None else self if self._requires_grad else None
 
