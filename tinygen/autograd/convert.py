@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from tinygen.autograd.modes import grad_enabled
@@ -81,6 +83,11 @@ def to_array(
             )
     array = array.astype(wanted, copy=False)
     return to_device(array, device or (device_of(array) if stays else get_default_device()))
+
+
+def widest_float(dtypes: Iterable[np.dtype]) -> np.dtype | None:
+    """What floats meet in: of these dtypes the widest float, None if there is none."""
+    return max(FLOATS.intersection(dtypes), key=lambda dtype: dtype.itemsize, default=None)
 
 
 def _loses_gradients(nested: list | tuple) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tinygen.autograd import graph, modes
-from tinygen.autograd.convert import to_array
+from tinygen.autograd.convert import to_array, widest_float
 from tinygen.autograd.graph import Cotangent, Node, Source, anomaly
 from tinygen.autograd.modes import ON_ARRAYS, RECORDED
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, lifted, raw
@@ -284,13 +284,10 @@ def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
     except (TypeError, ValueError) as error:
         raise type(error)(f"{cls.__name__}: {error}") from error
     dtypes = [t.dtype for t in tensors if type(t) is Tensor]
-    floats = [dtype for dtype in dtypes if dtype in FLOATS]
-    if floats:
-        common = np.result_type(*floats)
-    elif cls.floating or float in map(type, tensors):
-        common = DEFAULT_DTYPE
-    else:
-        common = np.result_type(*dtypes)
+    common = widest_float(dtypes)
+    if common is None:
+        as_floats = cls.floating or float in map(type, tensors)
+        common = DEFAULT_DTYPE if as_floats else np.result_type(*dtypes)
     return [t.astype(common) if type(t) is Tensor else t for t in tensors]
 
 

@@ -18,7 +18,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tinygen.autograd import Tensor, no_grad, tensor
-from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, ArrayLike, raw
+from tinygen.autograd.convert import widest_float
+from tinygen.autograd.tensor import DEFAULT_DTYPE, ArrayLike, raw
 from tinygen.kernels.device import Array, is_array
 from tinygen.kernels.errors import NamesItself
 from tinygen.kernels.fusion.trace import as_check
@@ -68,8 +69,7 @@ def as_floats(*values: ArrayLike) -> list[Tensor]:
     Those go where the tensors are, too.
     """
     typed = [v for v in values if isinstance(v, Tensor | np.generic) or is_array(v)]
-    floats = [v.dtype for v in typed if v.dtype in FLOATS]
-    dtype = np.result_type(*floats) if floats else DEFAULT_DTYPE
+    dtype = widest_float(v.dtype for v in typed) or DEFAULT_DTYPE
     device = next((v.device for v in values if isinstance(v, Tensor)), None)
     return [
         v.astype(dtype)
