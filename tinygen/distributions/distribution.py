@@ -99,6 +99,5 @@ def _require(array: np.ndarray, holds: Callable[[Array], Array | bool], message:
 
 def one_of(**parametrisations: ArrayLike | None) -> None:
     """Raise ValueError unless exactly one of both is given."""
-    first, second = parametrisations
-    if (parametrisations[first] is None) == (parametrisations[second] is None):
-        raise ValueError(f"give either {first} or {second}, and not both")
+    if sum(given is not None for given in parametrisations.values()) != 1:
+        raise ValueError(f"give either {' or '.join(parametrisations)}, and not both")
