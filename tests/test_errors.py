@@ -109,9 +109,11 @@ def test_an_axis_out_of_range_names_the_op(name, axis):
         "take_along_axis": lambda t: tg.take_along_axis(t, np.zeros((2, 1), int), axis),
     }
     call = calls.get(name, lambda t: getattr(tg, name)(t, axis=axis))
-    with pytest.raises(np.exceptions.AxisError, match=rf"axis {axis} is out of bounds") as caught:
+    with pytest.raises(np.exceptions.AxisError) as caught:
         call(x(2, 2))
-    assert re.match(name.replace("_", ""), str(caught.value).replace("_", ""), re.IGNORECASE)
+    # It alone, and not another op that it is made of.
+    by_name = rf"{name.replace('_', '')}(\(.*\))?: axis {axis} is out of bounds"
+    assert re.match(by_name, str(caught.value).replace("_", ""), re.IGNORECASE)
 
 
 @pytest.mark.parametrize("name", ["sum", "mean", "prod", "max", "norm", "logsumexp"])
@@ -144,6 +146,10 @@ def test_grad_errors():
         autograd.grad(y, x(1))
     with pytest.raises(ValueError, match="grad: output 1 does not require a gradient"):
         autograd.grad((a * 2, x(1)), a)
+    with pytest.raises(ValueError, match="grad: output 0 does not require a gradient: 3"):
+        autograd.grad(3.0, a)
+    with pytest.raises(ValueError, match="grad: input 0 does not require a gradient: array"):
+        autograd.grad(tg.compile(lambda t: t * 2)(a), np.ones(2))
     with pytest.raises(ValueError, match="grad: 2 cotangents for 1 outputs"):
         autograd.grad(a * 2, a, (1.0, 2.0))
     with pytest.raises(ValueError, match="no output depends on input"):

@@ -15,20 +15,18 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd import graph
-from tinygen.autograd.graph import Node, anomaly
+from tinygen.autograd.convert import widest_float
+from tinygen.autograd.graph import Node, Source, anomaly
 from tinygen.autograd.modes import RECORDED, grad_enabled, mode
-from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, lifted
+from tinygen.autograd.tensor import DEFAULT_DTYPE, Tensor, lifted
 from tinygen.kernels.device import get_default_device, on_gpu
 from tinygen.kernels.fusion.trace import Trace, Traced, current, leaves, mapped, tracing
-
-if TYPE_CHECKING:
-    from tinygen.autograd.graph import Source
 
 GIVEN = (Tensor, np.ndarray, float)  # what may be another in each call
 MANY = 32  # recordings of one function: more are a mistake, and take time and memory
@@ -283,8 +281,7 @@ def _refuse_shared(given: Sequence[object], written: Sequence[np.ndarray]) -> No
 def _floats_as_tensors(given: Sequence[object]) -> list[Any]:
     """With tensors of one number for Python floats, of the widest float dtype among the others."""
     dtypes = [_array(x).dtype for x in given if type(x) is not float]
-    floats = [dtype for dtype in dtypes if dtype in FLOATS]
-    dtype = max(floats, key=lambda dtype: dtype.itemsize, default=DEFAULT_DTYPE)
+    dtype = widest_float(dtypes) or DEFAULT_DTYPE
     return [Tensor(np.asarray(x, dtype)) if type(x) is float else x for x in given]
 
 

@@ -1,13 +1,16 @@
-"""What users hand over, as arrays of our own: numbers, lists, arrays and tensors, where they are needed."""
+"""What users hand over, as tensors and arrays of our own: numbers, lists, arrays and tensors, where they are needed."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import numpy as np
 
 from tinygen.autograd.modes import grad_enabled
-from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, raw
+from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, ArrayLike, Tensor, raw
 from tinygen.kernels.device import (
     Array,
+    checked_device,
     device_of,
     get_default_device,
     is_array,
@@ -15,7 +18,38 @@ from tinygen.kernels.device import (
     require_one_device,
     to_device,
 )
-from tinygen.kernels.fusion.trace import Traced
+from tinygen.kernels.errors import in_the_name_of, named
+from tinygen.kernels.fusion.trace import Traced, current
+
+
+@named
+def tensor(
+    data: ArrayLike,
+    dtype: np.typing.DTypeLike | None = None,
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
+    """A tensor that holds a copy of `data`.
+
+    Args:
+        data: an array, a tensor, a number, or nested lists of numbers.
+        dtype: defaults to that of an array; for numbers of Python's to float32, int64 or bool.
+        requires_grad: make it a leaf that `backward` writes a `.grad` to.
+        device: "cpu" or "cuda", a GPU (with CuPy); defaults to that of a tensor or of CuPy's arrays, and for other
+            data to "cpu", or to what `tg.set_default_device` chose.
+
+    Raises:
+        TypeError: data or dtype of another kind than booleans, integers and floats; a list of tensors whose gradient
+            would be lost.
+        ValueError: ragged nested lists, or an unknown device.
+        ImportError, RuntimeError, MemoryError: there is no CuPy, no GPU, no room for it on the GPU.
+    """
+    result = Tensor(to_array(data, dtype, None if device is None else checked_device(device)))
+    if requires_grad:
+        result.requires_grad = True
+    if (trace := current()) is not None:
+        trace.made.add(result)
+    return result
 
 
 def to_array(
@@ -51,6 +85,11 @@ def to_array(
     return to_device(array, device or (device_of(array) if stays else get_default_device()))
 
 
+def widest_float(dtypes: Iterable[np.dtype]) -> np.dtype | None:
+    """What floats meet in: of these dtypes the widest float, None if there is none."""
+    return max(FLOATS.intersection(dtypes), key=lambda dtype: dtype.itemsize, default=None)
+
+
 def _loses_gradients(nested: list | tuple) -> bool:
     kinds = set(map(type, nested))  # of numbers, which are many, none is looked at
     return any(
@@ -59,6 +98,18 @@ def _loses_gradients(nested: list | tuple) -> bool:
         else isinstance(x, list | tuple) and _loses_gradients(x)
         for x in (nested if kinds & {Tensor, list, tuple} else ())
     )
+
+
+def shaped_like(name: str, v: ArrayLike, x: Tensor, roles: str) -> Tensor:
+    """A cotangent, a tangent or a vector of x's shape, as a tensor; `roles` names both in the error about shapes."""
+    if not isinstance(v, Tensor):
+        try:
+            v = tensor(v, x.dtype, device=x.device)
+        except (TypeError, ValueError) as error:
+            raise in_the_name_of(name, error) from error
+    if v.shape != x.shape:
+        raise ValueError(f"{name}: " + roles.format(v.shape, x.shape))
+    return v
 
 
 def beside(data: object, x: object) -> Array:

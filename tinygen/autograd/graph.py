@@ -27,14 +27,13 @@ import numpy as np
 
 from tinygen.autograd.modes import ON_ARRAYS, RECORDED, UNRECORDED, Mode
 from tinygen.kernels.device import as_array, on_gpu
-from tinygen.kernels.errors import in_the_name_of
 from tinygen.kernels.fusion.trace import not_compiled
 
 if TYPE_CHECKING:
     from tinygen.autograd.tensor import Tensor
 
-    Source: TypeAlias = "Node | Tensor"
-    Cotangent: TypeAlias = "Tensor | np.ndarray"
+Source: TypeAlias = "Node | Tensor"
+Cotangent: TypeAlias = "Tensor | np.ndarray"
 
 _numbers = itertools.count()
 
@@ -51,7 +50,7 @@ class Node:
     number: int
     needs: Sequence[bool]  # during a walk: which inputs' cotangents are asked for
     freed = False
-    origin: str | None = None  # under detect_anomaly: the user's line that made this node
+    origin: str = "a line outside detect_anomaly"  # inside it: the user's line that made this node
 
     def enter_graph(
         self, inputs: Sequence[Source | None], shape: tuple[int, ...], dtype: np.dtype
@@ -196,22 +195,16 @@ def walk(
 
 
 def _seed(name: str, output: Tensor, g: object) -> Tensor:
-    from tinygen.autograd.tensor import Tensor, tensor
-
     if g is None:
         if output.size != 1:
             raise ValueError(
                 f"{name} from shape {output.shape}: only a single number has an implicit cotangent of 1; "
                 "give one of the output's shape"
             )
-        return Tensor(np.ones_like(output._data, order="C"))
-    if not isinstance(g, Tensor):
-        try:
-            g = tensor(g, output.dtype, device=output.device)
-        except (TypeError, ValueError) as error:
-            raise in_the_name_of(name, error) from error
-    if g.shape != output.shape:
-        raise ValueError(f"{name}: cotangent of shape {g.shape} for output of {output.shape}")
+        return type(output)(np.ones_like(output._data, order="C"))
+    from tinygen.autograd.convert import shaped_like
+
+    g = shaped_like(name, g, output, "cotangent of shape {} for output of {}")
     if g.device != output.device:
         raise ValueError(f"{name}: cotangent on {g.device} for output on {output.device}")
     return g.astype(output.dtype)
@@ -245,6 +238,10 @@ def grad(
         RuntimeError: the graph was freed by an earlier pass, or a saved array was changed in place since.
     """
     outputs, inputs = _as_tuple(outputs), _as_tuple(inputs)
+    for role, given_as in (("output", outputs), ("input", inputs)):
+        for position, t in enumerate(given_as):
+            if getattr(t, "source", None) is None:  # or it is no tensor
+                raise ValueError(f"grad: {role} {position} does not require a gradient: {t!r}")
     if len(outputs) == 1 and grad_outputs is None and not create_graph:
         found = _ready(outputs[0])
         if found is not None and all(t in found for t in inputs):  # all leaves
@@ -257,10 +254,6 @@ def grad(
     given = (None,) * len(outputs) if grad_outputs is None else _as_tuple(grad_outputs)
     if len(given) != len(outputs):
         raise ValueError(f"grad: {len(given)} cotangents for {len(outputs)} outputs")
-    for role, given_as in (("output", outputs), ("input", inputs)):
-        for position, t in enumerate(given_as):
-            if getattr(t, "source", None) is None:  # or it is no tensor
-                raise ValueError(f"grad: {role} {position} does not require a gradient: {t!r}")
     seeds = [
         (output.source, _seed("grad", output, g)) for output, g in zip(outputs, given, strict=True)
     ]
@@ -300,12 +293,21 @@ def _as_tensor(
     return found
 
 
+def _references_of_a_name() -> int:
+    array = np.empty(0)
+    return sys.getrefcount(array)
+
+
+# Of an array that nothing holds but a local name: it differs between versions of Python.
+ONE_NAME = _references_of_a_name()
+
+
 def _is_seen(array: np.ndarray) -> bool:
     """Whether it is a view of what may change, or does not stand for as many numbers as it shows."""
     base = getattr(array, "base", None)  # which an array of a trace has not
     if base is None:
         return False
-    return on_gpu(array) or not array.flags.writeable or sys.getrefcount(base) > _ALONE + 1
+    return on_gpu(array) or not array.flags.writeable or sys.getrefcount(base) > ONE_NAME + 1
 
 
 def backward(output: Tensor, gradient: object = None, retain_graph: bool = False) -> None:
@@ -331,14 +333,6 @@ def backward(output: Tensor, gradient: object = None, retain_graph: bool = False
             continue
         # A gradient may be handed over only if nobody else holds it; else it could alias another
         # leaf's gradient, the seed, or a saved array.
-        alone = array.base is None and sys.getrefcount(array) == _ALONE
+        alone = array.base is None and sys.getrefcount(array) == ONE_NAME
         alone = alone and (on_gpu(array) or array.flags.writeable)
         leaf.grad = type(leaf)(array if alone else array.copy())
-
-
-def _references_of_a_name() -> int:
-    array = np.empty(0)
-    return sys.getrefcount(array)
-
-
-_ALONE = _references_of_a_name()  # it differs between versions of Python

@@ -13,22 +13,17 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinygen.autograd import graph, modes
-from tinygen.autograd.convert import to_array
-from tinygen.autograd.graph import Node, anomaly
+from tinygen.autograd.convert import to_array, widest_float
+from tinygen.autograd.graph import Cotangent, Node, Source, anomaly
 from tinygen.autograd.modes import ON_ARRAYS, RECORDED
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, lifted, raw
 from tinygen.kernels.device import LESS_MEMORY, as_array, is_array, require_one_device
 from tinygen.kernels.errors import kind_of
 from tinygen.kernels.fusion import trace as tracing
-
-if TYPE_CHECKING:
-    from tinygen.autograd.graph import Cotangent, Source
-
 
 OUTPUT = "output"  # among what was kept
 
@@ -81,8 +76,9 @@ class Op(Node):
         for array, tensor, version, at_forward in self._kept:
             if version is not None and version[0] != at_forward:
                 raise RuntimeError(
-                    f"{name_of(self)}: an array of shape {array.shape} that its backward needs was changed in place "
-                    f"since (version {version[0]}, saved at {at_forward}); change it after backward, or use a copy"
+                    f"{type(self).__name__}: an array of shape {array.shape} that its backward needs was "
+                    f"changed in place since (version {version[0]}, saved at {at_forward}); change it after "
+                    "backward, or use a copy"
                 )
             if on_arrays:
                 kept.append(array)
@@ -139,7 +135,7 @@ class Op(Node):
         if type(out) is not np.ndarray:
             if not is_array(out) and not isinstance(out, np.generic):
                 raise TypeError(
-                    f"{name_of(cls)}: forward returned a {type(out).__name__}, not an array"
+                    f"{cls.__name__}: forward returned a {type(out).__name__}, not an array"
                 )
             out = as_array(out)
         result = Tensor(out)
@@ -206,19 +202,19 @@ class Op(Node):
         try:
             results = self.backward(g) if watched is None else _watched_backward(self, g)
         except MemoryError as error:
-            raise MemoryError(f"the backward of {name_of(self)}: {error}") from error
+            raise MemoryError(f"the backward of {type(self).__name__}: {error}") from error
         except AttributeError as error:
             if not on_arrays or not is_array(error.obj):
                 raise
             raise AttributeError(
-                f"{name_of(self)}: backward was given arrays, as nothing is recorded here ({error}): write it in "
+                f"{type(self).__name__}: backward was given arrays, as nothing is recorded here ({error}): write it in "
                 "operators and ops, tg.exp(x) for x.exp(), or say `needs_tensors = True` in the class"
             ) from error
         if type(results) is not tuple and type(results) is not list:
             results = (results,)
         if len(results) != len(self.inputs):
             raise TypeError(
-                f"{name_of(self)}: backward returned {len(results)} cotangents for {len(self.inputs)} inputs"
+                f"{type(self).__name__}: backward returned {len(results)} cotangents for {len(self.inputs)} inputs"
             )
         if watched == "":
             _check_backward(self, g, results)
@@ -230,8 +226,9 @@ class Op(Node):
             try:
                 g = ops.sum_to(g, source.shape)
             except ValueError as error:
-                shapes = f"{g.shape} for an input of {source.shape}"
-                raise ValueError(f"{name_of(self)}: backward returned shape {shapes}") from error
+                raise ValueError(
+                    f"{type(self).__name__}: backward returned shape {g.shape} for an input of {source.shape}"
+                ) from error
         return g if g.dtype == source.dtype else g.astype(source.dtype)
 
     def free(self) -> None:
@@ -255,8 +252,10 @@ class ByFormula(Op):
     def backward(self, g: Tensor) -> list[Tensor | None]:
         kept = self.kept
         with modes.set_grad_enabled(True):
+            # Under nodes of their own, so that the walk stops there although a tensor occurs elsewhere.
             stand_ins = [
-                _alias(t) if need else t.detach() for t, need in zip(kept, self.needs, strict=True)
+                t.reshape(t.shape) if need else t.detach()
+                for t, need in zip(kept, self.needs, strict=True)
             ]
             value = self.formula(*stand_ins)
         asked = [t for t, need in zip(stand_ins, self.needs, strict=True) if need]
@@ -264,11 +263,6 @@ class ByFormula(Op):
             graph.grad(value, asked, g, create_graph=modes.grad_enabled(), allow_unused=True)
         )
         return [next(found) if need else None for need in self.needs]
-
-
-def _alias(t: Tensor) -> Tensor:
-    """`t` under a node of its own, so that a walk may stop there although `t` occurs elsewhere."""
-    return t.reshape(t.shape)
 
 
 def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
@@ -288,15 +282,12 @@ def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
             for x in inputs
         ]
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{name_of(cls)}: {error}") from error
+        raise type(error)(f"{cls.__name__}: {error}") from error
     dtypes = [t.dtype for t in tensors if type(t) is Tensor]
-    floats = [dtype for dtype in dtypes if dtype in FLOATS]
-    if floats:
-        common = np.result_type(*floats)
-    elif cls.floating or float in map(type, tensors):
-        common = DEFAULT_DTYPE
-    else:
-        common = np.result_type(*dtypes)
+    common = widest_float(dtypes)
+    if common is None:
+        as_floats = cls.floating or float in map(type, tensors)
+        common = DEFAULT_DTYPE if as_floats else np.result_type(*dtypes)
     return [t.astype(common) if type(t) is Tensor else t for t in tensors]
 
 
@@ -308,22 +299,18 @@ def _shares_memory(view: np.ndarray, x: np.ndarray) -> bool:
 # Errors that name the op -------------------------------------------------------------------------------------
 
 
-def name_of(op: Op | type[Op]) -> str:
-    return op.__name__ if isinstance(op, type) else type(op).__name__
-
-
 def _named(error: Exception, cls: type[Op], tensors: list) -> Exception:
     got = ", ".join(
         f"{t.dtype}{list(t.shape)}" if isinstance(t, Tensor) or is_array(t) else repr(t)
         for t in tensors
     )
     if isinstance(error, MemoryError):
-        return MemoryError(f"{name_of(cls)}({got}): {error}: {LESS_MEMORY}")
+        return MemoryError(f"{cls.__name__}({got}): {error}: {LESS_MEMORY}")
     try:
         require_one_device(t._data if isinstance(t, Tensor) else t for t in tensors)
     except ValueError as mixed:
         error = mixed
-    return (kind_of(error) or ValueError)(f"{name_of(cls)}({got}): {error}")
+    return (kind_of(error) or ValueError)(f"{cls.__name__}({got}): {error}")
 
 
 @contextlib.contextmanager
@@ -360,12 +347,12 @@ def _check_forward(op: Op, result: Tensor, arrays: list) -> None:
     # Inside a backward rule the op that the rule belongs to answers for it: see `_check_backward`.
     if not rule_of and not _finite(result._data) and _finite(*arrays):
         raise FloatingPointError(
-            f"{name_of(op)} made a NaN or infinity from finite inputs, called at {_user_line()}"
+            f"{type(op).__name__} made a NaN or infinity from finite inputs, called at {_user_line()}"
         )
 
 
 def _watched_backward(op: Op, g: Tensor) -> Tensor | Sequence[Tensor | None]:
-    token = anomaly.set(op.origin or "a line outside detect_anomaly")
+    token = anomaly.set(op.origin)
     try:
         return op.backward(g)
     finally:
@@ -376,8 +363,8 @@ def _check_backward(op: Op, g: Tensor, results: Sequence[Tensor | None]) -> None
     needed = [r._data for r, need in zip(results, op.needs, strict=True) if need and r is not None]
     if _finite(g._data) and not _finite(*needed):
         raise FloatingPointError(
-            f"the backward of {name_of(op)} made a NaN or infinity from a finite cotangent; "
-            f"it was called at {op.origin or 'a line outside detect_anomaly'}"
+            f"the backward of {type(op).__name__} made a NaN or infinity from a finite cotangent; "
+            f"it was called at {op.origin}"
         )
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from tinygen.autograd import graph
-from tinygen.autograd.graph import Node
 from tinygen.kernels.device import (
     Array,
     as_array,
@@ -20,11 +19,7 @@ from tinygen.kernels.device import (
     require_one_device,
     to_device,
 )
-from tinygen.kernels.errors import named
 from tinygen.kernels.fusion.trace import Trace, Traced, current
-
-if TYPE_CHECKING:
-    from tinygen.autograd.graph import Source
 
 ArrayLike: TypeAlias = "Tensor | np.ndarray | float | int | list | tuple"
 Axis: TypeAlias = "int | tuple[int, ...] | None"
@@ -55,7 +50,7 @@ class Tensor:
         self,
         array: Array,
         requires_grad: bool = False,
-        node: Node | None = None,
+        node: graph.Node | None = None,
         version: list[int] | None = None,
     ):
         """Wrap `array` as it is, without a copy: for ops. `version` is shared by tensors that share memory."""
@@ -130,8 +125,6 @@ class Tensor:
         Raises ValueError on an unknown device, ImportError without CuPy, RuntimeError without a GPU, and MemoryError
         where it does not fit.
         """
-        from tinygen.autograd.devices import To
-
         return self if device == self.device else To.apply(self, device=checked_device(device))
 
     def item(self) -> float | int | bool:
@@ -178,7 +171,7 @@ class Tensor:
     # Its place in the graph ----------------------------------------------------------------------------------
 
     @property
-    def source(self) -> Source | None:
+    def source(self) -> graph.Source | None:
         """Where a gradient for this tensor goes: its node, itself if it is a leaf that requires one, or None."""
         return self.node if self.node is not None else self if self._requires_grad else None
 
@@ -396,41 +389,10 @@ def _compared(compare: Callable, x: Tensor, other: object) -> Tensor:
     x, other = raw(x), raw(other)
     if type(other) is not type(x) and is_array(other):
         require_one_device((x, other))  # CuPy would take a NumPy array without axes for a number
-    result = compare(x, other)
-    return Tensor(result if type(result) is np.ndarray else as_array(result))
-
-
-@named
-def tensor(
-    data: ArrayLike,
-    dtype: np.typing.DTypeLike | None = None,
-    requires_grad: bool = False,
-    device: str | None = None,
-) -> Tensor:
-    """A tensor that holds a copy of `data`.
-
-    Args:
-        data: an array, a tensor, a number, or nested lists of numbers.
-        dtype: defaults to that of an array; for numbers of Python's to float32, int64 or bool.
-        requires_grad: make it a leaf that `backward` writes a `.grad` to.
-        device: "cpu" or "cuda", a GPU (with CuPy); defaults to that of a tensor or of CuPy's arrays, and for other
-            data to "cpu", or to what `tg.set_default_device` chose.
-
-    Raises:
-        TypeError: data or dtype of another kind than booleans, integers and floats; a list of tensors whose gradient
-            would be lost.
-        ValueError: ragged nested lists, or an unknown device.
-        ImportError, RuntimeError, MemoryError: there is no CuPy, no GPU, no room for it on the GPU.
-    """
-    result = Tensor(to_array(data, dtype, None if device is None else checked_device(device)))
-    if requires_grad:
-        result.requires_grad = True
-    if (trace := current()) is not None:
-        trace.made.add(result)
-    return result
+    return Tensor(as_array(compare(x, other)))
 
 
 # What is above calls these, and they are made of tensors: the circle is closed here.
 from tinygen.autograd import ops  # noqa: E402
-from tinygen.autograd.convert import to_array  # noqa: E402
+from tinygen.autograd.devices import To  # noqa: E402
 from tinygen.autograd.inplace import overwrite  # noqa: E402

@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tinygen.autograd import graph
+from tinygen.autograd.convert import shaped_like
 from tinygen.autograd.modes import grad_enabled, set_grad_enabled
 from tinygen.autograd.ops import as_tensor, reshape, stack
-from tinygen.autograd.tensor import FLOATS, ArrayLike, Tensor, tensor
+from tinygen.autograd.tensor import FLOATS, ArrayLike, Tensor
 from tinygen.kernels.errors import in_the_name_of
 
 Function = Callable[..., Tensor]
@@ -38,18 +39,6 @@ def _stand_in(name: str, argument: ArrayLike) -> Tensor:
     leaf = t.detach()
     leaf.requires_grad = True
     return leaf
-
-
-def _along(name: str, v: ArrayLike, x: Tensor, roles: str) -> Tensor:
-    """What is multiplied with a derivative at x or of x, as a tensor; `roles` names both in the error about shapes."""
-    if not isinstance(v, Tensor):
-        try:
-            v = tensor(v, x.dtype, device=x.device)
-        except (TypeError, ValueError) as error:
-            raise in_the_name_of(name, error) from error
-    if v.shape != x.shape:
-        raise ValueError(f"{name}: " + roles.format(v.shape, x.shape))
-    return v
 
 
 def _value(name: str, f: Function, arguments: Sequence[object]) -> Tensor:
@@ -139,7 +128,7 @@ def vjp(f: Function, *args: ArrayLike) -> tuple[Tensor, Callable[[ArrayLike], tu
     more = _depends_on_more(y, inputs)
 
     def pull_back(u: ArrayLike) -> tuple[Tensor, ...]:
-        u = _along("vjp", u, y, "cotangent of shape {} for output of {}")
+        u = shaped_like("vjp", u, y, "cotangent of shape {} for output of {}")
         connected = more or u.requires_grad
         return _pull([y], inputs, [u], create_graph=connected, retain_graph=True)
 
@@ -154,7 +143,7 @@ def jvp(
         raise ValueError(f"jvp: {len(tangents)} tangents for {len(args)} arguments")
     inputs = [_stand_in("jvp", a) for a in args]
     roles = "a tangent of shape {} for an argument of {}"
-    tangents = [_along("jvp", v, x, roles) for v, x in zip(tangents, inputs, strict=True)]
+    tangents = [shaped_like("jvp", v, x, roles) for v, x in zip(tangents, inputs, strict=True)]
     y = _value("jvp", f, inputs)
     more = _depends_on_more(y, inputs) or any(v.requires_grad for v in tangents)
     u = Tensor(np.zeros(y.shape, y.dtype, like=y._data), requires_grad=True)
@@ -167,7 +156,7 @@ def jvp(
 def hvp(f: Function, x: ArrayLike, v: ArrayLike) -> Tensor:
     """H v, the Hessian of f (one number) at x times v, both of x's shape, without forming H."""
     inputs = [_stand_in("hvp", x)]
-    v = _along("hvp", v, inputs[0], "a vector of shape {} for an argument of {}")
+    v = shaped_like("hvp", v, inputs[0], "a vector of shape {} for an argument of {}")
     y = _value("hvp", f, inputs)
     if y.size != 1:
         raise ValueError(f"hvp: the function must return one number, not shape {y.shape}")

@@ -18,7 +18,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tinygen.autograd import Tensor, no_grad, tensor
-from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, ArrayLike, raw
+from tinygen.autograd.convert import widest_float
+from tinygen.autograd.tensor import DEFAULT_DTYPE, ArrayLike, raw
 from tinygen.kernels.device import Array, is_array
 from tinygen.kernels.errors import NamesItself
 from tinygen.kernels.fusion.trace import as_check
@@ -68,8 +69,7 @@ def as_floats(*values: ArrayLike) -> list[Tensor]:
     Those go where the tensors are, too.
     """
     typed = [v for v in values if isinstance(v, Tensor | np.generic) or is_array(v)]
-    floats = [v.dtype for v in typed if v.dtype in FLOATS]
-    dtype = np.result_type(*floats) if floats else DEFAULT_DTYPE
+    dtype = widest_float(v.dtype for v in typed) or DEFAULT_DTYPE
     device = next((v.device for v in values if isinstance(v, Tensor)), None)
     return [
         v.astype(dtype)
@@ -99,6 +99,5 @@ def _require(array: np.ndarray, holds: Callable[[Array], Array | bool], message:
 
 def one_of(**parametrisations: ArrayLike | None) -> None:
     """Raise ValueError unless exactly one of both is given."""
-    first, second = parametrisations
-    if (parametrisations[first] is None) == (parametrisations[second] is None):
-        raise ValueError(f"give either {first} or {second}, and not both")
+    if sum(given is not None for given in parametrisations.values()) != 1:
+        raise ValueError(f"give either {' or '.join(parametrisations)}, and not both")

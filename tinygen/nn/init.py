@@ -2,7 +2,7 @@
 
 A layer adds up n_in products, so the variance of its output is n_in times that of its weights: each
 scheme below picks the variance that keeps the signal (or its gradient) from growing or vanishing.
-Every function returns a new parameter, a leaf tensor that requires a gradient; to start an existing
+Every scheme returns a new parameter, a leaf tensor that requires a gradient; to start an existing
 one afresh, `layer.weight.copy_(init.orthogonal(layer.weight.shape, rng=rng))`.
 
 Arguments shared by all: `shape`, whose first two axes are (n_out, n_in) and further ones a

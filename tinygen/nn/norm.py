@@ -115,11 +115,8 @@ class LayerNorm(Module):
             normalized_shape = (normalized_shape,)
         if not normalized_shape or math.prod(normalized_shape) < 1:
             raise ValueError(f"nothing to normalise over in {normalized_shape}")
-        self.normalized_shape, self.eps, dtype = (
-            tuple(normalized_shape),
-            finite(eps),
-            float_dtype(dtype),
-        )
+        self.normalized_shape, self.eps = tuple(normalized_shape), finite(eps)
+        dtype = float_dtype(dtype)
         self.weight = init.constant(normalized_shape, 1.0, dtype) if affine else None
         self.bias = init.zeros(normalized_shape, dtype) if affine else None
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinygen.autograd import Tensor
+from tinygen.autograd.graph import ONE_NAME
 from tinygen.autograd.tensor import raw
 from tinygen.kernels.device import Array, as_array, device_of, require_one_device, to_device
 from tinygen.kernels.errors import NamesItself
@@ -44,14 +45,11 @@ class Optimiser(NamesItself):
     def __init__(self, params: Iterable[Tensor], lr: float):
         self.params = checked(type(self).__name__, params)
         if not self.params:
-            raise ValueError(f"{type(self).__name__}: there are no parameters to optimise")
+            raise ValueError("there are no parameters to optimise")
         if len({id(p) for p in self.params}) < len(self.params):
-            raise ValueError(f"{type(self).__name__}: a parameter occurs twice")
-        for p in self.params:
-            if p.dtype == np.float16:
-                raise TypeError(
-                    f"{type(self).__name__}: cannot optimise in float16: its steps would round to nothing"
-                )
+            raise ValueError("a parameter occurs twice")
+        if any(p.dtype == np.float16 for p in self.params):
+            raise TypeError("cannot optimise in float16: its steps would round to nothing")
         self.lr = amount(self, "lr", lr)
         self.steps = [0] * len(self.params)
         self.state: list[dict[str, Array]] = [{} for _ in self.params]
@@ -229,17 +227,10 @@ class Pack:
 
 def _alone(p: Tensor) -> bool:
     """Whether nobody but the parameter itself holds its array, which is NumPy's and C-contiguous."""
-    if type(p._data) is not np.ndarray:
+    array = p._data
+    if type(array) is not np.ndarray or array.base is not None or not array.flags.carray:
         return False
-    return p._data.base is None and p._data.flags.carray and sys.getrefcount(p._data) == _ONE_HOLDER
-
-
-def _references_of_a_slot() -> int:
-    t = Tensor(np.empty(0))
-    return sys.getrefcount(t._data)
-
-
-_ONE_HOLDER = _references_of_a_slot()  # it differs between versions of Python
+    return sys.getrefcount(array) == ONE_NAME + 1
 
 
 def checked(name: str, params: Iterable[Tensor]) -> list[Tensor]:

@@ -70,9 +70,8 @@ class LinearLR(Schedule):
         end_factor: float = 1.0,
         total_iters: int = 5,
     ):
-        _at_least_one(self, "total_iters", total_iters)
+        self.total_iters = _at_least_one("total_iters", total_iters)
         self.start, self.end = finite(start_factor), finite(end_factor)
-        self.total_iters = finite(total_iters)
         super().__init__(optimiser)
 
     def factor(self, t: int) -> float:
@@ -83,8 +82,7 @@ class StepLR(Schedule):
     """base * gamma^floor(t / step_size)."""
 
     def __init__(self, optimiser: Optimiser, step_size: int, gamma: float = 0.1):
-        _at_least_one(self, "step_size", step_size)
-        self.step_size, self.gamma = finite(step_size), finite(gamma)
+        self.step_size, self.gamma = _at_least_one("step_size", step_size), finite(gamma)
         super().__init__(optimiser)
 
     def factor(self, t: int) -> float:
@@ -109,8 +107,7 @@ class CosineAnnealingLR(Schedule):
     """
 
     def __init__(self, optimiser: Optimiser, T_max: int, eta_min: float = 0.0):
-        _at_least_one(self, "T_max", T_max)
-        self.T_max, self.eta_min = finite(T_max), finite(eta_min)
+        self.T_max, self.eta_min = _at_least_one("T_max", T_max), finite(eta_min)
         super().__init__(optimiser)
 
     def rate(self, t: int) -> float:
@@ -118,6 +115,7 @@ class CosineAnnealingLR(Schedule):
         return self.eta_min + (self.base - self.eta_min) * wave
 
 
-def _at_least_one(schedule: Schedule, name: str, value: int) -> None:
+def _at_least_one(name: str, value: int) -> float:
     if not value >= 1:
-        raise ValueError(f"{type(schedule).__name__}: {name} must be at least 1, not {value}")
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    return finite(value)

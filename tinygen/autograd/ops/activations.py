@@ -24,7 +24,7 @@ class Relu(Op):
 
     def backward(self, g):
         (y,) = self.kept
-        return relu_grad(y, g)
+        return ReluGrad.apply(y, g)
 
 
 @specified(lambda x: np.maximum(x, 0), elementwise(KINK_AT_0), twice=False)
@@ -42,11 +42,7 @@ class ReluGrad(Op):
 
     def backward(self, gg):
         (y,) = self.kept
-        return None, relu_grad(y, gg)
-
-
-def relu_grad(y: Tensor, g: Tensor) -> Tensor:
-    return ReluGrad.apply(y, g)
+        return None, ReluGrad.apply(y, gg)
 
 
 class LeakyRelu(Op):

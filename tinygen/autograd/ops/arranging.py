@@ -48,7 +48,7 @@ def _concat_case(d: Draw) -> Call:
 
 @specified(lambda *xs, axis: np.concatenate(xs, axis=axis), _concat_case, twice=False)
 def _concat(*xs: ArrayLike, axis: int) -> Tensor:
-    return Concat.apply(*xs, axis=axis)
+    return concat(xs, axis)
 
 
 @named
@@ -62,7 +62,7 @@ def concat(xs: Sequence[ArrayLike], axis: int | None = 0) -> Tensor:
         raise ValueError("needs at least one array")
     if axis is None:
         xs, axis = [reshape(x, (-1,)) for x in xs], 0
-    return _concat(*xs, axis=axis)
+    return Concat.apply(*xs, axis=axis)
 
 
 def _stack_case(d: Draw) -> Call:
@@ -73,18 +73,20 @@ def _stack_case(d: Draw) -> Call:
 
 @specified(lambda *xs, axis: np.stack(xs, axis=axis), _stack_case, twice=False)
 def _stack(*xs: ArrayLike, axis: int) -> Tensor:
-    shapes = {as_tensor(x).shape for x in xs}
-    if len(shapes) > 1:
-        raise ValueError(f"stack: all arrays need one shape, got {sorted(shapes)}")
-    return _concat(*(expand_dims(x, axis) for x in xs), axis=axis)
+    return stack(xs, axis)
 
 
 @named
 def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Tensor:
     """Arrays of one shape joined along a new axis. Raises ValueError if there are none."""
-    if len(xs) == 0:
+    xs = [as_tensor(x) for x in xs]
+    if not xs:
         raise ValueError("needs at least one array")
-    return _stack(*xs, axis=axis)
+    shapes = {x.shape for x in xs}
+    if len(shapes) > 1:
+        raise ValueError(f"all arrays need one shape, got {sorted(shapes)}")
+    axis = normalize_axis_index(axis, xs[0].ndim + 1, "stack")
+    return Concat.apply(*(expand_dims(x, axis) for x in xs), axis=axis)
 
 
 @named

@@ -14,14 +14,14 @@ import numpy as np
 from tinygen import kernels
 from tinygen.autograd.convert import beside
 from tinygen.autograd.op import ByFormula, Op
-from tinygen.autograd.ops.activations import relu_grad
+from tinygen.autograd.ops.activations import ReluGrad
 from tinygen.autograd.ops.arranging import stack
 from tinygen.autograd.ops.elementwise import square
 from tinygen.autograd.ops.linalg import Matmul
 from tinygen.autograd.ops.reductions import sum
 from tinygen.autograd.ops.shapes import as_tensor, broadcast_all, expand_dims, reshape
 from tinygen.autograd.ops.softmax import softmax
-from tinygen.autograd.ops.transcendental import exp, sigmoid, sigmoid_grad, tanh_grad
+from tinygen.autograd.ops.transcendental import SigmoidGrad, TanhGrad, exp, sigmoid
 from tinygen.autograd.spec import KINK_AT_0, REALS, Call, Domain, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor, raw
 from tinygen.kernels.device import on_gpu
@@ -30,9 +30,9 @@ from tinygen.kernels.fusion.trace import Traced
 
 ACTIVATION_GRADS: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
     None: lambda y, g: g,
-    "relu": relu_grad,
-    "tanh": tanh_grad,
-    "sigmoid": sigmoid_grad,
+    "relu": ReluGrad.apply,
+    "tanh": TanhGrad.apply,
+    "sigmoid": SigmoidGrad.apply,
 }
 
 

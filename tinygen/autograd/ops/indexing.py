@@ -120,9 +120,7 @@ class PutAlongAxis(Op):
         where = []
         for k, (count, side) in enumerate(zip(full, shape, strict=True)):
             # An axis of length 1 in x was broadcast against the indices.
-            along = (
-                np.arange(count, like=indices) if side != 1 else np.zeros(1, np.intp, like=indices)
-            )
+            along = np.arange(count if side != 1 else 1, like=indices)
             where.append(along.reshape([-1 if k == i else 1 for i in range(len(full))]))
         where[axis] = np.broadcast_to(indices, full)
         return scatter_add(x, tuple(where), shape)

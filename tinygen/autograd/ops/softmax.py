@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd.op import ByFormula, Op
 from tinygen.autograd.ops.elementwise import where
-from tinygen.autograd.ops.reductions import axes_tuple, sum
+from tinygen.autograd.ops.reductions import along_rows, axes_tuple, sum
 from tinygen.autograd.ops.shapes import as_tensor, expand_dims, reshape
 from tinygen.autograd.ops.transcendental import exp
 from tinygen.autograd.spec import Call, Draw, along_axis, reduction, specified
@@ -103,19 +102,6 @@ class LogSoftmaxGrad(ByFormula):
         return g - exp(y) * sum(g, axis=1, keepdims=True)
 
 
-def _along_rows(op: Callable[[Tensor], Tensor], x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """`op`, which works on the rows of a matrix, applied along `axes`; what it keeps of them is put back."""
-    rest = tuple(i for i in range(x.ndim) if i not in axes)
-    order = rest + axes
-    moved = x if order == tuple(range(x.ndim)) else x.permute_dims(order)
-    sides = tuple(x.shape[i] for i in rest)
-    result = op(reshape(moved, (math.prod(sides), math.prod(x.shape[i] for i in axes))))
-    if result.ndim == 1:
-        return reshape(result, sides)
-    back = reshape(result, moved.shape)
-    return back if moved is x else back.permute_dims(tuple(int(i) for i in np.argsort(order)))
-
-
 def _logsumexp_reference(x, axis, keepdims):
     return np.log(np.sum(np.exp(x), axis=axis, keepdims=keepdims))
 
@@ -142,7 +128,7 @@ def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor
         matrix = reshape(x, (math.prod(x.shape[: len(axes)]), math.prod(sides)))
         result = reshape(LogSumExpColumns.apply(matrix), sides)
     else:
-        result = _along_rows(LogSumExpRows.apply, x, axes)
+        result = along_rows(LogSumExpRows.apply, x, axes)
     if not keepdims:
         return result
     return reshape(result, tuple(1 if i in axes else n for i, n in enumerate(x.shape)))
@@ -157,7 +143,7 @@ def _softmax_reference(x, axis):
 def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
     """e^x / sum e^x along `axis`: positive numbers that sum to 1. NaN where all are -inf, and for what is +inf."""
     x = as_tensor(x)
-    return _along_rows(SoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "softmax"))
+    return along_rows(SoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "softmax"))
 
 
 @specified(lambda x, axis: np.log(_softmax_reference(x, axis)), along_axis())
@@ -165,4 +151,4 @@ def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
 def log_softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
     """x - logsumexp x along `axis`, the logarithm of softmax, accurate where that would be 0."""
     x = as_tensor(x)
-    return _along_rows(LogSoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "log_softmax"))
+    return along_rows(LogSoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "log_softmax"))

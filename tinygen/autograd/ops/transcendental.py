@@ -11,8 +11,6 @@ from tinygen.autograd.op import Op
 from tinygen.autograd.spec import POSITIVE, REALS, Domain, elementwise, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor
 
-ABOVE_MINUS_ONE = Domain(-0.8, 4.0)
-
 
 class Exp(Op):
     """y = e^x, dy/dx = y."""
@@ -75,7 +73,7 @@ class Log1p(Op):
         return g / (1 + x)
 
 
-@specified(np.log1p, elementwise(ABOVE_MINUS_ONE))
+@specified(np.log1p, elementwise(Domain(-0.8, 4.0)))
 def log1p(x: ArrayLike) -> Tensor:
     """log(1 + x), accurate near 0: -inf at -1, NaN below. The gradient is 1/(1 + x) there, too."""
     return Log1p.apply(x)
@@ -121,7 +119,7 @@ class Tanh(Op):
 
     def backward(self, g):
         (y,) = self.kept
-        return tanh_grad(y, g)
+        return TanhGrad.apply(y, g)
 
 
 @specified(np.tanh, elementwise(REALS))
@@ -139,11 +137,7 @@ class TanhGrad(Op):
 
     def backward(self, gg):
         y, g = self.kept
-        return (-2 * gg * g * y if self.needs[0] else None), tanh_grad(y, gg)
-
-
-def tanh_grad(y: Tensor, g: Tensor) -> Tensor:
-    return TanhGrad.apply(y, g)
+        return (-2 * gg * g * y if self.needs[0] else None), TanhGrad.apply(y, gg)
 
 
 class Sigmoid(Op):
@@ -154,7 +148,7 @@ class Sigmoid(Op):
 
     def backward(self, g):
         (y,) = self.kept
-        return sigmoid_grad(y, g)
+        return SigmoidGrad.apply(y, g)
 
 
 @specified(lambda x: 1 / (1 + np.exp(-x)), elementwise(REALS))
@@ -172,11 +166,7 @@ class SigmoidGrad(Op):
 
     def backward(self, gg):
         y, g = self.kept
-        return (gg * g * (1 - 2 * y) if self.needs[0] else None), sigmoid_grad(y, gg)
-
-
-def sigmoid_grad(y: Tensor, g: Tensor) -> Tensor:
-    return SigmoidGrad.apply(y, g)
+        return (gg * g * (1 - 2 * y) if self.needs[0] else None), SigmoidGrad.apply(y, gg)
 
 
 class Softplus(Op):
@@ -188,7 +178,7 @@ class Softplus(Op):
 
     def backward(self, g):
         (x,) = self.kept
-        return softplus_grad(x, g)
+        return SoftplusGrad.apply(x, g)
 
 
 @specified(lambda x: np.log(1 + np.exp(x)), elementwise(REALS))
@@ -206,11 +196,8 @@ class SoftplusGrad(Op):
 
     def backward(self, gg):
         x, g = self.kept
-        return (sigmoid_grad(sigmoid(x), gg * g) if self.needs[0] else None), softplus_grad(x, gg)
-
-
-def softplus_grad(x: Tensor, g: Tensor) -> Tensor:
-    return SoftplusGrad.apply(x, g)
+        dx = SigmoidGrad.apply(sigmoid(x), gg * g) if self.needs[0] else None
+        return dx, SoftplusGrad.apply(x, gg)
 
 
 class Erf(Op):
