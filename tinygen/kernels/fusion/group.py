@@ -76,26 +76,17 @@ def grouped(words: list[Word]) -> list[LoopPlan | Word]:
     found: list[LoopPlan | Word] = []
     made_by: dict[Storage, int] = {}  # the last of `found` that writes to it
     for word in words:
-        earliest = max((made_by.get(place.storage, -1) for place in reads(word)), default=-1)
         # What is written in parts, by several words, is written in their order.
-        earliest = max([earliest, *(made_by.get(place.storage, -1) for place in writes(word))])
-        at = None
+        touched = [place.storage for place in (*reads(word), *writes(word))]
+        at = max((made_by.get(storage, 0) for storage in touched), default=0)
         candidate = candidate_of(word)
-        if candidate is not None:
-            for i in range(max(earliest, 0), len(found)):
-                if isinstance(found[i], LoopPlan) and _joins(found[i], candidate):
-                    at = i
-                    break
-            else:
-                new = candidate.loop()
-                if new is not None and _joins(new, candidate):
-                    found.append(new)
-                    at = len(found) - 1
-        if at is None:
-            found.append(word)
-            at = len(found) - 1
+        while at < len(found) and not (candidate and _joins(found[at], candidate)):
+            at += 1
+        if at == len(found):
+            new = candidate and candidate.loop()
+            found.append(new if new and _joins(new, candidate) else word)
         for place in writes(word):
-            made_by[place.storage] = max(at, made_by.get(place.storage, -1))
+            made_by[place.storage] = at
     return found
 
 
@@ -175,8 +166,10 @@ def _merged(lead: tuple[int, ...], given: list[Place]) -> tuple[int, ...]:
     return tuple(sides) or (1,)
 
 
-def _joins(loop: LoopPlan, new: Candidate) -> bool:
-    """Whether it fits into the loop; if so, it is there now."""
+def _joins(loop: LoopPlan | Word, new: Candidate) -> bool:
+    """Whether it fits into this, if it is a loop; if so, it is there now."""
+    if not isinstance(loop, LoopPlan):
+        return False
     if math.prod(new.lead) != loop.rows or len(new.lead) > 2 or len(loop.steps) == MOST:
         return False
     if new.columns != loop.columns and 1 not in (new.columns, loop.columns):
