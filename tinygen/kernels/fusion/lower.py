@@ -148,14 +148,14 @@ class Lowered:
         return True
 
     def add_pointwise(self, call: Call) -> bool:
-        function = call.function
+        function, args = call.function, call.args
         name, module = getattr(function, "__name__", ""), getattr(function, "__module__", "")
         if name not in EXPRESSIONS or not module.startswith("tinygen."):
             name = UFUNCS.get(function, "")
-        if function is np.power and type(call.args[1]) in (int, float) and call.args[1] == 2:
-            call, name = Call(np.square, call.args[:1], {}, False, call.results), "square"
+        if function is np.power and type(args[1]) in (int, float) and args[1] == 2:
+            args, name = args[:1], "square"
         out = self.place(call.results[0])
-        floats = {x.dtype for x in [out, *traced(call.args)] if x.dtype != BOOL}
+        floats = {x.dtype for x in [out, *traced(args)] if x.dtype != BOOL}
         whole_numbers = {INT64} if name == "equal" and floats == {INT64} else set()
         floats -= whole_numbers
         if not name or call.kwargs or len(floats) > 1 or not floats <= set(KERNEL_FLOATS):
@@ -163,7 +163,7 @@ class Lowered:
         if not floats and not whole_numbers and name not in OF_TRUTHS:
             return False  # NumPy adds truths by rules of its own
         operands: list[Operand] = []
-        for x in call.args:
+        for x in args:
             if type(x) is Traced:
                 operands.append(self.place(x))
             elif isinstance(x, np.ndarray) and x.dtype in (*floats, *whole_numbers, BOOL):
