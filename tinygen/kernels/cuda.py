@@ -64,13 +64,10 @@ __device__ Terms added(const Terms& a, const Terms& b) {
 # What kernels share ------------------------------------------------------------------------------------------
 
 
-def _fit(arrays: Sequence[object], count: int) -> bool:
-    """Whether these are so many arrays on the GPU of one type, float32 or float64."""
-    return (
-        len(arrays) == count
-        and all(type(x) is Array and x.dtype == arrays[0].dtype for x in arrays)
-        and arrays[0].dtype in KERNEL_FLOATS
-    )
+def _fit(*arrays: object) -> bool:
+    """Whether these are arrays on the GPU of one type, float32 or float64."""
+    alike = all(type(x) is Array and x.dtype == arrays[0].dtype for x in arrays)
+    return alike and arrays[0].dtype in KERNEL_FLOATS
 
 
 def _checked(specification: Callable, kinds: str = "") -> Callable[[Callable], Callable]:
@@ -80,7 +77,7 @@ def _checked(specification: Callable, kinds: str = "") -> Callable[[Callable], C
     def decorate(function: Callable) -> Callable:
         @functools.wraps(specification)
         def kernel(*arrays):
-            if not _fit(arrays, count):
+            if len(arrays) != count or not _fit(*arrays):
                 return by_reference(specification, arrays)
             if kinds:
                 check_rows(name, kinds, arrays)
@@ -251,7 +248,7 @@ _cross_entropy_grad = cupy.ElementwiseKernel(
 def _labels(specification: Callable, arrays: Sequence[object]) -> Array:
     """The labels as int64, if they are integers and all the arguments fit each other."""
     name, (logits, labels, *rest) = specification.__name__, arrays
-    if not _fit((logits, *rest), 1 + len(rest)) or type(labels) is not Array:
+    if not _fit(logits, *rest) or type(labels) is not Array:
         raise TypeError(f"{name}: needs arrays on the GPU, the others of labels of one float type")
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{name}: labels must be integers, not {labels.dtype}")
@@ -278,7 +275,7 @@ def cross_entropy_with_logits_grad(logits, labels, g):
 
 
 def matmul(a, b):
-    if not _fit((a, b), 2):
+    if not _fit(a, b):
         return by_reference(reference.matmul, (a, b))
     if not a.ndim == b.ndim == 2 or a.shape[1] != b.shape[0]:
         raise ValueError(f"matmul: shapes {a.shape} and {b.shape} do not fit")
@@ -287,17 +284,15 @@ def matmul(a, b):
 
 _ACTIVATED = {
     activation: cupy.ElementwiseKernel(
-        *("T b", "T z", f"z = {expression}", f"tinygen_bias_{activation}"), preamble=MATHS
+        *("T b", "T z", f"z = {activation or ''}(z + b)", f"tinygen_bias_{activation}"),
+        preamble=MATHS,
     )
-    for activation, expression in {
-        **{None: "z + b", "relu": "relu(z + b)"},
-        **{"tanh": "tanh(z + b)", "sigmoid": "sigmoid(z + b)"},
-    }.items()
+    for activation in reference.ACTIVATIONS  # by the name that MATHS or CUDA has for it
 }
 
 
 def linear(x, w, b, activation):
-    if not _fit((x, w) if b is None else (x, w, b), 2 if b is None else 3):
+    if not _fit(x, w, *(() if b is None else (b,))):
         return by_reference(reference.linear, (x, w, b, activation))
     z = matmul(x, w.T)
     if b is not None and b.shape != z.shape[1:]:
@@ -328,7 +323,7 @@ def _step(name: str, settings: str, arrays: Sequence[str], operation: str) -> Ca
 
     def step(g, values: Sequence[float], *updated, eps: float = 1.0, beta: float = 0.0) -> None:
         p = updated[0]
-        if not _fit((*updated, g), len(arrays) + 1):
+        if not _fit(*updated, g):
             got = ", ".join(str(getattr(x, "dtype", type(x).__name__)) for x in (*updated, g))
             raise TypeError(
                 f"{name}: needs arrays on the GPU, all float32 or all float64, not {got}"

@@ -75,15 +75,7 @@ class NamesItself:
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
         if cls.__module__.startswith("tinygen."):
-            for method in (
-                "__init__",
-                "forward",
-                "factor",
-                "rate",
-                "log_prob",
-                "sample",
-                "rsample",
-            ):
+            for method in "__init__ forward factor rate log_prob sample rsample".split():
                 if method in vars(cls):
                     setattr(cls, method, named(vars(cls)[method], by_class=True))
 

@@ -38,11 +38,7 @@ def compiled(function: Callable, suffix: str = "", **options: object) -> Callabl
     """`function` compiled by Numba, cached under its name, `suffix` and the digest of the sources."""
     if config.DISABLE_JIT:
         return quiet(function)  # NumPy scalars warn of an overflow, machine code does not
-    renamed = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__
-    )
-    renamed.__module__ = function.__module__
-    renamed.__doc__ = function.__doc__
+    renamed = types.FunctionType(function.__code__, function.__globals__)
     renamed.__qualname__ = f"{function.__qualname__}{suffix}_{DIGEST}"
     return numba.njit(renamed, **(_OPTIONS | options))
 

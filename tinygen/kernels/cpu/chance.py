@@ -74,12 +74,16 @@ def _bits(high, low):
 
 
 @melting
+def _uniform(word):
+    return np.float32(np.int32(word >> U8)) * np.float32(2.0**-24)
+
+
+@melting
 def _toss(out, p, bits):
     """out[i] = 1 if the upper 24 of bits[i] are less than p[i], else 0; whether all p are probabilities."""
     wrong = np.int32(0)  # a number, because LLVM makes vector code of adding these
     for i in range(out.size):
-        uniform = np.float32(np.int32(bits[i] >> U8)) * np.float32(2.0**-24)
-        out[i] = np.float32(uniform < p[i])
+        out[i] = np.float32(_uniform(bits[i]) < p[i])
         wrong |= np.int32(not ((p[i] >= np.float32(0)) & (p[i] <= np.float32(1))))
     return wrong == 0
 
@@ -206,11 +210,6 @@ def _word(source):
     high, low = _step(high, low, M_HIGH, M_LOW, c_high, c_low)
     bits = _bits(high, low)
     return np.uint32(bits), (high, low, c_high, c_low, np.uint32(bits >> SECOND), True)
-
-
-@melting
-def _uniform(word):
-    return np.float32(np.int32(word >> U8)) * np.float32(2.0**-24)
 
 
 # As NumPy's wheels for x86-64 have it, which decides the last bit: each operation rounds.

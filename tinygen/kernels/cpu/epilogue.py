@@ -1,6 +1,7 @@
 """What a product does to a few rows of its result while they are in the L1 cache: the activation."""
 
 from tinygen.kernels.cpu._compile import compiled
+from tinygen.kernels.cpu.formulas import relu
 from tinygen.kernels.cpu.scalar import sigmoid, tanh
 
 CODES = {None: 0, "relu": 1, "tanh": 2, "sigmoid": 3}
@@ -9,12 +10,11 @@ CODES = {None: 0, "relu": 1, "tanh": 2, "sigmoid": 3}
 @compiled
 def activate(out, i, rows, j, columns, code):
     """Apply the activation of that code, in place, to out[i : i + rows, j : j + columns]."""
-    zero = out.dtype.type(0)
     for r in range(i, i + rows):
         row = out[r, j : j + columns]
         if code == 1:
             for c in range(columns):
-                row[c] = zero if row[c] < zero else row[c]  # NaN is not below zero, and stays
+                row[c] = relu(row[c])
         elif code == 2:
             for c in range(columns):
                 row[c] = tanh(row[c])

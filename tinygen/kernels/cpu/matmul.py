@@ -231,7 +231,6 @@ def _product_of(name: str, *arrays: Array) -> _Product | None:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """The product of (m, k) and (k, n), of one dtype and any strides. Raises ValueError on other shapes."""
     product = _product_of("matmul", a, b)
     if product is None:
         return reference.matmul(a, b)
@@ -243,10 +242,6 @@ def matmul(a: Array, b: Array) -> Array:
 
 
 def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array:
-    """f(x w^T + b): x (rows, n_in), w (n_out, n_in), b (n_out,) or None, f None, "relu", "tanh" or "sigmoid".
-
-    Raises ValueError on other shapes and names.
-    """
     code = CODES.get(activation)
     if code is None:
         raise ValueError(f"linear: no activation {activation!r}: choose one of {[*CODES]}")

@@ -255,8 +255,7 @@ def _cut(wide: int, threads: int) -> tuple[int, int]:
 
     Across where they are wide enough: then each core copies its own columns of b, and no other's.
     """
-    splits = [c for c in range(1, threads + 1) if threads % c == 0 and c <= max(wide // 8, 1)]
-    across = max(splits)
+    across = max(c for c in range(1, threads + 1) if threads % c == 0 and c <= max(wide // 8, 1))
     return threads // across, across
 
 

@@ -54,8 +54,8 @@ PIECE = np.uintp(rows.PIECE)
 
 
 class Writer:
-    """The source of one loop; `stored` are the storages that others read. Afterwards `storages` and `accesses` are
-    what the arguments are to be made of."""
+    """The `source` of one loop; `stored` are the storages that others read. `storages` and `accesses` are what its
+    arguments are to be made of."""
 
     def __init__(self, loop: LoopPlan, stored: set[Storage]):
         self.loop, self.stored = loop, stored
@@ -68,7 +68,7 @@ class Writer:
             self.levels.append(max(later, default=0))
         self.over_rows = [k for k, s in enumerate(loop.steps) if s.how in ("column", "all")]
         self.functions: list[str] = []
-        self.body = self.written()
+        self.source = HEADER.format(dtype=loop.dtype or "float32") + "\n\n" + self.written()
 
     # Names ---------------------------------------------------------------------------------------
 
@@ -311,9 +311,6 @@ class Writer:
             + indented(end, 2)
             + indented(after, 1)
         )
-
-    def source(self) -> str:
-        return HEADER.format(dtype=self.loop.dtype or "float32") + "\n\n" + self.body
 
 
 def added(step: Step, total: str, x: str) -> str:

@@ -76,26 +76,17 @@ def grouped(words: list[Word]) -> list[LoopPlan | Word]:
     found: list[LoopPlan | Word] = []
     made_by: dict[Storage, int] = {}  # the last of `found` that writes to it
     for word in words:
-        earliest = max((made_by.get(place.storage, -1) for place in reads(word)), default=-1)
         # What is written in parts, by several words, is written in their order.
-        earliest = max([earliest, *(made_by.get(place.storage, -1) for place in writes(word))])
-        at = None
+        touched = [place.storage for place in (*reads(word), *writes(word))]
+        at = max((made_by.get(storage, 0) for storage in touched), default=0)
         candidate = candidate_of(word)
-        if candidate is not None:
-            for i in range(max(earliest, 0), len(found)):
-                if isinstance(found[i], LoopPlan) and _joins(found[i], candidate):
-                    at = i
-                    break
-            else:
-                new = candidate.loop()
-                if new is not None and _joins(new, candidate):
-                    found.append(new)
-                    at = len(found) - 1
-        if at is None:
-            found.append(word)
-            at = len(found) - 1
+        while at < len(found) and not (candidate and _joins(found[at], candidate)):
+            at += 1
+        if at == len(found):
+            new = candidate and candidate.loop()
+            found.append(new if new and _joins(new, candidate) else word)
         for place in writes(word):
-            made_by[place.storage] = max(at, made_by.get(place.storage, -1))
+            made_by[place.storage] = at
     return found
 
 
@@ -115,29 +106,20 @@ class Candidate:
 
     def step(self, block: int) -> Step | None:
         """In a loop with blocks of so many rows (0: all rows); None if the strides are not of that form."""
-        word = self.word
-        shape = (*self.lead, self.columns)
+        word, wide, shape = self.word, self.columns > 1, (*self.lead, self.columns)
         if isinstance(word, Reduce):
-            x = _access(_shaped(word.x, shape), block)
-            out = _access(_result(word, self.lead), block)
-            if x is None or out is None:
-                return None
-            wide = self.columns > 1
             # Numbers one below the other: of one a row, all are the column.
             how = "all" if word.how == "column" and not wide else word.how
-            return Step(word.name, [x], out, wide, how, word.initial)
-        operands: list[Access | float] = []
-        for operand in word.operands:
-            access = (
-                operand
-                if not isinstance(operand, Place)
-                else _access(_shaped(operand.broadcast(word.out.shape), shape), block)
-            )
-            if access is None:
-                return None
-            operands.append(access)
-        out = _access(_shaped(word.out, shape), block)
-        return None if out is None else Step(word.name, operands, out, self.columns > 1)
+            of_sums = (*self.lead, 1) if how == "row" else (*[1 for _ in self.lead], word.out.size)
+            x, out = _access(word.x, shape, block), _access(word.out, of_sums, block)
+            step = Step(word.name, [x], out, wide, how, word.initial)
+        else:
+            operands = [
+                _access(x.broadcast(word.out.shape), shape, block) if isinstance(x, Place) else x
+                for x in word.operands
+            ]
+            step = Step(word.name, operands, _access(word.out, shape, block), wide)
+        return None if None in (*step.operands, step.out) else step
 
 
 def candidate_of(word: Word) -> Candidate | None:
@@ -175,8 +157,10 @@ def _merged(lead: tuple[int, ...], given: list[Place]) -> tuple[int, ...]:
     return tuple(sides) or (1,)
 
 
-def _joins(loop: LoopPlan, new: Candidate) -> bool:
-    """Whether it fits into the loop; if so, it is there now."""
+def _joins(loop: LoopPlan | Word, new: Candidate) -> bool:
+    """Whether it fits into this, if it is a loop; if so, it is there now."""
+    if not isinstance(loop, LoopPlan):
+        return False
     if math.prod(new.lead) != loop.rows or len(new.lead) > 2 or len(loop.steps) == MOST:
         return False
     if new.columns != loop.columns and 1 not in (new.columns, loop.columns):
@@ -220,49 +204,27 @@ def _divide(loop: LoopPlan, block: int) -> None:
 
 
 def _shaped(place: Place, shape: tuple[int, ...]) -> Place | None:
-    """The place in another shape of as many elements, if it is one there without copying."""
-    if math.prod(place.shape) != math.prod(shape):
-        return None
+    """The place in a shape whose sides are products of its own, if it is one there without copying."""
     steps = [(n, s) for n, s in zip(place.shape, place.strides, strict=True) if n > 1]
     strides: list[int] = []
     for side in reversed(shape):
-        if side == 1:
-            strides.append(0)
-            continue
-        if not steps or steps[-1][0] % side:
-            # several axes of the place make one of the shape
-            n, stride = steps.pop() if steps else (1, 0)
-            while n < side and steps and steps[-1][1] == n * stride:
-                n *= steps.pop()[0]
-            if n != side:
-                return None
-            strides.append(stride)
-            continue
-        n, stride = steps.pop()
+        n, stride = steps.pop() if side > 1 else (1, 0)
+        while n < side and steps[-1][1] == n * stride:  # the next axis goes on where this one ends
+            n *= steps.pop()[0]
+        if n != side:
+            return None
         strides.append(stride)
-        if n > side:
-            steps.append((n // side, stride * side))
     return Place(place.storage, place.offset, shape, tuple(reversed(strides)))
 
 
-def _result(word: Reduce, lead: tuple[int, ...]) -> Place | None:
-    """Where the result of a reduction lies, in the shape (*lead, columns)."""
-    ones = (1,) * len(lead)
-    if word.how == "row":
-        return _shaped(word.out, (*lead, 1))
-    return _shaped(word.out, (*ones, math.prod(word.out.shape)))
-
-
-def _access(place: Place | None, block: int) -> Access | None:
-    """A place of shape (*rows, columns), of at most two axes of rows."""
-    if place is None:
+def _access(place: Place, shape: tuple[int, ...], block: int) -> Access | None:
+    """The place in a shape (*rows, columns), of at most two axes of rows; None if the strides are not of that form."""
+    found = _shaped(place, shape)
+    if found is None:
         return None
-    *sides, _ = place.shape
-    *rows, column = place.strides
-    sides, rows = [1] * (2 - len(sides)) + sides, [0] * (2 - len(rows)) + rows
-    if len(sides) > 2:
-        return None
-    (outer, inner), (far, near) = sides, rows
+    *sides, _ = found.shape
+    *rows, column = found.strides
+    (outer, inner), (far, near) = [1] * (2 - len(sides)) + sides, [0] * (2 - len(rows)) + rows
     if block == 0:  # one stride for all rows
         if outer > 1 and inner > 1 and far != near * inner:
             return None

@@ -57,29 +57,20 @@ class Lowered:
     words: list[Word] = field(default_factory=list)
     inputs: list[Storage] = field(default_factory=list)
     owners: dict[Traced, Storage] = field(default_factory=dict)
-    constants: dict[int, Storage] = field(default_factory=dict)
-    seen: list[np.ndarray] = field(default_factory=list)
+    constants: dict[int, tuple[np.ndarray, Storage]] = field(default_factory=dict)  # by array's id
     parts: dict[Storage, list[tuple[Place, tuple]]] = field(default_factory=dict)
 
     def place(self, x: Traced) -> Place:
-        storage = self.owners[x.owner]
-        address = (
-            x._value.__array_interface__["data"][0] - storage.array.__array_interface__["data"][0]
-        )
-        size = x.dtype.itemsize
-        strides = tuple(s // size for s in x._value.strides)
-        return Place(storage, address // size, x.shape, strides)
+        return part_of(self.owners[x.owner], x._value)
 
     def constant(self, array: np.ndarray) -> Place:
         """An array from outside the trace: read where it lies in each run if C-contiguous, else copied now."""
-        repeated = [n > 1 and s == 0 for n, s in zip(array.shape, array.strides, strict=True)]
-        once = array[tuple(slice(0, 1) if r else slice(None) for r in repeated)]
-        storage = self.constants.get(id(array))
-        if storage is None:
-            storage = self.constants[id(array)] = Storage(
-                np.asarray(once, order="C"), constant=True
-            )
-            self.seen.append(array)  # or its id could become another's
+        if id(array) not in self.constants:
+            repeated = [n > 1 and s == 0 for n, s in zip(array.shape, array.strides, strict=True)]
+            once = array[tuple(slice(0, 1) if r else slice(None) for r in repeated)]
+            storage = Storage(np.asarray(once, order="C"), constant=True)
+            self.constants[id(array)] = array, storage
+        _, storage = self.constants[id(array)]
         return whole(storage).broadcast(array.shape)
 
     def new(self, shape: tuple[int, ...], dtype: np.dtype) -> Place:
@@ -95,18 +86,15 @@ class Lowered:
         self.words.append(Pointwise(name, list(operands), out))
         return out
 
-    def reduce(
-        self, name: str, how: str, x: Place, out: Place, initial: float | None = None
-    ) -> None:
-        self.words.append(Reduce(name, how, x, out, initial))
-
     # From calls to words -------------------------------------------------------------------------
 
     def add(self, call: Call) -> None:
         for result in call.results:
             if result.owner is result:
                 self.owners[result] = Storage(result._value)
-        if not call.effect and all(result.owner is not result for result in call.results):
+        if call.effect:
+            return self.add_other(call)
+        if all(result.owner is not result for result in call.results):
             return  # a view
         ways = (
             self.add_scattered,
@@ -115,10 +103,8 @@ class Lowered:
             self.add_reduction,
             self.add_product,
         )
-        for way in ways:
-            if way(call):
-                return
-        self.add_other(call)
+        if not any(way(call) for way in ways):
+            self.add_other(call)
 
     def tree(self, tree: Any) -> Any:
         """With places for traced arrays."""
@@ -158,26 +144,18 @@ class Lowered:
         for x, index in parts:
             # Where an index leads, NumPy knows; with an ellipsis it gives a view of one element, too.
             view = memory[index if Ellipsis in index else (*index, ...)]
-            offset = view.__array_interface__["data"][0] - memory.__array_interface__["data"][0]
-            size = memory.itemsize
-            strides = tuple(s // size for s in view.strides)
-            part = Place(out.storage, offset // size, view.shape, strides)
-            self.pointwise("copy", x.broadcast(view.shape), out=part)
+            self.pointwise("copy", x.broadcast(view.shape), out=part_of(out.storage, view))
         return True
 
     def add_pointwise(self, call: Call) -> bool:
-        function = call.function
-        name = getattr(function, "__name__", "")
-        if name in EXPRESSIONS and getattr(function, "__module__", "").startswith("tinygen."):
-            pass
-        elif isinstance(function, np.ufunc) or function is np.where:
+        function, args = call.function, call.args
+        name, module = getattr(function, "__name__", ""), getattr(function, "__module__", "")
+        if name not in EXPRESSIONS or not module.startswith("tinygen."):
             name = UFUNCS.get(function, "")
-        else:
-            return False
-        if function is np.power and type(call.args[1]) in (int, float) and call.args[1] == 2:
-            call, name = Call(np.square, call.args[:1], {}, False, call.results), "square"
+        if function is np.power and type(args[1]) in (int, float) and args[1] == 2:
+            args, name = args[:1], "square"
         out = self.place(call.results[0])
-        floats = {x.dtype for x in [out, *traced(call.args)] if x.dtype != BOOL}
+        floats = {x.dtype for x in [out, *traced(args)] if x.dtype != BOOL}
         whole_numbers = {INT64} if name == "equal" and floats == {INT64} else set()
         floats -= whole_numbers
         if not name or call.kwargs or len(floats) > 1 or not floats <= set(KERNEL_FLOATS):
@@ -185,7 +163,7 @@ class Lowered:
         if not floats and not whole_numbers and name not in OF_TRUTHS:
             return False  # NumPy adds truths by rules of its own
         operands: list[Operand] = []
-        for x in call.args:
+        for x in args:
             if type(x) is Traced:
                 operands.append(self.place(x))
             elif isinstance(x, np.ndarray) and x.dtype in (*floats, *whole_numbers, BOOL):
@@ -201,8 +179,6 @@ class Lowered:
 
     def add_copy(self, call: Call) -> bool:
         """What only puts numbers elsewhere: a copy, or a reshape that cannot be a view; arrays joined along an axis."""
-        if not call.results:
-            return False
         out, function = self.place(call.results[0]), call.function
         if out.dtype not in (*KERNEL_FLOATS, BOOL):
             return False
@@ -230,10 +206,7 @@ class Lowered:
         return True
 
     def add_reduction(self, call: Call) -> bool:
-        try:
-            name = REDUCTIONS.get(call.function)
-        except TypeError:  # what cannot be hashed is none of ours
-            return False
+        name = REDUCTIONS.get(call.function)
         if name is None or type(call.args[0]) is not Traced or len(call.args) > 2:
             return False
         x, out = self.place(call.args[0]), self.place(call.results[0])
@@ -242,34 +215,29 @@ class Lowered:
         axis = call.args[1] if len(call.args) == 2 else kwargs.pop("axis", axis)
         initial = kwargs.pop("initial", None)
         kwargs.pop("keepdims", None)
-        if (
-            kwargs.pop("dtype", None) not in (None, x.dtype)
-            or kwargs
-            or x.dtype not in KERNEL_FLOATS
-        ):
+        if kwargs.pop("dtype", None) not in (None, x.dtype) or kwargs:
             return False
-        if not x.size or axis == ():
+        if x.dtype not in KERNEL_FLOATS or not x.size or axis == ():
             return False
-        axes = range(len(x.shape)) if axis is None else np.atleast_1d(axis)
-        axes = {int(i) % len(x.shape) for i in axes} | {i for i, n in enumerate(x.shape) if n == 1}
+        every, short = set(range(len(x.shape))), {i for i, n in enumerate(x.shape) if n == 1}
+        axes = every if axis is None else {int(i) % len(every) for i in np.atleast_1d(axis)} | short
         last = len(x.shape) - 1
-        if len(axes) == len(x.shape):
+        if axes == every:
             how = "all"
-        elif axes - {i for i, n in enumerate(x.shape) if n == 1} == {last}:
+        elif axes - short == {last}:
             how = "row"
-        elif axes >= set(range(last)) and last not in axes:
+        elif axes == every - {last}:
             how = "column"
         elif name == "add" and initial is None and axes == {0} and x.shape[0] <= FEW_BLOCKS:
             total = x.row(0)
             out = whole(out.storage, total.shape)
             for i in range(1, x.shape[0]):
-                total = self.pointwise(
-                    "add", total, x.row(i), out=out if i == x.shape[0] - 1 else None
-                )
+                place = out if i == x.shape[0] - 1 else None
+                total = self.pointwise("add", total, x.row(i), out=place)
             return x.shape[0] > 1
         else:
             return False
-        self.reduce(name, how, x, out, initial)
+        self.words.append(Reduce(name, how, x, out, initial))
         return True
 
     def add_product(self, call: Call) -> bool:
@@ -282,11 +250,9 @@ class Lowered:
         operands = [self.constant(x) if isinstance(x, np.ndarray) else x for x in operands]
         a, b, bias, activation = operands
         out = self.place(call.results[0])
-        if (
-            out.dtype not in KERNEL_FLOATS
-            or not (out.size and a.size)
-            or any(x.dtype != out.dtype for x in (a, b))
-        ):
+        if out.dtype not in KERNEL_FLOATS or not a.dtype == b.dtype == out.dtype:
+            return False
+        if not (out.size and a.size):
             return False
         b = b.transposed() if name == "linear" else b
         if min(*a.shape, *b.shape) > FEW:
@@ -318,11 +284,18 @@ class Lowered:
         elif a.strides[1] == 1 or a.strides[0] != 1:  # along the rows of a
             for c in range(n):
                 products = self.pointwise("multiply", a, b.column(c).with_axis(0))
-                self.reduce("add", "row", products, out.column(c))
+                self.words.append(Reduce("add", "row", products, out.column(c)))
         else:  # down the columns of a's transpose, which lies in memory row by row
             for c in range(n):
                 products = self.pointwise("multiply", a.transposed(), b.column(c).with_axis(1))
-                self.reduce("add", "column", products, out.column(c))
+                self.words.append(Reduce("add", "column", products, out.column(c)))
+
+
+def part_of(storage: Storage, view: np.ndarray) -> Place:
+    """The place of a view of the storage's array."""
+    start, at = (x.__array_interface__["data"][0] for x in (storage.array, view))
+    size = view.itemsize
+    return Place(storage, (at - start) // size, view.shape, tuple(s // size for s in view.strides))
 
 
 def lowered(trace: Trace) -> Lowered:

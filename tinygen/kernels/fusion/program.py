@@ -21,7 +21,7 @@ from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
 from tinygen.kernels.fusion.cache import compiled_loop
 from tinygen.kernels.fusion.generate import Writer
 from tinygen.kernels.fusion.group import LoopPlan, grouped
-from tinygen.kernels.fusion.lower import UFUNCS, Lowered, lowered, wanted
+from tinygen.kernels.fusion.lower import UFUNCS, lowered, wanted
 from tinygen.kernels.fusion.trace import Trace, Traced, mapped
 from tinygen.kernels.fusion.words import (
     Other,
@@ -62,7 +62,7 @@ class Program:
     """A trace, to be run again with other inputs of the same shapes and dtypes, in the order of `keys`."""
 
     def __init__(self, trace: Trace, outputs: Sequence[Traced], fuse: bool):
-        found: Lowered = lowered(trace)
+        found = lowered(trace)
         self.outputs = [found.place(x) for x in outputs]
         kept = {place.storage for place in self.outputs}
         words = wanted(found.words, kept)
@@ -82,11 +82,10 @@ class Program:
         self._here = [np.empty(0)] * len(self.inputs)  # the last ones, or C-contiguous copies
         # Where an array that is another in each run is put: (arguments of a call, position, its place or None if flat).
         self._uses: dict[Storage, list[tuple[list, int, Place | str | None]]] = {}
-        read_later = _read_elsewhere(items) | kept
+        # What is read from memory, by a later item or by whoever gets the results.
+        read_later = kept.union(*map(item_reads, items))
         self._memory = self._planned(items, {*self.fresh, *self._adopted}, read_later)
-        self.steps: list[tuple[Callable, list]] = []
-        for item in items:
-            self.steps.append(self._step(item, read_later))
+        self.steps = [self._step(item, read_later) for item in items]
         self._fresh_uses = [self._uses.get(storage, []) for storage in self.fresh]
         numbers = {storage: i for i, storage in enumerate(self.fresh)}
         self._found = [
@@ -103,9 +102,8 @@ class Program:
         with self._lock:
             for i, array in enumerate(arrays):
                 if array is not self._here[i]:
-                    here = np.asarray(array, order="C")
-                    self._put(self.inputs[i], here)
-                    self._here[i] = here
+                    self._here[i] = np.asarray(array, order="C")
+                    self._put(self.inputs[i], self._here[i])
             new = [
                 storage.array.copy() if recorded else np.empty(storage.shape, storage.dtype)
                 for storage in self.fresh
@@ -156,21 +154,19 @@ class Program:
                     # Only one of just this size: of such each core has written the same part, and has it in its cache.
                     size = -(-max(storage.nbytes, 1) // LINE) * LINE
                     fits = [b for b in free if b.nbytes == size]
-                    buffer = fits[0] if fits else whole_lines(size)
+                    buffer = buffers[storage] = fits[0] if fits else whole_lines(size)
                     free = [b for b in free if b is not buffer]
-                    buffers[storage] = buffer
-                    flat = buffer[: storage.nbytes].view(storage.dtype)
-                    memory[storage] = flat
+                    memory[storage] = buffer[: storage.nbytes].view(storage.dtype)
             for storage in [s for s in buffers if last[s] <= i]:
                 free.append(buffers.pop(storage))
         return memory
 
-    def _array_of(self, storage: Storage) -> np.ndarray | None:
-        """Its memory, if that is always the same."""
+    def _array_of(self, storage: Storage) -> np.ndarray:
+        """Its memory, where no run makes it anew."""
         if storage.constant:
             return storage.array
         if storage.computed:
-            return self._memory.get(storage)
+            return self._memory[storage]
         return self._here[self.inputs.index(storage)]
 
     def _put(self, storage: Storage, array: np.ndarray) -> None:
@@ -178,18 +174,14 @@ class Program:
 
     def _given(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
         """One argument more: the place of that storage, or all of it in one line."""
-        changes = storage in self.inputs or storage in self.fresh or storage in self._adopted
-        memory = None if changes else self._array_of(storage)
-        if memory is None:
+        if storage in self.inputs or storage in self.fresh or storage in self._adopted:
             if place is not None and place == whole(storage):
                 place = ENTIRE
             self._uses.setdefault(storage, []).append((arguments, len(arguments), place))
             arguments.append(None)
-        elif storage.constant:
-            flat = memory.reshape(-1)
-            arguments.append(flat if place is None else place.of(flat))
         else:
-            arguments.append(memory if place is None else place.of(memory))
+            flat = self._array_of(storage).reshape(-1)
+            arguments.append(flat if place is None else place.of(flat))
 
     # Calls ---------------------------------------------------------------------------------------
 
@@ -214,7 +206,7 @@ class Program:
         arguments = [cost(loop), np.array(sizes, np.int64)]
         for storage in writer.storages:
             self._given(arguments, storage)
-        return compiled_loop(writer.source()), arguments
+        return compiled_loop(writer.source), arguments
 
     def _product(self, word: Product) -> tuple[Callable, list]:
         product = PRODUCTS[word.out.dtype]
@@ -247,10 +239,8 @@ class Program:
         for place in [] if adopted else outs:
             self._given(arguments, place.storage, place)
         if kwargs or any(places(x) for x in args if not isinstance(x, Place)):
-            function, args = (
-                functools.partial(of_tree, function, (args, kwargs)),
-                places((args, kwargs)),
-            )
+            function = functools.partial(of_tree, function, (args, kwargs))
+            args = places((args, kwargs))
         for x in args:
             if isinstance(x, Place):
                 self._given(arguments, x.storage, x)
@@ -381,8 +371,3 @@ def cost(loop: LoopPlan) -> int:
         elements = loop.rows * (loop.columns if step.wide else 1)
         total += elements * (cheap if step.name in CHEAP or step.how else dear)
     return int(total / cheap)
-
-
-def _read_elsewhere(items: list[Item]) -> set[Storage]:
-    """Storages that some item reads from memory."""
-    return {storage for item in items for storage in item_reads(item)}

@@ -10,7 +10,7 @@ asks for them, to branch on one or to print it, gets an error, for what it decid
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -24,11 +24,9 @@ running: list[Trace] = []  # of any thread: while there is none, nothing else ne
 class Call:
     """One function that was applied, and the traced arrays that it gave."""
 
-    def __init__(
-        self, function: Callable, args: tuple, kwargs: dict, effect: bool, results: Sequence = ()
-    ):
+    def __init__(self, function: Callable, args: tuple, kwargs: dict, effect: bool):
         self.function, self.args, self.kwargs, self.effect = function, args, kwargs, effect
-        self.results: list[Traced] = list(results)
+        self.results: list[Traced] = []
 
 
 class Trace:
