@@ -5,10 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import operator
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -16,26 +13,11 @@ import numpy as np
 import pytest
 
 from tests.kernel_cases import CASES, arguments, results
+from tests.processes import run
 from tests.test_kernels import both_dtypes, every_kernel, same_bits
 from tinygen import kernels
 from tinygen.kernels import cpu
 from tinygen.kernels.cpu import _compile
-
-TESTS = Path(__file__).parent
-
-
-def run(code: str, *, flags: tuple[str, ...] = (), **environment: str) -> str:
-    """What a new Python process prints that runs this code and can import the tests."""
-    path = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, *flags, "-c", code],
-        env=os.environ | {"PYTHONPATH": path} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @every_kernel

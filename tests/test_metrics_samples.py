@@ -1,13 +1,12 @@
 """Coverage, histograms and Kolmogorov-Smirnov against values known in closed form, and what they refuse."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.processes import run
 from tinygen import metrics
 from tinygen.data import Uniform, gaussians_ring
 from tinygen.metrics import (
@@ -251,4 +250,4 @@ def test_another_generator_than_numpys_is_named(name):
 
 def test_the_metrics_import_neither_scipy_nor_scikit_learn():
     code = "import sys, tinygen.metrics; print({'scipy', 'sklearn'} & set(sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+    assert run(code) == "set()"

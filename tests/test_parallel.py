@@ -15,6 +15,7 @@ import pytest
 import tinygen as tg
 from demos import vae
 from tests.demo_runs import play
+from tests.processes import run
 from tinygen import optim, parallel
 from tinygen.io import load
 from tinygen.optim.optimiser import SMALL
@@ -107,8 +108,7 @@ def test_every_row_is_somebodys(n, size):
 
 def test_a_process_on_its_own_is_a_team_of_one_and_needs_no_mpi():
     code = "import sys; from tinygen import parallel as p; print(p.team().size, 'mpi4py' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["1", "False"]
+    assert run(code) == "1 False"
     team, (p,) = parallel.Team(), parameters((2,))
     p.grad = g = tg.tensor([1.0, 2.0])
     optimiser = optim.SGD([p], 0.5)

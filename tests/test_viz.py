@@ -1,7 +1,6 @@
 """Pictures: every source pixel is where it should be, and drawing leaves nothing behind."""
 
 import os
-import subprocess
 import sys
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from tests.processes import run
 from tinygen.viz import curves, image_grid, image_rows
 from tinygen.viz.images import CAPTION, GAP, HEAD, MARGIN, TILE
 
@@ -335,14 +335,7 @@ tinygen.viz.image_grid(np.eye(4)[None], (4, 4), sys.argv[1])
 assert "matplotlib" in sys.modules
 assert "matplotlib.pyplot" not in sys.modules
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "g.png")],
-        env=os.environ | {"DISPLAY": ""},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    run(script, tmp_path / "g.png", DISPLAY="")
     assert (tmp_path / "g.png").stat().st_size > 100
 
 
