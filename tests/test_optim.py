@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen as tg
+from tests.values import leaf
 from tinygen import nn, optim
 
 
@@ -27,10 +28,6 @@ MAKERS = {
     "adamw": lambda p: optim.AdamW(p, 0.05, weight_decay=0.1),
 }
 every_rule = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-
-
-def leaf(values, dtype=np.float64):
-    return tg.tensor(np.asarray(values, dtype), requires_grad=True)
 
 
 def numbers(seed, shape=(3, 2)):
