@@ -7,6 +7,7 @@ import pytest
 
 import tinygen as tg
 from tests.processes import run
+from tests.values import rng
 from tinygen import metrics
 from tinygen.data import Uniform, gaussians_ring
 from tinygen.metrics import (
@@ -24,10 +25,6 @@ from tinygen.metrics import (
     sliced_wasserstein,
     wasserstein_1d,
 )
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
 
 
 def repeated(values, counts) -> np.ndarray:

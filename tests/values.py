@@ -5,9 +5,13 @@ import numpy as np
 import tinygen as tg
 
 
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
     """Standard normal ones, float64."""
-    return np.random.default_rng(seed).standard_normal(shape)
+    return rng(seed).standard_normal(shape)
 
 
 def leaf(values: object, dtype: type | None = None) -> tg.Tensor:
