@@ -235,6 +235,7 @@ def test_on_a_logarithmic_axis_zero_leaves_a_gap(tmp_path, monkeypatch):
     history = [{"step": s, "norm": up} for s, up in enumerate([1e-3, 0.0, 1.0, -1.0, 1e3])]
     panels = {"norm": {"all": "norm"}}
     (axis,) = drawn(monkeypatch, history, tmp_path / "c.png", panels=panels, log_y=True)
+    assert axis.get_yscale() == "log"
     np.testing.assert_array_equal(axis.lines[0].get_ydata(), [1e-3, np.nan, 1, np.nan, 1e3])
 
 
