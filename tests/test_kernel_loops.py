@@ -7,6 +7,7 @@ import json
 import operator
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -42,25 +43,16 @@ def in_two_threads(names: list[str], repeats: int = 20) -> None:
             [(n, arguments(n, np.float32, CASES[n].shapes.large, seed=seed)) for n in names]
         )
         alone.append([results(getattr(kernels, n), n, args) for n, args in calls[-1]])
-    together: list[list] = [[], []]
     barrier = threading.Barrier(2, timeout=60)
 
-    def work(thread: int) -> None:
-        for name, args in calls[thread]:
+    def work(calls: list, alone: list) -> None:
+        for (name, args), expected in zip(calls, alone, strict=True):
             barrier.wait()
-            for _ in range(repeats):
-                together[thread].append((name, results(getattr(kernels, name), name, args)))
+            found = [results(getattr(kernels, name), name, args) for _ in range(repeats)]
+            assert all(all(map(same_bits, one, expected)) for one in found), name
 
-    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for thread in range(2):
-        expected = dict(zip(names, alone[thread], strict=True))
-        assert len(together[thread]) == repeats * len(names)
-        for name, found in together[thread]:
-            assert all(map(same_bits, found, expected[name])), name
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, calls, alone))
 
 
 def test_two_threads_at_once_get_what_each_gets_alone():

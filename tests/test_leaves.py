@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -149,16 +149,8 @@ def test_threads_do_not_disturb_each_other():
         return x.grad.numpy(), w.grad.numpy()
 
     alone = [work(seed) for seed in range(4)]
-    together = [None] * 4
-
-    def run(i):
-        together[i] = work(i)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(work, range(4)))
     for expected, got in zip(alone, together, strict=True):
         np.testing.assert_array_equal(got[0], expected[0])
         np.testing.assert_array_equal(got[1], expected[1])

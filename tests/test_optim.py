@@ -30,8 +30,8 @@ MAKERS = {
 every_rule = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 
 
-def numbers(seed, shape=(3, 2)):
-    return np.random.default_rng(seed).standard_normal(shape)
+def numbers(seed):
+    return np.random.default_rng(seed).standard_normal((3, 2))
 
 
 # The rules, one number at a time -----------------------------------------------------------------

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -186,16 +187,11 @@ def test_two_threads_get_what_each_gets_alone(name, data):
         return [a.numpy().tobytes() for x in leaves for a in (x, x.grad)]
 
     alone = [train(call) for call in drawn]
-    together = [None, None]
     start = threading.Barrier(2)
 
-    def run(i):
+    def run(call):
         start.wait()
-        together[i] = train(drawn[i])
+        return train(call)
 
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert together == alone
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, drawn)) == alone
