@@ -48,15 +48,12 @@ def test_the_share_of_high_quality_is_that_of_a_chi_square(d):
 def test_collapse_is_seen():
     mixture = gaussians_ring(8)
     x = mixture.sample(800, rng())
-    three = x[mode_coverage_nearest(x, mixture.modes) < 3]
+    nearest = np.linalg.norm(x[:, None] - mixture.modes, axis=-1).argmin(1)
+    three = x[nearest < 3]
     found = mode_coverage(three, mixture.modes, mixture.sigma)
     assert found.modes_covered == 3
     assert (found.counts > 0).tolist() == [True] * 3 + [False] * 5
     assert found.high_quality > 0.95
-
-
-def mode_coverage_nearest(x, modes):
-    return np.linalg.norm(x[:, None] - modes, axis=-1).argmin(1)
 
 
 def test_a_sample_counts_for_its_nearest_mode_and_only_within_reach():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen as tg
-from tests.properties.harness import cotangent, differentiate_twice, holds, op_of, vjp
+from tests.properties.harness import (
+    cotangent,
+    differentiate_twice,
+    holds,
+    op_of,
+    vjp,
+    watched_nodes,
+)
 from tinygen.autograd import Tensor
-from tinygen.autograd.graph import Node
 from tinygen.autograd.spec import SPECS
 from tinygen.testing.strategies import calls
 
@@ -130,25 +134,6 @@ def test_a_deep_and_a_wide_graph_of_it_have_the_gradient_of_the_parts(name, data
         np.testing.assert_allclose(
             got, 12 * once, rtol=1e-12, atol=1e-12 * np.abs(once).max(initial=0)
         )
-
-
-@contextlib.contextmanager
-def watched_nodes():
-    """Gives a function that names the nodes made inside the block which are still alive."""
-    made = []
-    original = Node.enter_graph
-
-    def recording(self, *args):
-        made.append(weakref.ref(self))
-        original(self, *args)
-
-    Node.enter_graph = recording
-    gc.disable()
-    try:
-        yield lambda: [type(ref()).__name__ for ref in made if ref() is not None]
-    finally:
-        gc.enable()
-        Node.enter_graph = original
 
 
 @holds(18)
