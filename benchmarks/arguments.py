@@ -5,15 +5,6 @@ import os
 from collections.abc import Callable
 
 
-def parser(name: str, doc: str) -> argparse.ArgumentParser:
-    """For `python -m benchmarks.NAME`, whose docstring is `doc`."""
-    return argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{name}",
-        description=doc,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
 def _whole(most: int | None = None) -> Callable[[str], int]:
     what = "a whole number above 0" + (f", at most {most}" if most else "")
 
@@ -26,3 +17,17 @@ def _whole(most: int | None = None) -> Callable[[str], int]:
 
 
 positive, threads = _whole(), _whole(os.cpu_count())
+
+
+def parser(name: str, doc: str, rounds: int | None = None) -> argparse.ArgumentParser:
+    """For `python -m benchmarks.NAME`, whose docstring is `doc`; with --threads, and so many --rounds by default."""
+    options = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if rounds:
+        options.add_argument("--threads", type=threads, default=2, help="default: 2")
+        told = f"how often each side is timed; default: {rounds}"
+        options.add_argument("--rounds", type=positive, default=rounds, help=told)
+    return options

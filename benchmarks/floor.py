@@ -41,10 +41,7 @@ def moved(n: int) -> int:
 
 
 def main() -> None:
-    parser = arguments.parser("floor", __doc__)
-    parser.add_argument("--threads", type=arguments.threads, default=2, help="default: 2")
-    parser.add_argument("--rounds", type=arguments.positive, default=20, help="default: 20")
-    args = parser.parse_args()
+    args = arguments.parser("floor", __doc__, rounds=20).parse_args()
     set_threads(args.threads)
     import numba
     import numpy as np

@@ -17,9 +17,7 @@ KITS = ["tinygen", "tinygen-eager", "torch-fused"]
 
 
 def main() -> None:
-    parser = arguments.parser("growth", __doc__)
-    parser.add_argument("--threads", type=arguments.threads, default=2, help="default: 2")
-    parser.add_argument("--rounds", type=arguments.positive, default=10, help="default: 10")
+    parser = arguments.parser("growth", __doc__, rounds=10)
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="for the picture")
     args = parser.parse_args()
     set_threads(args.threads)

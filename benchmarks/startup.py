@@ -39,10 +39,7 @@ def seconds(code: str, out: str, cache: str | None = None) -> float:
 
 
 def main() -> None:
-    parser = arguments.parser("startup", __doc__)
-    parser.add_argument("--threads", type=arguments.threads, default=2, help="default: 2")
-    parser.add_argument("--rounds", type=arguments.positive, default=5, help="default: 5")
-    args = parser.parse_args()
+    args = arguments.parser("startup", __doc__, rounds=5).parse_args()
     set_threads(args.threads)
     print("| what | seconds | of so many |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

@@ -31,7 +31,7 @@ NEEDS = {"tinygen-eager": "tinygen", "torch": "torch", "torch-fused": "torch", "
 
 
 def asked() -> argparse.Namespace:
-    parser = arguments.parser("training", __doc__)
+    parser = arguments.parser("training", __doc__, rounds=20)
     add = parser.add_argument
     add(
         "--steps",
@@ -40,13 +40,6 @@ def asked() -> argparse.Namespace:
         help="those in whose name it is found; default: all",
     )
     add("--peers", nargs="+", choices=NEEDS, help="default: all that are installed")
-    add("--threads", type=arguments.threads, default=2, help="of every library; default: 2")
-    add(
-        "--rounds",
-        type=arguments.positive,
-        default=20,
-        help="turns that each side takes; default: 20",
-    )
     add("--out", type=Path, default=Path("runs/benchmarks"), help="default: runs/benchmarks")
     args = parser.parse_args()
     if args.peers is None:

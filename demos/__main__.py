@@ -26,7 +26,7 @@ DEMOS = {
     ),
     "iwae": (
         "a tighter bound from several codes at once",
-        "30 s on the 8x8 digits, 10 min on MNIST with k = 1",
+        "30 s on the 8x8 digits, 14 min on MNIST",
     ),
     "cvae": (
         "a VAE that is told the label",

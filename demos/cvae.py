@@ -120,14 +120,10 @@ def main(argv: list[str] | None = None) -> None:
     asked = rng.integers(CLASSES, size=judge.count)
     with tg.no_grad():
         samples = model.decode(tg.tensor(z), tg.tensor(one_hot(asked))).to("cpu").numpy()
-    figures = {}
-    for name, student in students.items():
-        surprise, kl = evidence.evaluate(student.model, test, test_y[name])
-        figures[name] = {
-            "neg_elbo_test": surprise + float(kl.sum()),
-            "reconstruction_test": surprise,
-            "kl_test": float(kl.sum()),
-        }
+    figures = {
+        name: evidence.figures(*evidence.evaluate(student.model, test, test_y[name]))
+        for name, student in students.items()
+    }
     run.finish(
         times={"seconds": run.seconds(epochs)},
         **judge(samples, asked),

@@ -42,9 +42,6 @@ LOSSES = {
     "minimax": lambda d: -tg.softplus(d).mean(),
 }
 STEPS, ROUND = 4000, 100  # generator steps, and how many make a round
-BATCH, HIDDEN, LEARNING_RATE = 256, 32, 2e-3
-BETAS = (0.0, 0.999)  # momentum makes the players circle each other
-AVERAGE = 0.998
 JUDGED = 10_000  # samples
 SATURATION = 1000  # steps of the discriminator alone
 
@@ -57,10 +54,10 @@ class Players(Kept):
     """
 
     parts = ("generator", "average", "discriminator", "g_optimiser", "d_optimiser", "rng")
-    hidden, g_rate, d_rate = HIDDEN, LEARNING_RATE, LEARNING_RATE
-    batch, betas, decay = BATCH, BETAS, AVERAGE
-    # Of the discriminator for each of the generator; with 3, one seed in ten fails.
-    critic_steps = 5
+    hidden, batch, g_rate, d_rate = 32, 256, 2e-3, 2e-3
+    betas = (0.0, 0.999)  # momentum makes the players circle each other
+    decay = 0.998  # of the average
+    critic_steps = 5  # for each of the generator; with 3, one seed in ten fails
 
     def __init__(self, noise: Toy, real: Toy, seed: int):
         self.rng = tg.random.default_rng(seed)

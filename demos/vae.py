@@ -48,7 +48,7 @@ from demos.common import (
     parser,
     positive,
 )
-from demos.evidence import TEST_SEED, evaluate, kl_by_dimension, log_likelihood
+from demos.evidence import TEST_SEED, evaluate, figures, kl_by_dimension, log_likelihood
 from demos.pixels import DECODERS, Pixels, new_pixels
 from demos.run import Run, start
 from tinygen import metrics, nn, viz
@@ -190,12 +190,10 @@ def judge(model: VAE, images: Images, train: np.ndarray, test: np.ndarray) -> di
     """All figures; train and test are pixels as the model sees them."""
     surprise, kl = evaluate(model, test)
     means = in_parts(model.code, test)
-    found = {
-        "neg_elbo_test": surprise + float(kl.sum()),
-        "reconstruction_test": surprise,
-        "kl_test": float(kl.sum()),
-        "bits_per_dimension": (surprise + float(kl.sum())) / math.log(2) / test.shape[1]
-        + model.pixels.bits(images.levels),
+    found = figures(surprise, kl)
+    bits = found["neg_elbo_test"] / math.log(2) / test.shape[1]
+    found |= {
+        "bits_per_dimension": bits + model.pixels.bits(images.levels),
         "kl_by_dimension": sorted(map(float, kl), reverse=True),
         "active_units": metrics.active_units(means),
         "elbo": both_forms(model, test[:DRAWN]),
@@ -351,12 +349,12 @@ def main(argv: list[str] | None = None) -> None:
     train = (
         model.pixels.draw(images.train, levels, tg.random.default_rng(TEST_SEED)).to("cpu").numpy()
     )
-    figures = {name: judge(student.model, images, train, test) for name, student in students.items()}  # fmt: skip
-    ours = figures.pop("ELBO")
+    judged = {name: judge(student.model, images, train, test) for name, student in students.items()}
+    ours = judged.pop("ELBO")
     run.finish(
         times={"step_ms": 1e3 * statistics.median(seconds) / steps if seconds else None},
         **ours,
-        **({"compared": figures} if figures else {}),
+        **({"compared": judged} if judged else {}),
         images={"train": len(images.train), "test": len(images.test)},
         epochs=epochs,
     )

@@ -245,11 +245,11 @@ class Digits:
         viz.image_grid(samples[:100], self.images.shape, run.out / "samples.png", title=title)
 
 
-def slopes(toy: Plane, seed: int, depth: int = 12, units: int = 64, steps: int = 200) -> list[dict]:
+def slopes(toy: Plane, seed: int, depth: int = 12, steps: int = 200) -> list[dict]:
     """The norm of grad D at each layer of deep critics, for each c and for the penalty; the fakes stay as they are."""
     lines: list[dict[str, float]] = [{"layer": float(i)} for i in range(depth + 1)]
     for c in (*CLIPS, None):
-        recipe = PLANE._replace(critic=(units,) * depth, penalty=10.0)
+        recipe = PLANE._replace(critic=(64,) * depth, penalty=10.0)
         players = Players(recipe, c, seed)
         players.c_optimiser.lr = 1e-3
         for _ in range(steps):

@@ -85,11 +85,22 @@ def cuda(request):
 
 
 @pytest.fixture
-def short_demos(monkeypatch, tmp_path_factory):
-    """Few samples, and a classifier of digits that need not be good."""
+def a_classifier(monkeypatch, tmp_path_factory):
+    """One of digits in the cache, which need not be good."""
     import tinygen as tg
-    from demos import autoencoder, density_network, iwae, monte_carlo, vae
     from tinygen.metrics import Classifier, save_classifier
+
+    cache = tmp_path_factory.getbasetemp() / "data"
+    monkeypatch.setenv("TINYGEN_DATA", str(cache))
+    monkeypatch.setattr("tinygen.metrics.classifier.cache_folder", lambda: cache)
+    if not cache.exists():
+        save_classifier(Classifier(64, tg.random.default_rng(0)), "digits", 0.1)
+
+
+@pytest.fixture
+def short_demos(monkeypatch, a_classifier):
+    """Few samples."""
+    from demos import autoencoder, density_network, iwae, monte_carlo, vae
 
     short = {"ROUND": 2, "JUDGED_CODES": 2000, "JUDGED": 500, "MOST": 2**8, "POINTS": 3}
     for name, value in short.items():
@@ -98,8 +109,3 @@ def short_demos(monkeypatch, tmp_path_factory):
     monkeypatch.setattr(vae, "DRAWS", 20)
     monkeypatch.setattr(iwae, "SAMPLES", 100)
     monkeypatch.setattr(autoencoder, "DRAWN", 100)
-    cache = tmp_path_factory.getbasetemp() / "data"
-    monkeypatch.setenv("TINYGEN_DATA", str(cache))
-    monkeypatch.setattr("tinygen.metrics.classifier.cache_folder", lambda: cache)
-    if not cache.exists():
-        save_classifier(Classifier(64, tg.random.default_rng(0)), "digits", 0.1)

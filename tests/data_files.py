@@ -13,8 +13,6 @@ CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 same_folder = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
 )
-
-
 SMALL = np.arange(24, dtype="i2").reshape(2, 3, 4)
 
 
@@ -43,12 +41,12 @@ def flips(data: bytes, start: int, stop: int):
             yield data[:i] + bytes([data[i] ^ mask]) + data[i + 1 :]
 
 
-def array_or_message(read, *args) -> np.ndarray | str:
-    """What `read` returns, or the message of the ValueError that it raises instead."""
+def found_or_error(read, *args):
+    """What `read` returns, or the ValueError that it raises instead."""
     try:
         return read(*args)
     except ValueError as error:
-        return str(error)
+        return error
 
 
 def peak_memory(call) -> int:

@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.values import numbers
 from tinygen.distributions import Bernoulli, Categorical, MultivariateNormal, Normal
 
 
 def rng(seed=0):
     return tg.random.default_rng(seed)
-
-
-def numbers(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def covariance(n, *batch, seed=1):
@@ -26,10 +23,6 @@ def shares(*shape, seed=0):
     """Probabilities that sum to 1 along the last axis."""
     p = np.exp(numbers(*shape, seed=seed))
     return p / p.sum(-1, keepdims=True)
-
-
-def leaf(values):
-    return tg.tensor(np.asarray(values, np.float64), requires_grad=True)
 
 
 def close(found, expected, rtol=1e-12, atol=1e-13):

@@ -100,7 +100,18 @@ class Numbers:
         return options[self.rng.integers(len(options))]
 
 
+def normal(seed: int, shape: int | tuple[int, ...], dtype: type) -> Array:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
 # Ways to lie in memory; the numbers may change, but are the same for both sides ----------------------------------
+
+
+def inside(x: Array) -> Array:
+    """A matrix as a part of a larger one, which is NaN around it."""
+    larger = np.full((x.shape[0] + 2, x.shape[1] + 5), np.nan, x.dtype)
+    larger[1:-1, 2:-3] = x
+    return larger[1:-1, 2:-3]
 
 
 def _strided(x: Array) -> Array:
@@ -116,7 +127,7 @@ def _unaligned(x: Array) -> Array:
     return view
 
 
-def _read_only(x: Array) -> Array:
+def read_only(x: Array) -> Array:
     frozen = x.copy()
     frozen.flags.writeable = False
     return frozen
@@ -132,5 +143,5 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
         np.broadcast_to(x[..., :1] if x.size else x, x.shape) if x.ndim else x
     ),
     "unaligned": _unaligned,
-    "read-only": _read_only,
+    "read-only": read_only,
 }

@@ -1,13 +1,14 @@
 """What compiled code touches, and how it does on other CPUs: asked in a process of its own, which may die of it."""
 
 import ctypes
+import functools
 import mmap
-import os
-import subprocess
-import sys
 
 import numpy as np
 
+from tests import processes
+
+run = functools.partial(processes.run, flags=("-W", "error"))
 PAGE, PAGES = mmap.PAGESIZE, 700
 _kept = []
 
@@ -35,16 +36,3 @@ def half_the_width():
     features = get_host_cpu_features().split(",")
     narrower = [f"-{f[1:]}" if f[1:].startswith(("avx512", "avx10")) else f for f in features]
     return {"NUMBA_CPU_FEATURES": ",".join(narrower)}
-
-
-def run(code, **environment):
-    """What `code` prints, of a fresh interpreter in this environment."""
-    finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return finished.stdout.strip()

@@ -7,13 +7,10 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.values import numbers
 from tinygen import distributions, nn, optim
 
 torch = pytest.importorskip("torch")
-
-
-def numbers(*shape, seed=0):
-    return np.random.default_rng(seed).standard_normal(shape)
 
 
 def theirs(array, requires_grad=False):

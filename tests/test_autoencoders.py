@@ -115,29 +115,6 @@ def test_the_weight_of_the_kl_grows_from_nothing(tmp_path, monkeypatch):
     assert {reconstruction for reconstruction, _ in seen} == {1.0}
 
 
-def test_grey_levels_are_spread_over_their_step():
-    grey = np.repeat(np.float32([[0, 0.5, 1.0]]), 5000, axis=0)
-    x = dequantise(grey, 3, np.random.default_rng(0))
-    assert x.dtype == np.float32
-    for level in range(3):
-        column = 3 * x[:, level] - level
-        assert column.min() >= -1e-6
-        assert column.max() <= 1 + 1e-6
-        assert column.mean() == pytest.approx(0.5, abs=0.02)
-    for bad, levels in ((grey + 1, 3), (grey * np.nan, 3), (grey, 1)):
-        with pytest.raises(ValueError, match=r"must lie|NaN|at least 2"):
-            dequantise(bad, levels, np.random.default_rng(0))
-
-
-def test_a_spread_level_stays_below_1():
-    class Highest:
-        def random(self, shape, dtype):
-            return np.full(shape, np.nextafter(dtype(1), dtype(0)))
-
-    for levels in (2, 16, 256):
-        assert dequantise(np.ones((1, 1), np.float32), levels, Highest()) < 1
-
-
 def test_bits_are_those_of_the_grey_level():
     """Of a wide Gaussian, -log2 of the density of a spread level is -log2 of the probability of the level."""
     levels, kind = 16, Gaussian(0.3)

@@ -1,11 +1,13 @@
-"""Images are checked when they are made; batches hold every sample once, in an order that can be had again."""
+"""Images are checked when they are made; batches hold every sample once, in an order that can be had again; and pixels
+are tossed, or spread, as they should be.
+"""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinygen.data import Images, batches, binarise, check_images
+from tinygen.data import Images, batches, binarise, check_images, dequantise
 
 
 def test_images_are_checked_when_made():
@@ -156,3 +158,26 @@ def test_binarise_refuses_what_is_no_probability(bad):
     images[1, 1] = bad
     with pytest.raises(ValueError, match="images"):
         binarise(images, np.random.default_rng(0))
+
+
+def test_grey_levels_are_spread_over_their_step():
+    grey = np.repeat(np.float32([[0, 0.5, 1.0]]), 5000, axis=0)
+    x = dequantise(grey, 3, np.random.default_rng(0))
+    assert x.dtype == np.float32
+    for level in range(3):
+        column = 3 * x[:, level] - level
+        assert column.min() >= -1e-6
+        assert column.max() <= 1 + 1e-6
+        assert column.mean() == pytest.approx(0.5, abs=0.02)
+    for bad, levels in ((grey + 1, 3), (grey * np.nan, 3), (grey, 1)):
+        with pytest.raises(ValueError, match=r"must lie|NaN|at least 2"):
+            dequantise(bad, levels, np.random.default_rng(0))
+
+
+def test_a_spread_level_stays_below_1():
+    class Highest:
+        def random(self, shape, dtype):
+            return np.full(shape, np.nextafter(dtype(1), dtype(0)))
+
+    for levels in (2, 16, 256):
+        assert dequantise(np.ones((1, 1), np.float32), levels, Highest()) < 1

@@ -3,8 +3,8 @@
 Each op is compared with itself compiled in `tests/properties/test_compiled.py`.
 """
 
-import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -306,11 +306,8 @@ def test_two_threads_get_what_each_gets_alone():
             for i in part:
                 found.setdefault(i, []).append(f(inputs[i]).item())
 
-    threads = [threading.Thread(target=work, args=(range(k, 8, 2),)) for k in range(2)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, (range(0, 8, 2), range(1, 8, 2))))
     assert all(set(found[i]) == {expected[i]} for i in range(8))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.values import leaf
 from tinygen import nn
 from tinygen.distributions import Categorical, Normal
 
@@ -16,10 +17,6 @@ RNG = np.random.default_rng(0)
 
 def numbers(*shape: int, dtype: type = np.float32) -> np.ndarray:
     return RNG.standard_normal(shape, dtype)
-
-
-def leaf(array: np.ndarray) -> tg.Tensor:
-    return tg.tensor(array, requires_grad=True)
 
 
 def same(f, *argument_lists, rtol=1e-5):

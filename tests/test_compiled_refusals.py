@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.values import leaf
 from tinygen import nn, optim
 from tinygen.distributions import Normal
 
@@ -14,10 +15,6 @@ RNG = np.random.default_rng(0)
 
 def numbers(*shape: int, dtype: type = np.float32) -> np.ndarray:
     return RNG.standard_normal(shape, dtype)
-
-
-def leaf(array: np.ndarray) -> tg.Tensor:
-    return tg.tensor(array, requires_grad=True)
 
 
 learning = leaf(np.float32([3, -3, 0]))

@@ -13,17 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.kernel_cases import CASES, agree, arguments, results
-from tests.kernel_numbers import LAYOUTS, NATURES, Numbers
-from tests.test_kernels import (
-    LABELLED,
+from tests.kernel_misfits import (
     ON_ROWS,
     SHAPED,
-    STEPS,
     arrays_of,
-    averages_come_to_rest,
-    both_dtypes,
-    fits,
+    misshapen,
+    no_matrices,
+    with_momentum,
 )
+from tests.kernel_numbers import LAYOUTS, NATURES, Numbers
+from tests.test_kernels import LABELLED, STEPS, averages_come_to_rest, both_dtypes
 from tinygen import kernels
 from tinygen.kernels import KERNELS, reference
 from tinygen.kernels.device import device_of, on_gpu, to_device
@@ -146,9 +145,7 @@ def test_a_mixture_of_dtypes_gives_what_the_reference_gives_or_an_error(name):
 
 @pytest.mark.parametrize("name", [n for n in SHAPED if n in NAMES])
 def test_an_array_in_the_computers_memory_is_an_error(name):
-    args = arguments(name, np.float32, CASES[name].shapes.small)
-    if name == "sgd_step":
-        args = (*args[:4], 0.9, *args[5:])  # without momentum, v is not looked at
+    args = with_momentum(name, arguments(name, np.float32, CASES[name].shapes.small))
     there = moved(args)
     for i in arrays_of(args):
         with pytest.raises((TypeError, ValueError), match=name):
@@ -157,37 +154,16 @@ def test_an_array_in_the_computers_memory_is_an_error(name):
 
 @pytest.mark.parametrize("name", [n for n in SHAPED if n in NAMES])
 def test_shapes_that_do_not_fit_are_an_error(name):
-    args = arguments(name, np.float32, CASES[name].shapes.small)
-    if name == "sgd_step":
-        args = (*args[:4], 0.9, *args[5:])
-    changes = [
-        lambda a: np.stack([a, a], axis=-1),
-        lambda a: a[:0],
-        lambda a: a.T,
-        lambda a: a[:-1].copy(),
-        lambda a: a[:1],
-        lambda a: a.reshape(-1)[:1].reshape(()),
-    ]
-    for change in changes:
-        for i in arrays_of(args):
-            wrong = (*args[:i], change(args[i]), *args[i + 1 :])
-            if wrong[i].shape == args[i].shape:
-                continue
-            if name in ("matmul", "linear", "logsumexp_columns_grad") and fits(name, wrong):
-                continue
-            with pytest.raises((ValueError, TypeError), match=name):
-                getattr(kernels, name)(*moved(wrong))
+    for wrong in misshapen(name, np.float32):
+        with pytest.raises((ValueError, TypeError), match=name):
+            getattr(kernels, name)(*moved(wrong))
 
 
 @pytest.mark.parametrize("name", [n for n in ON_ROWS if n in NAMES])
 def test_rows_take_matrices_only(name):
-    for shape in ((), (5,), (2, 3, 4)):
-        args = [
-            np.ones(shape, np.float32) if isinstance(a, np.ndarray) and a.ndim == 2 else a
-            for a in arguments(name, np.float32, CASES[name].shapes.small)
-        ]
+    for wrong in no_matrices(name):
         with pytest.raises(ValueError, match=name):
-            getattr(kernels, name)(*moved(args))
+            getattr(kernels, name)(*moved(wrong))
 
 
 @every_kernel
@@ -229,9 +205,7 @@ def test_labels_that_are_no_integers_are_an_error(name, labels):
 
 @pytest.mark.parametrize("name", STEPS)
 def test_what_a_step_cannot_write_to_is_refused(name):
-    args = moved(arguments(name, np.float32, (3, 4), seed=1))
-    if name == "sgd_step":
-        args = (*args[:4], 0.9, *args[5:])
+    args = moved(with_momentum(name, arguments(name, np.float32, (3, 4), seed=1)))
     for i in CASES[name].writes:
         wrong = (*args[:i], LAYOUTS["transposed"](args[i]), *args[i + 1 :])
         with pytest.raises(ValueError, match=f"{name}: parameter and state must be C-contiguous"):

@@ -59,7 +59,7 @@ def assert_same_run(out: Path, undisturbed: Path) -> None:
 
 
 def test_a_run_leaves_figures_and_pictures(undisturbed):
-    metrics = json.loads((undisturbed / "metrics.json").read_text())
+    metrics = figures(undisturbed)
     assert metrics["epochs"] == EPOCHS
     total = metrics["reconstruction_test"] + metrics["kl_test"]
     assert metrics["neg_elbo_test"] == total
@@ -165,10 +165,13 @@ def test_a_folder_that_cannot_be_made_is_found_out_before_any_work(tmp_path):
         (["--epochs", "0"], "must be a whole number above 0, not 0"),
         (["--epochs", "1e3"], "must be a whole number above 0, not 1e3"),
         (["--seed", "-1"], "must be a whole number, 0 or more, not -1"),
-        (["--sigma", "0"], "must be a number above 0, not 0"),
+        (["--sigma", "0"], "--sigma: must be a number above 0, not 0"),
         (["--sigma", "3"], "--sigma is of --decoder gaussian; this one is bernoulli"),
         (["--out", ""], "must name a folder"),
-        (["--beta", "nan"], "must be a number, 0 or more, not nan"),
+        (["--beta", "nan"], "--beta: must be a number, 0 or more, not nan"),
+        (["--beta", "-1"], "--beta: must be a number, 0 or more, not -1"),
+        (["--warm-up", "inf"], "--warm-up: must be a number, 0 or more, not inf"),
+        (["--latent", "0"], "--latent: must be a whole number above 0, not 0"),
     ],
 )
 def test_bad_options_are_named(options, said, capsys):

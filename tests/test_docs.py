@@ -1,15 +1,12 @@
 """The pages of docs/ are true: their Python blocks run one after the other, and print what the page says."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.processes import ROOT, run
+
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"```(python|text)\n(.*?)```", re.DOTALL)
 
@@ -33,14 +30,9 @@ def but_for_digits(text: str) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_block_runs_and_prints_what_the_page_says(page, tmp_path):
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(page)],
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    printed = iter(json.loads(done.stdout))
+def test_every_block_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = iter(json.loads(run(RUN, page)))
     found = ""
     for kind, text in BLOCK.findall(page.read_text()):
         if kind == "python":

@@ -17,7 +17,6 @@ from tests import demo_runs
 from tests.demo_runs import is_picture, runs_and_resumes
 from tinygen.data import Images
 from tinygen.data.toys import TOYS
-from tinygen.metrics import Classifier, save_classifier
 from tinygen.testing import check_grads
 
 # Demo, its options, and its pictures.
@@ -34,17 +33,12 @@ STEPS = 9  # three rounds
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch, tmp_path_factory):
-    """Rounds of a few steps, few samples, and a classifier of digits that need not be good."""
+def short(monkeypatch, a_classifier):
+    """Rounds of a few steps, and few samples."""
     for demo in (gan_2d, wgan, gan_mnist, mode_coverage):
         monkeypatch.setattr(demo, "ROUND", STEPS // 3)
     monkeypatch.setattr(gan_mnist, "SORTED", 300)
     monkeypatch.setattr(wgan, "slopes", functools.partial(wgan.slopes, depth=3, steps=3))
-    cache = tmp_path_factory.getbasetemp() / "data"
-    monkeypatch.setenv("TINYGEN_DATA", str(cache))
-    monkeypatch.setattr("tinygen.metrics.classifier.cache_folder", lambda: cache)
-    if not cache.exists():
-        save_classifier(Classifier(64, tg.random.default_rng(0)), "digits", 0.1)
 
 
 def play(name: str, out, *more: str) -> dict:

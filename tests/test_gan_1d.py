@@ -1,6 +1,5 @@
 """The game on a line: fakes move towards the data, the minimax loss saturates, and a stopped game resumes."""
 
-import json
 import os
 import signal
 
@@ -9,6 +8,7 @@ import pytest
 from PIL import Image
 
 from demos import gan_1d
+from tests.demo_runs import play
 
 QUICK = ["--seeds", "2", "--steps", "300"]
 
@@ -20,15 +20,10 @@ def a_short_look_at_saturation():
         yield
 
 
-def play(out, *options: str) -> dict:
-    gan_1d.main([*QUICK, "--out", str(out), *options])
-    return json.loads((out / "metrics.json").read_text())
-
-
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
     out = tmp_path_factory.mktemp("played")
-    return out, play(out)
+    return out, play(gan_1d, QUICK, out)
 
 
 def test_the_fakes_move_towards_the_data_and_every_seed_is_reported(played):
@@ -70,10 +65,10 @@ def test_a_stopped_game_is_resumed_and_ends_with_the_same_bits(played, tmp_path,
 
     monkeypatch.setattr(gan_1d.Players, "train_generator", stopping)
     with pytest.raises(SystemExit) as stopped:
-        play(tmp_path)
+        play(gan_1d, QUICK, tmp_path)
     assert stopped.value.code == 130
     assert len(calls) == 400
-    assert play(tmp_path, "--resume") == figures
+    assert play(gan_1d, [*QUICK, "--resume"], tmp_path) == figures
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == (
         out / "checkpoint.safetensors"
     ).read_bytes()

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.values import leaf
 from tinygen import autograd, optim
 from tinygen.autograd import Op, graph
-
-
-def leaf(*values, dtype=np.float64):
-    return tg.tensor(np.array(values, dtype), requires_grad=True)
 
 
 @pytest.fixture
@@ -36,7 +33,7 @@ def record_backward(monkeypatch):
 
 def test_the_first_node_of_all_is_walked_through(monkeypatch):
     monkeypatch.setattr(graph, "_numbers", itertools.count())
-    x = leaf(1.0, 2.0)
+    x = leaf([1.0, 2.0])
     (x * x).sum().backward()
     np.testing.assert_array_equal(x.grad.numpy(), [2.0, 4.0])
 
@@ -52,7 +49,7 @@ class Widening(Op):
 
 
 def test_a_cotangent_is_brought_to_the_dtype_of_its_input():
-    x = leaf(1.0, 2.0, dtype=np.float32)
+    x = leaf([1.0, 2.0], dtype=np.float32)
     y = x * 3
     (g,) = autograd.grad(Widening.apply(y).sum(), y, retain_graph=True)
     assert g.dtype == np.float32
@@ -73,7 +70,7 @@ def test_a_gradient_can_be_clipped_in_place_whatever_the_op_gave():
             array.flags.writeable = False
             return tg.Tensor(array)
 
-    x = leaf(1.0, 2.0)
+    x = leaf([1.0, 2.0])
     ReadOnly.apply(x).sum().backward()
     optim.clip_grad_norm_([x], 1.0)
     np.testing.assert_allclose(x.grad.numpy(), np.full(2, 0.5**0.5), rtol=1e-12)
@@ -90,7 +87,7 @@ def test_only_create_graph_records_the_backward_pass():
             recording.append(autograd.grad_enabled())
             return g
 
-    x = leaf(1.0, 2.0)
+    x = leaf([1.0, 2.0])
     Watched.apply(x).sum().backward()
     autograd.grad(Watched.apply(x).sum(), x)
     autograd.grad(Watched.apply(x).sum(), x, create_graph=True)
@@ -98,7 +95,7 @@ def test_only_create_graph_records_the_backward_pass():
 
 
 def test_a_chain_of_100_000_ops_needs_no_recursion():
-    x = leaf(1.5)
+    x = leaf([1.5])
     y = x
     for _ in range(100_000):
         y = y + 1
@@ -108,7 +105,7 @@ def test_a_chain_of_100_000_ops_needs_no_recursion():
 
 
 def test_a_chain_of_100_000_ops_can_be_dropped_without_backward():
-    x = leaf(1.0)
+    x = leaf([1.0])
     y = tg.tanh(x)
     for _ in range(100_000):
         y = tg.negative(y) * 1.0
@@ -117,7 +114,7 @@ def test_a_chain_of_100_000_ops_can_be_dropped_without_backward():
 
 
 def test_a_deep_chain_can_be_walked_twice():
-    x = leaf(0.5)
+    x = leaf([0.5])
     y = x
     for _ in range(3_000):
         y = tg.sin(y) + 0.5 * y
@@ -132,21 +129,21 @@ def test_a_deep_chain_can_be_walked_twice():
 
 
 def test_a_wide_graph():
-    xs = [leaf(float(i)) for i in range(2_000)]
+    xs = [leaf([float(i)]) for i in range(2_000)]
     total = tg.sum(tg.stack(xs) ** 2)
     gradients = autograd.grad(total, xs)
     np.testing.assert_array_equal([g.item() for g in gradients], 2 * np.arange(2_000.0))
 
 
 def test_one_tensor_used_ten_thousand_times():
-    x = leaf(3.0)
+    x = leaf([3.0])
     y = sum((x for _ in range(10_000)), start=tg.tensor(np.float64(0)))
     y.backward()
     assert x.grad.item() == 10_000
 
 
 def test_a_shared_node_is_run_once(record_backward):
-    x = leaf(0.3)
+    x = leaf([0.3])
     h = tg.exp(x)
     y = h * h + h * 2 + tg.sin(h)
     (g,) = autograd.grad(y, x)
@@ -172,7 +169,7 @@ def test_a_shared_node_is_run_once(record_backward):
     ],
 )
 def test_both_partial_derivatives_of_an_op_of_x_and_x(f, derivative):
-    x = leaf(3.0)
+    x = leaf([3.0])
     f(x).backward(np.ones(f(x).shape))
     np.testing.assert_allclose(x.grad.numpy(), [derivative], rtol=1e-14)
 
@@ -181,7 +178,7 @@ def test_both_partial_derivatives_of_an_op_of_x_and_x(f, derivative):
 
 
 def test_an_op_off_the_path_is_not_run(record_backward):
-    x, w = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    x, w = leaf([1.0, 2.0]), leaf([3.0, 4.0])
     y = (tg.exp(x) * tg.sin(w)).sum()
     autograd.grad(y, w)
     assert "Exp" not in record_backward
@@ -204,7 +201,7 @@ def test_an_op_is_told_which_inputs_need_a_cotangent(monkeypatch):
 
 
 def test_the_walk_stops_at_an_intermediate_tensor(record_backward):
-    x = leaf(1.0, 2.0)
+    x = leaf([1.0, 2.0])
     h = tg.exp(x)
     y = (h * h).sum()
     (g,) = autograd.grad(y, h)
@@ -215,7 +212,7 @@ def test_the_walk_stops_at_an_intermediate_tensor(record_backward):
 
 
 def test_an_input_and_its_ancestor_asked_for_together():
-    x = leaf(0.5)
+    x = leaf([0.5])
     h = x * x
     y = h * h * x
     of_h, of_x, of_y = autograd.grad(y, (h, x, y))
@@ -225,20 +222,20 @@ def test_an_input_and_its_ancestor_asked_for_together():
 
 
 def test_several_outputs_with_cotangents_of_their_own():
-    x = leaf(1.0, 2.0)
+    x = leaf([1.0, 2.0])
     gradients = autograd.grad((x * x, x.sum()), x, ([1.0, 10.0], None))
     np.testing.assert_array_equal(gradients[0].numpy(), [2 + 1, 40 + 1])
 
 
 def test_an_output_that_another_output_depends_on():
-    x = leaf(2.0)
+    x = leaf([2.0])
     h = x * x
     (g,) = autograd.grad((h * h, h), x)
     assert g.item() == 4 * 2**3 + 2 * 2
 
 
 def test_an_unused_input_is_an_error_or_none():
-    x, other = leaf(1.0), leaf(1.0)
+    x, other = leaf([1.0]), leaf([1.0])
     with pytest.raises(ValueError, match=r"no output depends on input \[1\].*allow_unused"):
         autograd.grad(x * 2, (x, other))
     used, unused = autograd.grad(x * 2, (x, other), allow_unused=True)
@@ -271,7 +268,7 @@ def test_what_is_frozen_is_constant_and_passes_gradients_on():
 
 
 def test_grad_writes_no_grad_attribute():
-    x = leaf(1.0)
+    x = leaf([1.0])
     autograd.grad(x * x, x)
     assert x.grad is None
 
@@ -280,7 +277,7 @@ def test_grad_writes_no_grad_attribute():
 
 
 def test_a_second_walk_over_a_freed_graph_is_an_error():
-    x = leaf(2.0)
+    x = leaf([2.0])
     y = tg.exp(x * x)
     y.backward()
     with pytest.raises(RuntimeError, match=r"Exp: this graph was freed.*retain_graph=True"):
@@ -288,7 +285,7 @@ def test_a_second_walk_over_a_freed_graph_is_an_error():
 
 
 def test_a_new_graph_on_a_freed_node_is_an_error():
-    x = leaf(2.0)
+    x = leaf([2.0])
     h = tg.exp(x)
     h.sum().backward()
     with pytest.raises(RuntimeError, match="Exp: this graph was freed"):
@@ -296,7 +293,7 @@ def test_a_new_graph_on_a_freed_node_is_an_error():
 
 
 def test_a_retained_graph_can_be_walked_again():
-    x = leaf(2.0)
+    x = leaf([2.0])
     y = x * x * x
     y.backward(retain_graph=True)
     y.backward(retain_graph=True)
@@ -308,7 +305,7 @@ def test_a_retained_graph_can_be_walked_again():
 
 
 def test_two_graphs_that_share_a_leaf_are_freed_apart():
-    x = leaf(2.0)
+    x = leaf([2.0])
     y, z = x * x, x * 3
     y.backward()
     z.backward()
@@ -317,13 +314,13 @@ def test_two_graphs_that_share_a_leaf_are_freed_apart():
 
 def test_a_gradient_that_two_inputs_share_is_one_tensor():
     """Or a change in place of one would be a change of the other that no version counter tells of."""
-    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
     dx, dy = autograd.grad(x + y, [x, y], np.ones(2))
     assert dx is dy
 
 
 def test_gradients_of_one_memory_do_not_change_with_each_other():
-    x, y, w = leaf(1.0, 2.0), leaf(3.0, 4.0), leaf(5.0, 6.0)
+    x, y, w = leaf([1.0, 2.0]), leaf([3.0, 4.0]), leaf([5.0, 6.0])
     seed = tg.tensor(np.array([[7.0, 8.0]]))
     dx, dy = autograd.grad(x.reshape((1, 2)) + y.reshape((1, 2)), [x, y], seed)
     z = (dy * w).sum()
@@ -389,7 +386,7 @@ def test_one_switch_may_be_used_by_two_threads_at_once():
 
 
 def test_a_gradient_that_is_a_view_of_its_own_memory_is_not_copied():
-    w, c = leaf([1.0, 2.0], [3.0, 4.0]), tg.tensor([1.0, 2.0], np.float64)
+    w, c = leaf([[1.0, 2.0], [3.0, 4.0]]), tg.tensor([1.0, 2.0], np.float64)
     (found,) = autograd.grad((w.mT @ c).sum(), w)
     assert found._data.base is not None
     np.testing.assert_array_equal(found.numpy(), [[1, 1], [2, 2]])

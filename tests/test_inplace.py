@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.values import leaf
 from tinygen import autograd
-
-
-def leaf(values, **options):
-    return tg.tensor(np.array(values, np.float64), requires_grad=True, **options)
-
 
 # What was saved, and changed since ---------------------------------------------------------------------------
 

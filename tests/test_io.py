@@ -6,17 +6,15 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import tinygen.io as tio
+from tests.data_files import same_folder
 from tinygen.autograd import Tensor
 
 KINDS = ["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
-many = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
-)
 arrays = st.sampled_from([*KINDS, ">f4", ">i8", ">u2"]).flatmap(
     lambda kind: hnp.arrays(kind, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
 )
@@ -63,7 +61,7 @@ EXAMPLE = {
 }
 
 
-@many
+@same_folder
 @given(state=states)
 def test_round_trip(tmp_path, state):
     tio.save(tmp_path / "c", state)

@@ -3,13 +3,12 @@
 import errno
 import os
 import stat
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import tinygen.io as tio
+from tests.processes import run
 from tests.test_io import same
 
 
@@ -115,14 +114,6 @@ def test_unwritable_folders(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", fail(errno.EACCES))
     with pytest.raises(PermissionError, match=f"c could not be written.*{tmp_path}"):
         tio.save(tmp_path / "c", 1)
-
-
-def run(script: str, *args: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, args)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_full_disk_in_the_middle_of_a_write(tmp_path):

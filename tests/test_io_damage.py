@@ -11,15 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen.io as tio
-from tests.test_io import EXAMPLE, many, same
-
-
-def state_or_message(path):
-    """What `load` returns, or the ValueError that it raises instead."""
-    try:
-        return tio.load(path)
-    except ValueError as error:
-        return error
+from tests.data_files import found_or_error, same_folder
+from tests.test_io import EXAMPLE, same
 
 
 def assert_refused(path, content: bytes) -> None:
@@ -45,7 +38,7 @@ def test_any_byte_damaged(tmp_path):
     for i in range(len(whole)):
         for mask in (0x01, 0x20, 0xFF):
             path.write_bytes(whole[:i] + bytes([whole[i] ^ mask]) + whole[i + 1 :])
-            found = state_or_message(path)
+            found = found_or_error(tio.load, path)
             if isinstance(found, ValueError):
                 assert str(path) in str(found)
                 refused += 1
@@ -54,7 +47,7 @@ def test_any_byte_damaged(tmp_path):
     assert refused > 2.9 * len(whole)
 
 
-@many
+@same_folder
 @given(data=st.data())
 def test_many_bytes_damaged(tmp_path, data):
     path = tmp_path / "c.safetensors"
@@ -65,11 +58,11 @@ def test_many_bytes_damaged(tmp_path, data):
         patch = data.draw(st.binary(min_size=1, max_size=8))
         content[start : start + len(patch)] = patch
     path.write_bytes(content)
-    found = state_or_message(path)
+    found = found_or_error(tio.load, path)
     assert isinstance(found, ValueError) or same(EXAMPLE, found)
 
 
-@many
+@same_folder
 @given(content=st.binary(max_size=200), framed=st.booleans())
 def test_random_bytes(tmp_path, content, framed):
     assert_refused(

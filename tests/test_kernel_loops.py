@@ -5,37 +5,20 @@ from __future__ import annotations
 import importlib.util
 import json
 import operator
-import os
 import shutil
-import subprocess
-import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.kernel_cases import CASES, arguments, results
+from tests.processes import run
 from tests.test_kernels import both_dtypes, every_kernel, same_bits
 from tinygen import kernels
 from tinygen.kernels import cpu
 from tinygen.kernels.cpu import _compile
-
-TESTS = Path(__file__).parent
-
-
-def run(code: str, *, flags: tuple[str, ...] = (), **environment: str) -> str:
-    """What a new Python process prints that runs this code and can import the tests."""
-    path = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, *flags, "-c", code],
-        env=os.environ | {"PYTHONPATH": path} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @every_kernel
@@ -60,25 +43,16 @@ def in_two_threads(names: list[str], repeats: int = 20) -> None:
             [(n, arguments(n, np.float32, CASES[n].shapes.large, seed=seed)) for n in names]
         )
         alone.append([results(getattr(kernels, n), n, args) for n, args in calls[-1]])
-    together: list[list] = [[], []]
     barrier = threading.Barrier(2, timeout=60)
 
-    def work(thread: int) -> None:
-        for name, args in calls[thread]:
+    def work(calls: list, alone: list) -> None:
+        for (name, args), expected in zip(calls, alone, strict=True):
             barrier.wait()
-            for _ in range(repeats):
-                together[thread].append((name, results(getattr(kernels, name), name, args)))
+            found = [results(getattr(kernels, name), name, args) for _ in range(repeats)]
+            assert all(all(map(same_bits, one, expected)) for one in found), name
 
-    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for thread in range(2):
-        expected = dict(zip(names, alone[thread], strict=True))
-        assert len(together[thread]) == repeats * len(names)
-        for name, found in together[thread]:
-            assert all(map(same_bits, found, expected[name])), name
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, calls, alone))
 
 
 def test_two_threads_at_once_get_what_each_gets_alone():

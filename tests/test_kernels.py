@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen as tg
-from tests.kernel_cases import CASES, agree, arguments, results
+from tests.kernel_cases import CASES, agree, arguments, check, results
+from tests.kernel_misfits import (
+    ON_ROWS,
+    SHAPED,
+    arrays_of,
+    misshapen,
+    no_matrices,
+    with_momentum,
+)
 from tests.kernel_numbers import LAYOUTS, NATURES, Numbers
 from tinygen import kernels
 from tinygen.kernels import KERNELS, reference
@@ -45,15 +53,6 @@ def calls(draw, name: str, dtype: type) -> tuple:
         if isinstance(a, np.ndarray) and i not in case.writes:
             args[i] = LAYOUTS[draw(st.sampled_from(list(LAYOUTS)))](a)
     return tuple(args)
-
-
-def arrays_of(args: tuple) -> list[int]:
-    return [i for i, a in enumerate(args) if isinstance(a, np.ndarray)]
-
-
-SHAPED = [
-    n for n, c in CASES.items() if len(arrays_of(arguments(n, np.float32, c.shapes.small))) > 1
-]
 
 
 @every_kernel
@@ -190,57 +189,20 @@ def test_subclasses_of_arrays_have_the_same_values(name):
 
 # Shapes that do not fit --------------------------------------------------------------------------------------
 
-ON_ROWS = [n for n, c in CASES.items() if len(c.shapes.small) == 2]
-
 
 @pytest.mark.parametrize("name", SHAPED)
 @both_dtypes
 def test_shapes_that_do_not_fit_are_an_error(name, dtype):
-    args = arguments(name, dtype, CASES[name].shapes.small)
-    if name == "sgd_step":
-        args = (*args[:4], 0.9, *args[5:])  # without momentum, v is not looked at
-    changes = {
-        "a dimension more": lambda a: np.stack([a, a], axis=-1),
-        "empty": lambda a: a[:0],
-        "transposed": lambda a: a.T,
-        "one less": lambda a: a[:-1].copy(),
-        "one for all": lambda a: a[:1],
-        "no dimension": lambda a: a.reshape(-1)[:1].reshape(()),
-    }
-    for change in changes.values():
-        for i in arrays_of(args):
-            changed = change(args[i])
-            if np.shape(changed) == args[i].shape:
-                continue
-            wrong = (*args[:i], changed, *args[i + 1 :])
-            if name in ("matmul", "linear", "logsumexp_columns_grad") and fits(name, wrong):
-                continue
-            with pytest.raises((ValueError, TypeError), match=name):
-                getattr(kernels, name)(*wrong)
-
-
-def fits(name: str, args: tuple) -> bool:
-    """Whether these shapes are right after all."""
-    if name == "logsumexp_columns_grad":  # of any number of rows
-        x, *vectors = args
-        return x.ndim == 2 and all(v.shape == x.shape[1:] for v in vectors)
-    a, b, bias = args[0], args[1] if name == "matmul" else args[1].T, args[2:3]
-    return (
-        a.ndim == b.ndim == 2
-        and a.shape[1] == b.shape[0]
-        and all(v is None or v.shape == b.shape[1:] for v in bias)
-    )
+    for wrong in misshapen(name, dtype):
+        with pytest.raises((ValueError, TypeError), match=name):
+            getattr(kernels, name)(*wrong)
 
 
 @pytest.mark.parametrize("name", ON_ROWS)
 def test_rows_take_matrices_only(name):
-    for shape in ((), (5,), (2, 3, 4)):
-        args = [
-            np.ones(shape, np.float32) if isinstance(a, np.ndarray) and a.ndim == 2 else a
-            for a in arguments(name, np.float32, CASES[name].shapes.small)
-        ]
+    for wrong in no_matrices(name):
         with pytest.raises(ValueError, match=name):
-            getattr(kernels, name)(*args)
+            getattr(kernels, name)(*wrong)
 
 
 # Labels ------------------------------------------------------------------------------------------------------
@@ -282,10 +244,7 @@ def test_labels_that_name_no_column_are_an_error(name, labels):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_labels_of_any_integer_type(name, dtype, layout):
     logits, labels, *rest = arguments(name, np.float64, (5, 19))
-    args = (logits, LAYOUTS[layout](labels.astype(dtype)), *rest)
-    agree(
-        name, args, results(getattr(kernels, name), name, args), results(KERNELS[name], name, args)
-    )
+    check(name, getattr(kernels, name), (logits, LAYOUTS[layout](labels.astype(dtype)), *rest))
 
 
 @pytest.mark.parametrize("name", LABELLED)
@@ -301,10 +260,8 @@ def test_without_a_column_there_is_no_label(name):
 @pytest.mark.parametrize("name", WRITING)
 @pytest.mark.parametrize("layout", ["transposed", "strided", "reversed", "unaligned", "read-only"])
 def test_what_a_kernel_cannot_write_to_is_refused_and_nothing_written(name, layout):
-    args = arguments(name, np.float32, (3, 4), seed=1)
+    args = with_momentum(name, arguments(name, np.float32, (3, 4), seed=1))
     for i in CASES[name].writes:
-        if name == "sgd_step" and not args[4]:
-            args = (*args[:4], 0.9, *args[5:])  # with momentum
         wrong = (*args[:i], LAYOUTS[layout](args[i]), *args[i + 1 :])
         before = [wrong[j].tobytes() for j in arrays_of(wrong)]
         with pytest.raises(ValueError, match=f"{name}: .* must be C-contiguous"):

@@ -12,12 +12,11 @@ from tests.distribution_cases import (
     close,
     covariance,
     each_pair,
-    leaf,
-    numbers,
     rng,
     shares,
     within_five_errors,
 )
+from tests.values import leaf, numbers
 from tinygen.distributions import (
     Bernoulli,
     Categorical,

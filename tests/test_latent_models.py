@@ -105,6 +105,3 @@ def test_codes_needed_grow_with_the_dimension():
     at_last = [lines[-1][f"{d}"] for d in range(1, 7)]
     assert abs(at_last[0]) < 0.3
     assert at_last[5] > at_last[3] > at_last[1]
-
-
-# Autoencoders ------------------------------------------------------------------------------------

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.values import leaf
 from tinygen import autograd
 
 
-def leaf(*values):
-    return tg.tensor(np.array(values, np.float64), requires_grad=True)
-
-
 def test_grad_accumulates_until_it_is_cleared():
-    x = leaf(1.0, 2.0)
+    x = leaf([1.0, 2.0])
     (x * 2).sum().backward()
     first = x.grad
     (x * 3).sum().backward()
@@ -35,7 +32,7 @@ def test_grad_accumulates_on_a_single_number():
 
 
 def test_only_leaves_get_a_grad():
-    x = leaf(1.0)
+    x = leaf([1.0])
     h = x * 2
     (h * 3).backward()
     assert h.grad is None
@@ -48,7 +45,7 @@ def shares_memory(*tensors):
 
 
 def test_gradients_never_alias():
-    a, b, c = leaf(1.0, 2.0), leaf(3.0, 4.0), np.array([5.0, 6.0])
+    a, b, c = leaf([1.0, 2.0]), leaf([3.0, 4.0]), np.array([5.0, 6.0])
     seed = np.array([1.0, 2.0])
     held = tg.tensor(seed)
     y = a + b + c
@@ -74,7 +71,7 @@ def test_gradients_never_alias():
     ],
 )
 def test_a_gradient_that_passes_through_untouched_is_not_the_seed(f):
-    x = leaf(1.0, 2.0)
+    x = leaf([1.0, 2.0])
     y = f(x)
     seed = tg.tensor(np.array([3.0, 4.0]).reshape(y.shape))
     y.backward(seed)
@@ -86,7 +83,7 @@ def test_a_gradient_that_passes_through_untouched_is_not_the_seed(f):
 
 
 def test_no_grad_records_nothing_and_ends():
-    x = leaf(1.0)
+    x = leaf([1.0])
     with tg.no_grad():
         y = x * 2
         with autograd.set_grad_enabled(True):
@@ -111,7 +108,7 @@ def test_no_grad_ends_after_an_error():
 
 
 def test_backward_works_inside_no_grad():
-    x = leaf(3.0)
+    x = leaf([3.0])
     y = x * x
     with tg.no_grad():
         y.backward()
@@ -119,7 +116,7 @@ def test_backward_works_inside_no_grad():
 
 
 def test_detach_cuts_the_graph():
-    x = leaf(2.0)
+    x = leaf([2.0])
     y = (x * x).detach() * x
     y.backward()
     assert x.grad.item() == 4
@@ -127,7 +124,7 @@ def test_detach_cuts_the_graph():
 
 
 def test_integers_and_booleans_are_not_recorded():
-    x = leaf(1.0, 2.0)
+    x = leaf([1.0, 2.0])
     assert not (x > 1).requires_grad
     assert not x.astype(np.int64).requires_grad
     with pytest.raises(
@@ -152,16 +149,8 @@ def test_threads_do_not_disturb_each_other():
         return x.grad.numpy(), w.grad.numpy()
 
     alone = [work(seed) for seed in range(4)]
-    together = [None] * 4
-
-    def run(i):
-        together[i] = work(i)
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(work, range(4)))
     for expected, got in zip(alone, together, strict=True):
         np.testing.assert_array_equal(got[0], expected[0])
         np.testing.assert_array_equal(got[1], expected[1])

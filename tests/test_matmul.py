@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kernel_numbers import inside, normal, read_only
 from tests.machine_code import half_the_width, run
 from tinygen.kernels import reference
 from tinygen.kernels.cpu.matmul import (
@@ -45,18 +46,6 @@ shapes = st.tuples(
 )
 
 
-def read_only(x):
-    x = x.copy()
-    x.flags.writeable = False
-    return x
-
-
-def inside(x):
-    larger = np.full((x.shape[0] + 2, x.shape[1] + 5), np.nan, x.dtype)
-    larger[1:-1, 2:-3] = x
-    return larger[1:-1, 2:-3]
-
-
 def every_other(x):
     larger = np.full((2 * x.shape[0], 3 * x.shape[1]), np.nan, x.dtype)
     larger[::2, ::3] = x
@@ -77,10 +66,6 @@ LAYOUTS = {
     "read-only": read_only,
 }
 layouts = st.sampled_from([*LAYOUTS])
-
-
-def normal(seed, shape, dtype):
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
 def prepared(dtype):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.properties.harness import watched_nodes
 from tinygen import autograd
-from tinygen.autograd import Op
 
 
 @pytest.fixture(autouse=True)
@@ -23,17 +23,9 @@ def _no_garbage_collector():
 
 
 @pytest.fixture
-def alive(monkeypatch):
-    """Weak references to every node that is made, asked for those still alive."""
-    made = []
-    original = Op.enter_graph
-
-    def recording(self, *args):
-        made.append(weakref.ref(self))
-        original(self, *args)
-
-    monkeypatch.setattr(Op, "enter_graph", recording)
-    return lambda: [type(ref()).__name__ for ref in made if ref() is not None]
+def alive():
+    with watched_nodes() as names:
+        yield names
 
 
 def test_backward_frees_what_was_saved(alive):

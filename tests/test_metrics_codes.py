@@ -7,6 +7,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
+from tests.values import rng
 from tinygen.data.toys import Ring
 from tinygen.metrics import (
     active_units,
@@ -19,10 +20,6 @@ from tinygen.metrics import (
 
 def log_normal(x, mean, std):
     return -((x - mean) ** 2) / (2 * std**2) - math.log(std) - math.log(2 * math.pi) / 2
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
 
 
 # Likelihood: z ~ N(0, 1), x ~ N(z, s^2), so x ~ N(0, 1 + s^2) and z | x ~ N(x / (1 + s^2), s^2 / (1 + s^2))

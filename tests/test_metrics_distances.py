@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.values import rng
 from tinygen.metrics import (
     classifier_two_sample_test,
     median_bandwidth,
@@ -15,10 +16,6 @@ from tinygen.metrics import (
 )
 from tinygen.metrics import distances as module
 from tinygen.metrics.two_sample import binomial_tail
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
 
 
 def gaussian_mmd2(mean: np.ndarray, s: float, t: float, bandwidth: float) -> float:

@@ -11,6 +11,7 @@ import tinygen as tg
 from demos import classifier as demo
 from demos.judge import Judge
 from tests.data_files import peak_memory
+from tests.values import rng
 from tinygen.io import save
 from tinygen.metrics import (
     Classifier,
@@ -21,10 +22,6 @@ from tinygen.metrics import (
     save_classifier,
 )
 from tinygen.metrics import frechet as module
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
 
 
 def covariance(d: int, seed: int) -> np.ndarray:

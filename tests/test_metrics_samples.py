@@ -1,13 +1,13 @@
 """Coverage, histograms and Kolmogorov-Smirnov against values known in closed form, and what they refuse."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.processes import run
+from tests.values import rng
 from tinygen import metrics
 from tinygen.data import Uniform, gaussians_ring
 from tinygen.metrics import (
@@ -25,10 +25,6 @@ from tinygen.metrics import (
     sliced_wasserstein,
     wasserstein_1d,
 )
-
-
-def rng(seed: int = 0) -> np.random.Generator:
-    return np.random.default_rng(seed)
 
 
 def repeated(values, counts) -> np.ndarray:
@@ -52,15 +48,12 @@ def test_the_share_of_high_quality_is_that_of_a_chi_square(d):
 def test_collapse_is_seen():
     mixture = gaussians_ring(8)
     x = mixture.sample(800, rng())
-    three = x[mode_coverage_nearest(x, mixture.modes) < 3]
+    nearest = np.linalg.norm(x[:, None] - mixture.modes, axis=-1).argmin(1)
+    three = x[nearest < 3]
     found = mode_coverage(three, mixture.modes, mixture.sigma)
     assert found.modes_covered == 3
     assert (found.counts > 0).tolist() == [True] * 3 + [False] * 5
     assert found.high_quality > 0.95
-
-
-def mode_coverage_nearest(x, modes):
-    return np.linalg.norm(x[:, None] - modes, axis=-1).argmin(1)
 
 
 def test_a_sample_counts_for_its_nearest_mode_and_only_within_reach():
@@ -251,4 +244,4 @@ def test_another_generator_than_numpys_is_named(name):
 
 def test_the_metrics_import_neither_scipy_nor_scikit_learn():
     code = "import sys, tinygen.metrics; print({'scipy', 'sklearn'} & set(sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+    assert run(code) == "set()"

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen as tg
+from tests.values import leaf
 from tinygen import nn, optim
 
 
@@ -29,12 +30,8 @@ MAKERS = {
 every_rule = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 
 
-def leaf(values, dtype=np.float64):
-    return tg.tensor(np.asarray(values, dtype), requires_grad=True)
-
-
-def numbers(seed, shape=(3, 2)):
-    return np.random.default_rng(seed).standard_normal(shape)
+def numbers(seed):
+    return np.random.default_rng(seed).standard_normal((3, 2))
 
 
 # The rules, one number at a time -----------------------------------------------------------------

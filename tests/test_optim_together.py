@@ -3,7 +3,8 @@
 import numpy as np
 
 import tinygen as tg
-from tests.test_optim import every_rule, leaf
+from tests.test_optim import every_rule
+from tests.values import leaf
 from tinygen import kernels, nn
 
 SHAPES = (4, 3), (4,), (), (0, 2), (2, 2)

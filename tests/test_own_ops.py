@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.values import leaf
 from tinygen import autograd, optim
 from tinygen.autograd import Op
 
 
-def leaf(*values):
-    return tg.tensor(np.array(values), requires_grad=True)
-
-
 def test_a_failed_backward_leaves_the_engine_usable():
-    x = leaf(1.0)
+    x = leaf([1.0])
 
     class Broken(Op):
         def forward(self, a):
@@ -41,7 +38,7 @@ def test_a_rule_that_returns_the_wrong_number_of_cotangents_is_named():
             return g, g
 
     with pytest.raises(TypeError, match="TwoForOne: backward returned 2 cotangents for 1 inputs"):
-        TwoForOne.apply(leaf(1.0)).backward()
+        TwoForOne.apply(leaf([1.0])).backward()
 
 
 def test_a_rule_for_tensors_may_give_anything_where_nothing_was_asked():
@@ -54,7 +51,7 @@ def test_a_rule_for_tensors_may_give_anything_where_nothing_was_asked():
         def backward(self, g):
             return g, np.zeros(2)
 
-    a = leaf(1.0, 2.0)
+    a = leaf([1.0, 2.0])
     Both.apply(a, tg.tensor([3.0, 4.0], np.float64)).sum().backward()
     np.testing.assert_array_equal(a.grad.numpy(), [1, 1])
 
@@ -69,7 +66,7 @@ def test_a_rule_for_tensors_that_gets_arrays_says_what_to_do():
             (x,) = self.kept
             return g * x.exp()
 
-    x = leaf(0.5, 1.0)
+    x = leaf([0.5, 1.0])
     with pytest.raises(AttributeError, match=r"Methods: .* or say `needs_tensors = True`"):
         autograd.grad(Methods.apply(x).sum(), x)
     Methods.needs_tensors = True
@@ -85,7 +82,7 @@ def test_a_rule_may_give_no_cotangent():
         def backward(self, g):
             return g, None
 
-    a, b = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    a, b = leaf([1.0, 2.0]), leaf([3.0, 4.0])
     First.apply(a, b).sum().backward()
     np.testing.assert_array_equal(a.grad.numpy(), [1, 1])
     assert b.grad is None
@@ -99,7 +96,7 @@ def op(forward, backward=None):
 @pytest.mark.parametrize("given", [None, 2.0, [1.0, 2.0]])
 def test_a_forward_that_gives_no_array_is_named(given):
     with pytest.raises(TypeError, match=f"Mine: forward returned a {type(given).__name__}, not"):
-        op(lambda self, x: given).apply(leaf(1.0, 2.0))
+        op(lambda self, x: given).apply(leaf([1.0, 2.0]))
 
 
 @pytest.mark.parametrize(
@@ -113,27 +110,31 @@ def test_a_forward_that_gives_no_array_is_named(given):
 def test_a_rule_that_gives_no_cotangent_of_its_input_is_named(given, message):
     mine = op(lambda self, x: 2 * x, lambda self, g: given)
     with pytest.raises((TypeError, ValueError), match=message):
-        mine.apply(leaf(1.0, 2.0)).sum().backward()
+        mine.apply(leaf([1.0, 2.0])).sum().backward()
     assert autograd.grad_enabled()
 
 
 def test_a_mistake_of_a_rule_is_not_explained_by_arrays():
     mine = op(lambda self, x: 2 * x, lambda self, g: g * self.factor)
     with pytest.raises(AttributeError, match=r"^'Mine' object has no attribute 'factor'"):
-        mine.apply(leaf(1.0, 2.0)).sum().backward()
+        mine.apply(leaf([1.0, 2.0])).sum().backward()
 
 
 def packed():
     """A parameter that lies in one array with another of its optimiser's."""
-    params = [leaf(1.0, 2.0), leaf(0.0)]
+    params = [leaf([1.0, 2.0]), leaf([0.0])]
     optim.SGD(params, 1.0)
     return params[0]
 
 
 @pytest.mark.parametrize(
     "given",
-    [lambda: (x := leaf(1.0, 2.0), x), lambda: (x := packed(), x), lambda: (x := leaf([1.0, 2.0], [3.0, 4.0]), x[1])],
-)  # fmt: skip
+    [
+        lambda: (x := leaf([1.0, 2.0]), x),
+        lambda: (x := packed(), x),
+        lambda: (x := leaf([[1.0, 2.0], [3.0, 4.0]]), x[1]),
+    ],
+)
 def test_a_kept_view_knows_that_its_array_was_changed(given):
     def forward(self, x):
         self.keep(x[::-1])
@@ -156,7 +157,7 @@ def test_a_kept_view_knows_that_its_array_was_changed(given):
     ],
 )
 def test_a_list_of_tensors_does_not_lose_their_gradient_silently(call):
-    x = leaf(1.0, 2.0)
+    x = leaf([1.0, 2.0])
     with pytest.raises(TypeError, match=r"a list of tensors has no gradient: tg\.stack"):
         call(x)
     with tg.no_grad():
@@ -173,7 +174,7 @@ def test_an_input_is_kept_with_its_place_in_the_graph_where_another_shares_its_m
             a, b, _ = self.kept
             return g * b, g * a
 
-    x = leaf([1.0, 2.0], [3.0, 4.0])
+    x = leaf([[1.0, 2.0], [3.0, 4.0]])
     y = Times.apply(x.mT, x).sum()
     (slope,) = autograd.grad(y, x, create_graph=True)
     np.testing.assert_array_equal(slope.numpy(), 2 * x.numpy().T)

@@ -15,6 +15,7 @@ import pytest
 import tinygen as tg
 from demos import vae
 from tests.demo_runs import play
+from tests.processes import run
 from tinygen import optim, parallel
 from tinygen.io import load
 from tinygen.optim.optimiser import SMALL
@@ -107,8 +108,7 @@ def test_every_row_is_somebodys(n, size):
 
 def test_a_process_on_its_own_is_a_team_of_one_and_needs_no_mpi():
     code = "import sys; from tinygen import parallel as p; print(p.team().size, 'mpi4py' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["1", "False"]
+    assert run(code) == "1 False"
     team, (p,) = parallel.Team(), parameters((2,))
     p.grad = g = tg.tensor([1.0, 2.0])
     optimiser = optim.SGD([p], 0.5)
@@ -269,8 +269,7 @@ assert team.sum([team.rank, 1.0]).tolist() == [3.0, 3.0]
 
 @needs_mpi
 def test_ranks_agree():
-    output, _ = (process := ranks(3, "-c", RANKS_AGREE)).communicate(timeout=60)
-    assert process.returncode == 0, output
+    done(ranks(3, "-c", RANKS_AGREE))
 
 
 STEPS_AS_ONE = """
@@ -314,8 +313,7 @@ for make in makers:
 @needs_mpi
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_step_of_several_ranks_is_that_of_one(count):
-    output, _ = (process := ranks(count, "-c", STEPS_AS_ONE)).communicate(timeout=120)
-    assert process.returncode == 0, output
+    done(ranks(count, "-c", STEPS_AS_ONE))
 
 
 @needs_mpi

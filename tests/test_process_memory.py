@@ -2,12 +2,11 @@
 
 import ctypes
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run
 from tinygen.kernels import malloc
 
 HEAP = 5 * malloc.PAGE + 16  # where the heap has room
@@ -73,11 +72,8 @@ def test_the_heap_has_room_in_large_pages(monkeypatch):
     script = "import tinygen; print(open('/proc/self/smaps').read())"
     for name in malloc.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    maps = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout
     advised = 0
-    for area in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", maps):
+    for area in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", run(script)):
         if "[heap]" in area and " hg" in area:
             advised += int(re.search(r"Size:\s+(\d+) kB", area)[1])
     assert advised >= malloc.LARGE >> 10

@@ -1,8 +1,6 @@
 """What a compiled function is made into: buffers, results, and files in the cache."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import pytest
 import tinygen as tg
 from benchmarks.kits.tensors import Tinygen
 from benchmarks.steps import STEPS
+from tests.processes import run
 from tinygen.kernels.fusion import cache
 from tinygen.kernels.fusion.program import LINE, Program
 
@@ -68,7 +67,7 @@ def test_equal_results_do_not_share_memory():
         np.testing.assert_array_equal(a.numpy(), before)
 
 
-def test_without_a_cache_loops_lie_in_a_folder_that_goes_with_the_process(tmp_path):
+def test_without_a_cache_loops_lie_in_a_folder_that_goes_with_the_process(tmp_path, monkeypatch):
     program = """
 import numpy as np, tempfile, os, tinygen as tg
 f = tg.compile(lambda x: (tg.exp(x) + 1).sum())
@@ -82,12 +81,9 @@ os.waitpid(child, 0)
 g = tg.compile(lambda x: (tg.log(x) + 2).sum())
 assert g(x).item() == 6
 """
-    environment = os.environ | {"XDG_CACHE_HOME": os.devnull, "TMPDIR": str(tmp_path)}
-    environment.pop("NUMBA_CACHE_DIR", None)
-    told = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
-    assert told.stdout.startswith("tinygen-")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    told = run(program, XDG_CACHE_HOME=os.devnull, TMPDIR=str(tmp_path))
+    assert told.startswith("tinygen-")
     assert not list(tmp_path.iterdir())
 
 
@@ -142,7 +138,4 @@ leave.set()
 thread.join()
 print(os.waitpid(child, 0)[1])
 """
-    told = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert told.stdout == "0\n"
+    assert run(program) == "0"

@@ -1,6 +1,6 @@
 """Random tensors: reproducible, resumable, of the right distribution and dtype, and strict about probabilities."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -127,16 +127,11 @@ def test_normal_numbers_are_those_that_numpy_gives(backend):
 
 @pytest.mark.parametrize("what", ["normal", "bernoulli"])
 def test_threads_that_share_a_generator_draw_different_numbers(what):
-    rng, drawn = tg.random.default_rng(0), []
-    p = np.full(2 * MANY, 0.5, np.float32)
+    rng, p = tg.random.default_rng(0), np.full(2 * MANY, 0.5, np.float32)
 
-    def work() -> None:
-        for _ in range(50):
-            drawn.append((rng.normal(2 * MANY) if what == "normal" else rng.bernoulli(p)).numpy())
+    def draw(_: int) -> bytes:
+        x = rng.normal(2 * MANY) if what == "normal" else rng.bernoulli(p)
+        return x.numpy().tobytes()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({x.tobytes() for x in drawn}) == 200
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(draw, range(200)))) == 200

@@ -8,16 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen as tg
+from tests.values import leaf, numbers
 from tinygen import optim
-
-
-def leaf(values, dtype=np.float64):
-    return tg.tensor(np.asarray(values, dtype), requires_grad=True)
-
-
-def numbers(seed, shape=(3, 2)):
-    return np.random.default_rng(seed).standard_normal(shape)
-
 
 # Schedules ---------------------------------------------------------------------------------------
 
@@ -83,7 +75,7 @@ def with_grads(*gradients):
 
 @given(st.integers(0, 100), st.sampled_from([0.1, 1.0, 3.0, 100.0, math.inf]))
 def test_clip_grad_norm(seed, limit):
-    gradients = [numbers(seed, shape) for shape in [(2, 3), (), (4,)]]
+    gradients = [numbers(*shape, seed=seed) for shape in [(2, 3), (), (4,)]]
     params = [*with_grads(*gradients), leaf([1.0])]
     total = optim.clip_grad_norm_(iter(params), limit)
     assert total == pytest.approx(math.sqrt(sum((g**2).sum() for g in gradients)), rel=1e-12)

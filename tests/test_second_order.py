@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from tests.test_graph import leaf
+from tests.values import leaf
 from tinygen import autograd
 from tinygen.autograd.graph import Node
 
 
 def test_third_derivatives_against_closed_forms():
-    x = leaf(0.7)
+    x = leaf([0.7])
     derivatives, y = [], tg.tanh(x) * tg.exp(2 * x)
     for _ in range(3):
         (y,) = autograd.grad(y, x, create_graph=True)
@@ -44,7 +44,7 @@ def test_ops_that_keep_their_output_have_second_derivatives_on_single_numbers(na
 
 
 def test_first_order_backward_builds_no_graph(monkeypatch):
-    x = leaf(0.3, 0.4)
+    x = leaf([0.3, 0.4])
     y = (tg.tanh(x) * tg.softmax(x) @ tg.tensor(np.ones((2, 1)))).sum()
     entered = []
     original = Node.enter_graph
@@ -60,7 +60,7 @@ def test_first_order_backward_builds_no_graph(monkeypatch):
 
 
 def test_a_gradient_reaches_a_cotangent_that_requires_one():
-    x, u = leaf(1.0, 2.0), leaf(3.0, 5.0)
+    x, u = leaf([1.0, 2.0]), leaf([3.0, 5.0])
     (g,) = autograd.grad(x * x, x, u, create_graph=True)
     (of_u,) = autograd.grad(g.sum(), u)
     np.testing.assert_array_equal(of_u.numpy(), [2.0, 4.0])
@@ -87,7 +87,7 @@ def test_gradient_penalty_as_in_wgan_gp():
 
 
 def test_a_detached_factor_is_constant_in_the_second_derivative_too():
-    x = leaf(3.0)
+    x = leaf([3.0])
     for y in (x * x.detach(), x.detach() * x):
         (g,) = autograd.grad(y, x, create_graph=True)
         assert g.item() == 3
@@ -105,7 +105,7 @@ def test_a_fused_gradient_is_differentiated_without_walking_all_that_came_before
         return nodes, leaves
 
     monkeypatch.setattr(autograd.graph, "ancestry", counting)
-    x = leaf(0.1, 0.2)
+    x = leaf([0.1, 0.2])
     y = x
     for _ in range(100):
         y = tg.softmax(y)

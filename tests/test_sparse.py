@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kernel_numbers import inside, normal
 from tests.machine_code import half_the_width, run
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
@@ -35,20 +36,10 @@ shapes = st.tuples(
 )
 
 
-def normal(seed, shape, dtype):
-    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
 def rare(seed, shape, dtype, share):
     """Mostly zeros, of both signs."""
     x = normal(seed, shape, dtype)
     return np.where(np.random.default_rng(seed + 9).random(shape) < share, x, x * dtype(0))
-
-
-def inside(x):
-    larger = np.full((x.shape[0] + 2, x.shape[1] + 5), np.nan, x.dtype)
-    larger[1:-1, 2:-3] = x
-    return larger[1:-1, 2:-3]
 
 
 SPARSE = [np.ascontiguousarray, inside, lambda x: x[::-1].copy()[::-1]]

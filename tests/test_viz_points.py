@@ -64,13 +64,6 @@ def test_a_picture_shows_one_frame(tmp_path, count):
     assert not (tmp_path / "game.png").exists()
 
 
-def test_a_logarithmic_axis(tmp_path):
-    history = [{"step": s, "norm": 10.0**-s} for s in range(1, 6)]
-    for log in (False, True):
-        curves(history, tmp_path / f"{log}.png", panels={"a": {"b": "norm"}}, log_y=log)
-    assert (tmp_path / "True.png").read_bytes() != (tmp_path / "False.png").read_bytes()
-
-
 def plane_frame(k):
     corners = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * 2), axis=-1) / (k + 1)
     return {

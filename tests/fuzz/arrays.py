@@ -28,8 +28,8 @@ FOREIGN_TYPES = ("O", "c8", "c16", "g", "U3", "S3", "M8[s]", "m8[s]", "V8", "f4,
 class FastDraw(Draw):
     """A `Draw` from a NumPy generator; `big` makes the first side long."""
 
-    def __init__(self, rng: np.random.Generator, big: bool = False):
-        self.rng, self.big = rng, big
+    def __init__(self, rng: np.random.Generator):
+        self.rng, self.big = rng, False
 
     def integer(self, low: int, high: int) -> int:
         return int(self.rng.integers(low, high + 1))
@@ -103,18 +103,11 @@ def converted(x: np.ndarray, dtype: str) -> np.ndarray:
     return np.asarray(x.astype(wanted))
 
 
-def with_specials(d: FastDraw, x: np.ndarray, tame: bool = False) -> np.ndarray:
-    """Some elements replaced by zeros of both signs, infinities, NaN and (unless `tame`) extreme numbers."""
+def with_specials(d: FastDraw, x: np.ndarray) -> np.ndarray:
+    """Some elements replaced by zeros of both signs, infinities, NaN and extreme numbers."""
     info = np.finfo(x.dtype)
-    values = [0.0, -0.0, np.inf, -np.inf, np.nan]
-    if not tame:
-        values += [
-            info.max,
-            -info.max,
-            info.smallest_subnormal,
-            -info.smallest_normal / 3,
-            info.tiny,
-        ]
+    values = [0.0, -0.0, np.inf, -np.inf, np.nan, info.max, -info.max]
+    values += [info.smallest_subnormal, -info.smallest_normal / 3, info.tiny]
     values = np.array(values, x.dtype)[d.rng.permutation(len(values))[: d.integer(1, 4)]]
     return np.asarray(np.where(d.rng.random(x.shape) < 0.3, d.rng.choice(values, x.shape), x))
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from tests import kernel_cases
 from tests.mutation import sources
+from tests.properties.harness import op_classes
 from tinygen import kernels
 from tinygen.autograd import Op, Tensor, ops
 from tinygen.kernels import cpu
@@ -31,20 +32,6 @@ class Mutant(NamedTuple):
     key: str  # a test that does not touch this cannot tell
     plant: Callable[[], None]
     where: str = ""  # the line of the source
-
-
-def op_classes() -> list[type[Op]]:
-    def below(base: type[Op]) -> Iterator[type[Op]]:
-        for child in base.__subclasses__():
-            yield child
-            yield from below(child)
-
-    concrete = (
-        c
-        for c in below(Op)
-        if c.__module__.startswith(ops.__name__) and c.forward is not Op.forward
-    )
-    return sorted(set(concrete), key=lambda c: c.__name__)
 
 
 # The cotangents of an op -------------------------------------------------------------------------------------

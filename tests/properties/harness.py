@@ -6,15 +6,19 @@ The tests themselves stand in the files beside this one. A test gets the op's na
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+import gc
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pytest
 
 import tinygen as tg
 from tests.fuzz.arrays import FastDraw
-from tinygen.autograd import Tensor
+from tinygen.autograd import Op, Tensor, ops
+from tinygen.autograd.graph import Node
 from tinygen.autograd.spec import SPECS, Call
 
 TITLES = {
@@ -76,6 +80,16 @@ def op_of(name: str, call: Call) -> Callable:
     return functools.partial(SPECS[name].op, **call.parameters)
 
 
+def op_classes() -> list[type[Op]]:
+    """The classes of all ops, by name."""
+
+    def below(base: type[Op]) -> set[type[Op]]:
+        return {c for child in base.__subclasses__() for c in {child, *below(child)}}
+
+    found = (c for c in below(Op) if c.__module__.startswith(ops.__name__))
+    return sorted((c for c in found if c.forward is not Op.forward), key=lambda c: c.__name__)
+
+
 class Ample(FastDraw):
     """Two elements or three along each axis, so that each has neighbours: the same in any process."""
 
@@ -105,6 +119,25 @@ def differentiate_twice(y: Tensor, leaves: list[Tensor]) -> None:
     if connected:
         seeds = [cotangent(g.shape) for g in connected]
         tg.autograd.grad(connected, [*leaves, u], seeds, create_graph=True, allow_unused=True)
+
+
+@contextlib.contextmanager
+def watched_nodes() -> Iterator[Callable[[], list[str]]]:
+    """Gives a function that names the nodes made inside the block which are still alive."""
+    made = []
+    original = Node.enter_graph
+
+    def recording(self: Node, *args: object) -> None:
+        made.append(weakref.ref(self))
+        original(self, *args)
+
+    Node.enter_graph = recording
+    gc.disable()
+    try:
+        yield lambda: [type(ref()).__name__ for ref in made if ref() is not None]
+    finally:
+        gc.enable()
+        Node.enter_graph = original
 
 
 def cotangent(shape: tuple[int, ...], dtype: type = np.float64, seed: int = 1) -> np.ndarray:

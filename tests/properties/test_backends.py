@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen as tg
+from tests.processes import run
 from tests.properties.harness import Ample, cotangent, holds, op_of, vjp
 from tinygen.autograd.spec import SPECS
 from tinygen.testing.strategies import calls, special_arrays
@@ -91,15 +89,8 @@ def _example(name):
 
 @functools.cache
 def uncompiled() -> dict[str, np.ndarray]:
-    done = subprocess.run(
-        [sys.executable, "-c", UNCOMPILED],
-        env=os.environ | {"NUMBA_DISABLE_JIT": "1", "TINYGEN_BACKEND": "numba"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()]
+    told = run(UNCOMPILED, NUMBA_DISABLE_JIT="1", TINYGEN_BACKEND="numba")
+    lines = [line.split() for line in told.splitlines()]
     return {name: np.array([float.fromhex(n) for n in numbers]) for name, *numbers in lines}
 
 

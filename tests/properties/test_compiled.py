@@ -7,13 +7,11 @@ minutes. What Numba makes of such loops is tested in `tests/test_compiled.py`.
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
 
 import numpy as np
 
 import tinygen as tg
+from tests.processes import run
 from tests.properties.harness import Ample, cotangent, holds, op_of
 from tinygen.autograd import Tensor
 from tinygen.autograd.spec import SPECS
@@ -66,14 +64,8 @@ def both(name: str, draw: int, twice: bool) -> list[np.ndarray]:
 
 @functools.cache
 def lines() -> dict[str, list[list[str]]]:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     found: dict[str, list[list[str]]] = {}
-    for line in done.stdout.splitlines():
+    for line in run(SCRIPT, NUMBA_DISABLE_JIT="1").splitlines():
         name, *rest = line.split("|")
         found.setdefault(name, []).append(rest)
     return found

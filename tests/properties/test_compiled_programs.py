@@ -6,15 +6,13 @@ words, and loops of them, must find their places in memory. As there, the loops 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.processes import run
 from tinygen import kernels
 
 PROGRAMS, STEPS, CALLS = 150, 10, 3
@@ -175,9 +173,4 @@ def test_random_programs_are_the_same_compiled_word_by_word(first):
 
 
 def test_random_programs_are_the_same_compiled_into_loops():
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    run(SCRIPT, NUMBA_DISABLE_JIT="1")

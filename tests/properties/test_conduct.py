@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,9 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tinygen as tg
-from tests.properties.harness import cotangent, differentiate_twice, holds, op_of, vjp
+from tests.properties.harness import (
+    cotangent,
+    differentiate_twice,
+    holds,
+    op_of,
+    vjp,
+    watched_nodes,
+)
 from tinygen.autograd import Tensor
-from tinygen.autograd.graph import Node
 from tinygen.autograd.spec import SPECS
 from tinygen.testing.strategies import calls
 
@@ -131,25 +136,6 @@ def test_a_deep_and_a_wide_graph_of_it_have_the_gradient_of_the_parts(name, data
         )
 
 
-@contextlib.contextmanager
-def watched_nodes():
-    """Gives a function that names the nodes made inside the block which are still alive."""
-    made = []
-    original = Node.enter_graph
-
-    def recording(self, *args):
-        made.append(weakref.ref(self))
-        original(self, *args)
-
-    Node.enter_graph = recording
-    gc.disable()
-    try:
-        yield lambda: [type(ref()).__name__ for ref in made if ref() is not None]
-    finally:
-        gc.enable()
-        Node.enter_graph = original
-
-
 @holds(18)
 @given(data=st.data())
 def test_a_dropped_graph_dies_at_once(name, data):
@@ -186,16 +172,11 @@ def test_two_threads_get_what_each_gets_alone(name, data):
         return [a.numpy().tobytes() for x in leaves for a in (x, x.grad)]
 
     alone = [train(call) for call in drawn]
-    together = [None, None]
     start = threading.Barrier(2)
 
-    def run(i):
+    def run(call):
         start.wait()
-        together[i] = train(drawn[i])
+        return train(call)
 
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert together == alone
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(run, drawn)) == alone

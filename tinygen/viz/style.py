@@ -79,11 +79,10 @@ def film(
     path: str | Path,
     *,
     size: tuple[float, float],
-    milliseconds: int = 120,
 ) -> None:
     """What `draw(figure, frame)` draws of each frame: one picture (PNG), or an animation where `path` ends in .gif.
 
-    size: in inches. A film shows each frame for `milliseconds`, the last for two seconds, and starts again.
+    size: in inches. A film shows each frame for 120 ms, the last for two seconds, and starts again.
     Raises ValueError without a frame, or with several for a PNG.
     """
     path = Path(path)
@@ -105,7 +104,7 @@ def film(
             png = io.BytesIO()
             drawing.savefig(png, format="png", dpi=FILM_DPI)
             pictures.append(image.open(png).convert("P", palette=image.Palette.ADAPTIVE))
-    write_gif(pictures, path, [milliseconds] * (len(pictures) - 1) + [2000])
+    write_gif(pictures, path, [120] * (len(pictures) - 1) + [2000])
 
 
 def write_gif(pictures: Sequence["Image"], path: str | Path, milliseconds: int | list[int]) -> None:
