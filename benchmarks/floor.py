@@ -43,18 +43,12 @@ def moved(n: int) -> int:
 def main() -> None:
     args = arguments.parser("floor", __doc__, rounds=20).parse_args()
     set_threads(args.threads)
-    import numba
     import numpy as np
 
     from benchmarks.cores import FAR, distance
-    from benchmarks.products import peak
+    from benchmarks.machine import copy, peak
     from benchmarks.timing import burst
     from benchmarks.workers import Worker
-
-    @numba.njit(parallel=True)
-    def copy(out, x):
-        for i in numba.prange(x.size):
-            out[i] = x[i]
 
     worker = Worker("tinygen", args.threads)
     print(

@@ -31,7 +31,7 @@ def machine() -> str:
     asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     gpu = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[0]
     found = importlib.metadata.distributions()
-    libraries = {d.name: d.version for d in found if d.name.startswith(("cupy", "torch"))}
+    libraries = {d.name: d.version for d in found if (d.name or "").startswith(("cupy", "torch"))}
     return ", ".join([f"{gpu} (name, driver)", *(f"{n} {v}" for n, v in sorted(libraries.items()))])
 
 
@@ -43,10 +43,10 @@ def main() -> None:
         checked_device("cuda")
     except (ImportError, RuntimeError) as error:
         sys.exit(str(error))
+    print(machine(), end="\n\n", flush=True)
     sides = ["tinygen", *(PEERS if importlib.util.find_spec("torch") else ())]
     workers = {side: Worker(kit_of(side), threads=1) for side in sides}
     medians, spreads = measured(workers, STEPS, args.rounds)
-    print(machine(), end="\n\n")
     print(table(medians, spreads, sides[1:]))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks import arguments
 from benchmarks.steps import CHAINS, GROWING
-from benchmarks.timing import in_turn
+from benchmarks.timing import in_turn, spread
 from benchmarks.training import set_threads
 from benchmarks.workers import Worker
 
@@ -23,28 +23,26 @@ def main() -> None:
     set_threads(args.threads)
     workers = {kit: Worker(kit, args.threads) for kit in KITS}
 
-    def medians(step: str) -> list[float]:
+    def timed(step: str) -> tuple[list[float], float]:
+        """The kits' medians, and tinygen's spread."""
         for worker in workers.values():
             worker.make(step)
         times = in_turn({kit: worker.burst for kit, worker in workers.items()}, args.rounds)
-        return [statistics.median(times[kit]) for kit in KITS]
+        return [statistics.median(times[kit]) for kit in KITS], spread(times["tinygen"])
 
-    print(
-        "| step | tinygen, ms | eager, ms | PyTorch, ms | PyTorch / tinygen |\n|---|---|---|---|---|"
-    )
+    heads = ["step", "tinygen, ms", "eager, ms", "PyTorch, ms", "PyTorch / tinygen", "spread"]
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     curves: dict[str, list[tuple[int, ...]]] = {}
     for what, sizes in GROWING.items():
         for size, step in sizes.items():
-            ours, eager, theirs = medians(step)
-            print(
-                f"| {step} | {1e3 * ours:.3f} | {1e3 * eager:.3f} | {1e3 * theirs:.3f} | {theirs / ours:.2f} |",
-                flush=True,
-            )
+            (ours, eager, theirs), share = timed(step)
+            cells = [f"{1e3 * seconds:.3f}" for seconds in (ours, eager, theirs)]
+            cells += [f"{theirs / ours:.2f}", f"{share:.0%}"]
+            print(f"| {step} | {' | '.join(cells)} |", flush=True)
             curves.setdefault(what, []).append((size, ours, eager, theirs))
     (few, some), (many, more) = CHAINS.items()
-    costs = [
-        1e6 * (b - a) / (many - few) for a, b in zip(medians(some), medians(more), strict=True)
-    ]
+    ends = zip(timed(some)[0], timed(more)[0], strict=True)
+    costs = [1e6 * (b - a) / (many - few) for a, b in ends]
     print(
         f"\nAn op on eight numbers, forward and backward: tinygen {costs[0]:.2f} us, eager {costs[1]:.2f} us, "
         f"PyTorch {costs[2]:.2f} us"

@@ -1,14 +1,16 @@
-"""Every kernel against its NumPy specification, and against PyTorch where that is installed.
+"""Every kernel against its NumPy specification, against PyTorch where that is installed, and against the machine.
 
     python -m benchmarks.kernels [NAME ...] [--sizes 100 10000 1000000] [--columns 200] [--dtype float32] [--threads 2]
                                 [--rounds 5]
 
 Sizes are numbers of elements of the first argument; kernels that work along rows get them in rows of `--columns`. Times
 are medians of calls that took turns, in microseconds. The column "one core" is the same kernel kept from starting
-threads: where it is the faster one, `PARALLEL_FROM` in `tinygen/kernels/cpu/_compile.py` is too low. "spread" is the
-greater middle half of the times of any side, as a share of their median.
+threads: where it is the faster one, `PARALLEL_FROM` in `tinygen/kernels/cpu/_compile.py` is too low. "copy" is what the
+machine takes to copy as many bytes as the kernel reads and writes, one half to the other: no kernel can be much faster.
+"spread" is the greater middle half of the times of any side, as a share of their median.
 """
 
+import functools
 import inspect
 import math
 import os
@@ -167,6 +169,7 @@ def on_one_core(call: Call) -> Call:
 
 
 def sides(name: str, size: int, columns: int, dtype: str) -> dict[str, Call]:
+    from benchmarks.machine import copy
     from tinygen.kernels import KERNELS, cpu
 
     arrays = drawn(name, size, columns, np.dtype(dtype).type)
@@ -178,27 +181,43 @@ def sides(name: str, size: int, columns: int, dtype: str) -> dict[str, Call]:
         other = peer(name, arrays)
     except ImportError:
         other = None
-    return found | ({"PyTorch": other} if other else {})
+    if other:
+        found["PyTorch"] = other
+    x = np.ones(moved(name, arrays, call()) // 2, np.uint8)
+    found["copy"] = functools.partial(copy, np.empty_like(x), x)
+    return found
+
+
+def moved(name: str, arrays: list[np.ndarray], results: object) -> int:
+    """Bytes that a kernel reads and writes."""
+    given = [a.nbytes for a in arrays]
+    if name == "normal":  # writes to what it is given, and reads nothing
+        return given[0]
+    if name.endswith("_step"):  # writes to all but the gradient, which comes second
+        return sum(given) + sum(given) - given[1]
+    made = results if isinstance(results, tuple) else (results,)
+    return sum(given) + sum(x.nbytes for x in made if isinstance(x, np.ndarray))
 
 
 def row(name: str, size: int, calls: dict[str, Call], rounds: int) -> str:
-    from benchmarks.timing import interleaved
+    from benchmarks.timing import interleaved, spread
 
     times = interleaved(calls, rounds)
     middle = {side: statistics.median(t) for side, t in times.items()}
-    spread = 0.0
-    for t in times.values():
-        low, median, high = statistics.quantiles(t, n=4)
-        spread = max(spread, (high - low) / median)
     cells = [f"{middle[side] * 1e6:.3g}" if side in middle else "" for side in COLUMNS]
     ratios = [
-        f"{middle[side] / middle['tinygen']:.2f}" if side in middle else ""
-        for side in ("NumPy", "PyTorch")
+        f"{middle[side] / middle['tinygen']:.2f}" if side in middle else "" for side in COLUMNS[2:]
     ]
-    return "| " + " | ".join([name, f"{size:,}", *cells, *ratios, f"{spread:.0%}"]) + " |"
+    return (
+        "| "
+        + " | ".join(
+            [name, f"{size:,}", *cells, *ratios, f"{max(map(spread, times.values())):.0%}"]
+        )
+        + " |"
+    )
 
 
-COLUMNS = ["tinygen", "one core", "NumPy", "PyTorch"]
+COLUMNS = ["tinygen", "one core", "NumPy", "PyTorch", "copy"]
 
 
 def main() -> None:
@@ -210,7 +229,8 @@ def main() -> None:
         if name not in KERNELS:
             parser.error(f"no kernel {name!r}: choose among {', '.join(KERNELS)}")
     print(f"{args.dtype}, {args.threads} threads, {platform.processor() or platform.machine()}\n")
-    heads = ["kernel", "elements", *COLUMNS, "NumPy / tinygen", "PyTorch / tinygen", "spread"]
+    ratios = [f"{side} / tinygen" for side in COLUMNS[2:]]
+    heads = ["kernel", "elements", *COLUMNS, *ratios, "spread"]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for name in args.names or KERNELS:
         for size in args.sizes:

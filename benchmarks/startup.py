@@ -41,7 +41,7 @@ def seconds(code: str, out: str, cache: str | None = None) -> float:
 def main() -> None:
     args = arguments.parser("startup", __doc__, rounds=5).parse_args()
     set_threads(args.threads)
-    print("| what | seconds | of so many |\n|---|---|---|")
+    print("| what | seconds | least to most | of so many |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         caches = [f"{folder}/cache{i}" for i in range(3)]
         cold = [seconds(FIRST_STEP, folder, cache) for cache in caches]
@@ -53,7 +53,8 @@ def main() -> None:
             "the same, empty cache": cold,
         }
     for what, times in rows.items():
-        print(f"| {what} | {statistics.median(times):.2f} | {len(times)} |")
+        extremes = f"{min(times):.2f} to {max(times):.2f}"
+        print(f"| {what} | {statistics.median(times):.2f} | {extremes} | {len(times)} |")
     print("\n| peak resident memory, MB | tinygen | PyTorch | JAX |\n|---|---|---|---|")
     for step in ("VAE 784-400-20, batch 128", "VAE 784-400-20, batch 512"):
         cells = []

@@ -8,14 +8,21 @@ before it, and the first calls of a burst, which wake the threads, do not count.
 from __future__ import annotations
 
 import functools
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Times = dict[str, list[float]]
 
 # What the libraries read their number of threads from, when they are imported.
 THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 REST, CALLS = 0.05, 6  # seconds before a burst, and its least number of calls
+
+
+def spread(seconds: Sequence[float]) -> float:
+    """The middle half of the times, as a share of their median."""
+    low, median, high = statistics.quantiles(seconds, n=4)
+    return (high - low) / median
 
 
 def burst(call: Callable[[], object], length: float = 0.01) -> list[float]:

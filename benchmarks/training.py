@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from tqdm import tqdm
 
 from benchmarks import arguments
-from benchmarks.timing import THREADS, in_turn
+from benchmarks.timing import THREADS, in_turn, spread
 
 if TYPE_CHECKING:
     from benchmarks.workers import Worker
@@ -70,8 +70,7 @@ def measured(
                 tqdm.write(f"{name}: {error}")
         times = in_turn(bursts, rounds)
         medians[name] = {side: statistics.median(seconds) for side, seconds in times.items()}
-        low, middle, high = statistics.quantiles(times["tinygen"], n=4)
-        spreads[name] = (high - low) / middle
+        spreads[name] = spread(times["tinygen"])
     for worker in workers.values():
         worker.end()
     return medians, spreads
