@@ -331,8 +331,12 @@ def test_gradients_of_one_memory_do_not_change_with_each_other():
     z.backward()
     for array in (dy, seed.reshape((2,)), w.grad):
         np.testing.assert_array_equal(array.numpy(), [7, 8])
-    (ones,) = autograd.grad(x.sum(), x)
-    ones.copy_([2.0, 3.0])  # not the one number that it was spread from
+    (dx,) = autograd.grad(x.reshape((1, 2)), x, seed)
+    dx.copy_([0.0, 0.0])
+    np.testing.assert_array_equal(seed.numpy(), [[7, 8]])
+    for total in (x.sum(), 2 * x.sum()):
+        (same,) = autograd.grad(total, x)
+        same.copy_([2.0, 3.0])  # not the one number that it was spread from
 
 
 @pytest.mark.parametrize("switch", [tg.no_grad, lambda: autograd.set_grad_enabled(True)])

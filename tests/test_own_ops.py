@@ -77,6 +77,27 @@ def test_a_rule_for_tensors_that_gets_arrays_says_what_to_do():
     np.testing.assert_allclose(found.numpy(), np.exp(x.numpy()), rtol=1e-12)
 
 
+def test_a_rule_for_tensors_is_recorded_only_where_that_is_asked_for():
+    found = []
+
+    class Noting(Op):
+        needs_tensors = True
+
+        def forward(self, x):
+            self.keep(x)
+            return x * x
+
+        def backward(self, g):
+            (x,) = self.kept
+            found.append((2 * g * x).requires_grad)
+            return 2 * g * x
+
+    x = leaf(1.0, 2.0)
+    for create_graph in (False, True):
+        autograd.grad(Noting.apply(x).sum(), x, create_graph=create_graph)
+    assert found == [False, True]
+
+
 def test_a_rule_may_give_no_cotangent():
     class First(Op):
         def forward(self, a, b):
@@ -151,6 +172,7 @@ def test_a_kept_view_knows_that_its_array_was_changed(given):
     "call",
     [
         lambda x: x * [x[0], x[1]],
+        lambda x: x * [1.0, x[1]],
         lambda x: tg.mean([x[0], x[1]]),
         lambda x: tg.maximum(x, (x[1], x[0])),
     ],
