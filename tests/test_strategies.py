@@ -60,6 +60,7 @@ def test_special_arrays_hold_every_kind_of_number():
 def test_distinct_arrays_have_no_ties(data):
     x = data.draw(strategies.distinct_arrays(data.draw(strategies.shapes())))
     assert (np.diff(np.sort(x, axis=None)) >= 0.1).all()
+    assert x.size < 2 or x.min() < 0 < x.max()
 
 
 @given(found=strategies.broadcastable_shapes(3))
@@ -71,8 +72,8 @@ def test_shapes_broadcast_together(found):
 @given(data=st.data(), dtype=st.sampled_from(["f8", "f4", ">f8", "c8", "i8", "u1", "?"]))
 def test_awkward_layouts_hold_the_same_numbers(data, dtype):
     x = data.draw(strategies.arrays(data.draw(strategies.shapes()), Domain(0, 3))).astype(dtype)
-    y = data.draw(strategies.awkward(x))
-    np.testing.assert_array_equal(y, x, strict=True)
+    for y in (data.draw(strategies.awkward(x)), *(lay(x) for lay in strategies.LAYOUTS.values())):
+        np.testing.assert_array_equal(y, x, strict=True)
 
 
 def test_layouts_are_what_they_say():
