@@ -236,6 +236,7 @@ def test_a_function_that_is_not_analytic_is_not_taken_for_one():
 def test_a_gradient_of_one_number():
     assert check_grad(lambda x: np.sum(x**2), lambda x: 2 * x, X, analytic=True) is None
     check_grad(lambda x: x * x, lambda x: 2 * x, 0.5)
+    check_grad(lambda x: 3 * x, lambda x: 3, 0.5)
     check_grad(lambda x: np.sum(x**2, keepdims=True), lambda x: 2 * x, X)
     for wrong in (
         lambda x: x,
