@@ -374,6 +374,8 @@ def test_a_gradient_is_linear_in_cotangents_of_any_size(clipped):
     x = np.array([0.3, -1.2, 2.0])
     with pytest.raises(GradientMismatch, match="not linear in the cotangent"):
         check_vjp(np.sin, lambda g, x: clipped(g) * np.cos(x), x)
+    with pytest.raises(GradientMismatch, match="not linear in the cotangent"):
+        check_vjp(lambda x: 1e-9 * np.sin(x), lambda g, x: 1e-9 * clipped(g) * np.cos(x), x)
     check_vjp(np.sin, lambda g, x: g * np.cos(x), x)
 
 
