@@ -379,7 +379,7 @@ def test_a_gradient_is_linear_in_cotangents_of_any_size(clipped):
     check_vjp(np.sin, lambda g, x: g * np.cos(x), x)
 
 
-@pytest.mark.parametrize("slope", [1e303, 1e-310])
+@pytest.mark.parametrize("slope", [1e303, 1e-310, 1e-318])
 def test_what_overflows_or_is_lost_is_no_proof_of_a_gradient_that_is_not_linear(slope):
     check_linear = functools.partial(check._check_linear, arrays=(np.ones(2),), drawn=(np.ones(2),))
     claim = check.Claim("f", ["x"], None, lambda xs, us: tuple(slope * 1.7 * u for u in us))
