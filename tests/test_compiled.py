@@ -124,6 +124,13 @@ def test_the_graph_of_a_call_can_be_walked_again_if_it_is_retained():
         np.testing.assert_array_equal(first.numpy(), second.numpy())
         with pytest.raises(RuntimeError, match="freed"):
             tg.autograd.grad(y, w)
+        z = f()
+        z.backward(retain_graph=True)
+        z.backward()
+        np.testing.assert_allclose(w.grad.numpy(), 4 * w.numpy())
+        with pytest.raises(RuntimeError, match="freed"):
+            z.backward()
+        w.grad = None
 
 
 def test_parameters_are_read_at_each_call():

@@ -159,13 +159,15 @@ def packed():
     [lambda: (x := leaf(1.0, 2.0), x), lambda: (x := packed(), x), lambda: (x := leaf([1.0, 2.0], [3.0, 4.0]), x[1])],
 )  # fmt: skip
 def test_a_kept_view_knows_that_its_array_was_changed(given):
-    def forward(self, x):
+    def forward(self, factor, x):
         self.keep(x[::-1])
-        return x * x
+        return factor * x * x
 
-    mine = op(forward, lambda self, g: 2 * g * self.kept[0][::-1])
+    mine = op(forward, lambda self, g: (None, 6 * g * self.kept[0][::-1]))
     x, part = given()
-    y = mine.apply(part).sum()
+    (slope,) = autograd.grad(mine.apply(3.0, part).sum(), part)
+    np.testing.assert_array_equal(slope.numpy(), 6 * part.numpy())
+    y = mine.apply(3.0, part).sum()
     x.copy_(7.0)
     with pytest.raises(RuntimeError, match=r"Mine: an array .* was changed in place"):
         y.backward()
