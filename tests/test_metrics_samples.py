@@ -70,6 +70,7 @@ def test_a_sample_counts_for_its_nearest_mode_and_only_within_reach():
     assert found.counts.tolist() == [1, 0]  # half way between two modes is no quality
     assert (found.modes_covered, found.high_quality) == (1, 0.2)
     assert mode_coverage(x, modes, sigma=0.2).counts.tolist() == [3, 1]
+    assert mode_coverage(np.array([[3.0], [-3.0]]), np.zeros((1, 1)), 1.0).counts.tolist() == [2]
     nothing = mode_coverage(x + 100, modes, 0.1)
     assert (nothing.modes_covered, nothing.high_quality) == (0, 0.0)
 
@@ -218,12 +219,15 @@ def test_bad_samples_are_named(name):
         (lambda: histogram_kl(LINE, LINE, limits=[(1, 1)]), "histogram_kl: limits"),
         (lambda: histogram_kl(LINE, LINE, limits=[(0, math.inf)]), "histogram_kl: limits"),
         (lambda: histogram_js(GOOD, GOOD, limits=[(0, 1)]), "histogram_js: limits"),
+        (lambda: histogram_kl(GOOD, GOOD, limits=[(0, 1), (1, 0)]), "histogram_kl: limits"),
+        (lambda: histogram_kl(*[np.ones((4, 3))] * 2), "histogram_kl: .* 1-D or both 2-D"),
         (lambda: ks_statistic(LINE, lambda x: 0 * x + 1.5), r"ks_statistic: .* outside \[0, 1\]"),
         (lambda: ks_statistic(LINE, lambda x: 0 * x - 0.5), r"ks_statistic: .* outside \[0, 1\]"),
         (lambda: ks_statistic(LINE, lambda x: x * math.nan), "ks_statistic: .* outside"),
         (lambda: ks_statistic(LINE, lambda x: 0.5), "ks_statistic: the cdf gave shape"),
         (lambda: mmd2(GOOD[:1], GOOD), "mmd2: needs at least 2"),
         (lambda: mmd2(GOOD, GOOD, bandwidth=0), "mmd2: bandwidth"),
+        (lambda: mmd2(GOOD, GOOD, bandwidth=math.inf), "mmd2: bandwidth"),
         (
             lambda: mmd2(GOOD[:1].repeat(5, 0), GOOD[:1].repeat(5, 0)),
             "mmd2: .*most points coincide",
