@@ -124,6 +124,26 @@ def test_the_graph_of_a_call_can_be_walked_again_if_it_is_retained():
         np.testing.assert_array_equal(first.numpy(), second.numpy())
         with pytest.raises(RuntimeError, match="freed"):
             tg.autograd.grad(y, w)
+        z = f()
+        z.backward(retain_graph=True)
+        z.backward()
+        np.testing.assert_allclose(w.grad.numpy(), 4 * w.numpy())
+        with pytest.raises(RuntimeError, match="freed"):
+            z.backward()
+        w.grad = None
+
+
+def test_a_gradient_with_a_cotangent_and_of_what_was_not_used():
+    w, unused = (tg.tensor(numbers(3), requires_grad=True) for _ in range(2))
+    f = tg.compile(lambda: tg.square(w).sum())
+    for _ in range(2):
+        (slope,) = tg.autograd.grad(f(), w, 3.0)
+        np.testing.assert_allclose(slope.numpy(), 6 * w.numpy())
+        slope, none = tg.autograd.grad(f(), [w, unused], allow_unused=True)
+        np.testing.assert_allclose(slope.numpy(), 2 * w.numpy())
+        assert none is None
+        with pytest.raises(ValueError, match="no output depends on input"):
+            tg.autograd.grad(f(), [w, unused])
 
 
 def test_parameters_are_read_at_each_call():

@@ -228,6 +228,23 @@ def test_infinities_that_came_in_are_no_anomaly():
     assert y.item() == np.inf
     assert masked.item() == -np.inf
     np.testing.assert_array_equal(a.grad.numpy(), [2, 2])
+    with tg.detect_anomaly():
+        (a * 2).backward([np.nan, 1.0])
+    np.testing.assert_array_equal(a.grad.numpy(), [np.nan, 4])
+
+
+def test_a_cotangent_that_nobody_asked_for_is_no_anomaly():
+    class Times(Op):
+        def forward(self, a, b):
+            return a * b
+
+        def backward(self, g):
+            return g, g * np.inf
+
+    a = tg.tensor([1.0], requires_grad=True)
+    with tg.detect_anomaly():
+        Times.apply(a, tg.tensor([2.0])).backward()
+    assert a.grad.item() == 1
 
 
 def test_an_anomaly_in_an_op_of_ones_own():

@@ -179,7 +179,7 @@ def test_both_partial_derivatives_of_an_op_of_x_and_x(f, derivative):
 
 def test_an_op_off_the_path_is_not_run(record_backward):
     x, w = leaf([1.0, 2.0]), leaf([3.0, 4.0])
-    y = (tg.exp(x) * tg.sin(w)).sum()
+    y = (tg.exp(2 * x) * tg.sin(w)).sum()
     autograd.grad(y, w)
     assert "Exp" not in record_backward
     assert "Sin" in record_backward
@@ -312,6 +312,13 @@ def test_two_graphs_that_share_a_leaf_are_freed_apart():
     assert x.grad.item() == 7
 
 
+def test_an_output_that_is_given_twice_has_the_sum_of_its_cotangents():
+    x = leaf([2.0, 3.0])
+    y = x * x
+    (g,) = autograd.grad([y, y], x, [np.array([1.0, 2.0]), np.array([10.0, 30.0])])
+    np.testing.assert_array_equal(g.numpy(), [11 * 4, 32 * 6])
+
+
 def test_a_gradient_that_two_inputs_share_is_one_tensor():
     """Or a change in place of one would be a change of the other that no version counter tells of."""
     x, y = leaf([1.0, 2.0]), leaf([3.0, 4.0])
@@ -328,8 +335,12 @@ def test_gradients_of_one_memory_do_not_change_with_each_other():
     z.backward()
     for array in (dy, seed.reshape((2,)), w.grad):
         np.testing.assert_array_equal(array.numpy(), [7, 8])
-    (ones,) = autograd.grad(x.sum(), x)
-    ones.copy_([2.0, 3.0])  # not the one number that it was spread from
+    (dx,) = autograd.grad(x.reshape((1, 2)), x, seed)
+    dx.copy_([0.0, 0.0])
+    np.testing.assert_array_equal(seed.numpy(), [[7, 8]])
+    for total in (x.sum(), 2 * x.sum()):
+        (same,) = autograd.grad(total, x)
+        same.copy_([2.0, 3.0])  # not the one number that it was spread from
 
 
 @pytest.mark.parametrize("switch", [tg.no_grad, lambda: autograd.set_grad_enabled(True)])

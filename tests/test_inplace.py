@@ -71,6 +71,14 @@ def test_a_change_is_noticed_through_views(view):
         y.backward()
 
 
+def test_a_reshape_that_had_to_copy_is_no_view():
+    x = leaf([[1.0, 2.0], [3.0, 4.0]])
+    y = tg.square(x.T.reshape(4)).sum()
+    x.copy_(np.zeros((2, 2)))
+    y.backward()
+    np.testing.assert_array_equal(x.grad.numpy(), [[2, 4], [6, 8]])
+
+
 def test_a_change_through_a_detached_alias_is_noticed():
     x = leaf([1.0, 2.0])
     y = (x * x).sum()

@@ -73,6 +73,11 @@ def test_weights_beyond_the_range_of_floats():
     np.testing.assert_allclose(found.effective, [2, 1], rtol=1e-12)
 
 
+def test_weights_of_one_part_that_are_as_far_apart():
+    (value,) = importance_log_likelihood([np.array([[0.0], [-1000.0]])]).values
+    assert value == pytest.approx(-np.log(2), rel=1e-12)
+
+
 def test_weights_of_zero():
     inf = math.inf
     found = importance_log_likelihood([np.array([[-inf, -inf]]), np.array([[-inf, 0.0]])])

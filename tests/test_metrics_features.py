@@ -79,9 +79,11 @@ def test_frechet_of_samples():
         ((np.zeros(2), np.eye(3), np.zeros(2), np.eye(2)), "symmetric"),
         ((np.zeros(2), np.ones((2, 1)), np.zeros(2), np.eye(2)), "symmetric"),
         ((np.zeros(2), [[1, 2], [0, 1]], np.zeros(2), np.eye(2)), "symmetric"),
+        ((np.zeros(2), [[1e-9, 2e-9], [0, 1e-9]], np.zeros(2), np.eye(2)), "symmetric"),
         ((np.zeros(2), np.diag([1, -1]), np.zeros(2), np.eye(2)), "negative eigenvalue"),
         ((np.zeros(2), np.eye(2), np.zeros(2), np.full((2, 2), np.nan)), "NaN"),
         ((np.array([0, np.inf]), np.eye(2), np.zeros(2), np.eye(2)), "a mean holds"),
+        ((np.zeros(2), np.eye(2), np.array([0, np.inf]), np.eye(2)), "a mean holds"),
     ],
 )
 def test_frechet_refuses_what_is_no_gaussian(arguments, said):

@@ -63,6 +63,7 @@ def test_a_sample_counts_for_its_nearest_mode_and_only_within_reach():
     assert found.counts.tolist() == [1, 0]  # half way between two modes is no quality
     assert (found.modes_covered, found.high_quality) == (1, 0.2)
     assert mode_coverage(x, modes, sigma=0.2).counts.tolist() == [3, 1]
+    assert mode_coverage(np.array([[3.0], [-3.0]]), np.zeros((1, 1)), 1.0).counts.tolist() == [2]
     nothing = mode_coverage(x + 100, modes, 0.1)
     assert (nothing.modes_covered, nothing.high_quality) == (0, 0.0)
 
@@ -131,6 +132,7 @@ def test_ks_of_few_points_by_hand():
     assert math.isclose(ks_statistic(np.array([0.7, 0.6]), cdf), 0.6)
     assert math.isclose(ks_statistic((np.arange(10) + 0.5) / 10, cdf), 0.05)  # the least there is
     assert ks_statistic(np.array([2.0, 3.0]), cdf) == 1
+    assert ks_statistic(np.array([-2.0, 3.0]), cdf) == 0.5
     assert math.isclose(ks_two_sample(np.array([1, 2, 3, 4]), np.array([2.5])), 0.5)
     assert ks_two_sample(np.array([1.0, 1.0, 2.0]), np.array([1.0, 2.0, 1.0])) == 0
     assert ks_two_sample(np.array([1.0]), np.array([[2.0], [3.0]])) == 1
@@ -207,13 +209,18 @@ def test_bad_samples_are_named(name):
         (lambda: histogram_kl(GOOD, GOOD, bins=0), "histogram_kl: bins"),
         (lambda: histogram_kl(GOOD, GOOD, pseudo_count=-1), "histogram_kl: pseudo_count"),
         (lambda: histogram_kl(LINE, LINE, limits=[(1, 0)]), "histogram_kl: limits"),
+        (lambda: histogram_kl(LINE, LINE, limits=[(1, 1)]), "histogram_kl: limits"),
         (lambda: histogram_kl(LINE, LINE, limits=[(0, math.inf)]), "histogram_kl: limits"),
         (lambda: histogram_js(GOOD, GOOD, limits=[(0, 1)]), "histogram_js: limits"),
-        (lambda: ks_statistic(LINE, lambda x: x * 100), r"ks_statistic: .* outside \[0, 1\]"),
+        (lambda: histogram_kl(GOOD, GOOD, limits=[(0, 1), (1, 0)]), "histogram_kl: limits"),
+        (lambda: histogram_kl(*[np.ones((4, 3))] * 2), "histogram_kl: .* 1-D or both 2-D"),
+        (lambda: ks_statistic(LINE, lambda x: 0 * x + 1.5), r"ks_statistic: .* outside \[0, 1\]"),
+        (lambda: ks_statistic(LINE, lambda x: 0 * x - 0.5), r"ks_statistic: .* outside \[0, 1\]"),
         (lambda: ks_statistic(LINE, lambda x: x * math.nan), "ks_statistic: .* outside"),
         (lambda: ks_statistic(LINE, lambda x: 0.5), "ks_statistic: the cdf gave shape"),
         (lambda: mmd2(GOOD[:1], GOOD), "mmd2: needs at least 2"),
         (lambda: mmd2(GOOD, GOOD, bandwidth=0), "mmd2: bandwidth"),
+        (lambda: mmd2(GOOD, GOOD, bandwidth=math.inf), "mmd2: bandwidth"),
         (
             lambda: mmd2(GOOD[:1].repeat(5, 0), GOOD[:1].repeat(5, 0)),
             "mmd2: .*most points coincide",
@@ -224,7 +231,7 @@ def test_bad_samples_are_named(name):
         (lambda: wasserstein_1d(LINE, LINE, p=math.inf), "wasserstein_1d: p must"),
         (lambda: wasserstein_1d(LINE, LINE, p=math.nan), "wasserstein_1d: p must"),
         (lambda: frechet_distance(GOOD, GOOD[:1]), "frechet_distance: needs at least 2"),
-        (lambda: frechet_distance(GOOD, 1e200 * GOOD), "these features overflow"),
+        (lambda: frechet_distance(GOOD, [1, 1e200] * GOOD), "these features overflow"),
         (lambda: precision_recall(GOOD, GOOD, k=0), "precision_recall: k must"),
         (lambda: precision_recall(GOOD, GOOD[:3]), "precision_recall: needs more than k = 3"),
         (lambda: classifier_two_sample_test(GOOD[:3], GOOD, rng()), "test: needs at least 4"),

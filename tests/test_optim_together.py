@@ -59,11 +59,14 @@ def test_together_gives_the_same_bits_as_one_by_one(make):
 @every_rule
 def test_who_holds_the_array_of_a_parameter_sees_its_steps(make):
     params, others = several(0), several(0)
+    rows = np.stack([params[4].numpy()] * 2)
+    params[4]._data = rows[1]
     seen, kept = params[0].numpy(), params[1].detach()
     optimiser = make(params)
     step_both(params, optimiser, others, [make([q]) for q in others], range(1, 3))
     np.testing.assert_array_equal(seen, params[0].numpy())
     np.testing.assert_array_equal(kept.numpy(), params[1].numpy())
+    np.testing.assert_array_equal(rows[1], params[4].numpy())
 
 
 @every_rule

@@ -74,8 +74,32 @@ def test_a_rule_for_tensors_that_gets_arrays_says_what_to_do():
     np.testing.assert_allclose(found.numpy(), np.exp(x.numpy()), rtol=1e-12)
 
 
-def test_a_rule_may_give_no_cotangent():
+def test_a_rule_for_tensors_is_recorded_only_where_that_is_asked_for():
+    found = []
+
+    class Noting(Op):
+        needs_tensors = True
+
+        def forward(self, x):
+            self.keep(x)
+            return x * x
+
+        def backward(self, g):
+            (x,) = self.kept
+            found.append((2 * g * x).requires_grad)
+            return 2 * g * x
+
+    x = leaf([1.0, 2.0])
+    for create_graph in (False, True):
+        autograd.grad(Noting.apply(x).sum(), x, create_graph=create_graph)
+    assert found == [False, True]
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+def test_a_rule_may_give_no_cotangent(tensors):
     class First(Op):
+        needs_tensors = tensors
+
         def forward(self, a, b):
             return a + 0 * b
 
@@ -136,13 +160,15 @@ def packed():
     ],
 )
 def test_a_kept_view_knows_that_its_array_was_changed(given):
-    def forward(self, x):
+    def forward(self, factor, x):
         self.keep(x[::-1])
-        return x * x
+        return factor * x * x
 
-    mine = op(forward, lambda self, g: 2 * g * self.kept[0][::-1])
+    mine = op(forward, lambda self, g: (None, 6 * g * self.kept[0][::-1]))
     x, part = given()
-    y = mine.apply(part).sum()
+    (slope,) = autograd.grad(mine.apply(3.0, part).sum(), part)
+    np.testing.assert_array_equal(slope.numpy(), 6 * part.numpy())
+    y = mine.apply(3.0, part).sum()
     x.copy_(7.0)
     with pytest.raises(RuntimeError, match=r"Mine: an array .* was changed in place"):
         y.backward()
@@ -152,6 +178,8 @@ def test_a_kept_view_knows_that_its_array_was_changed(given):
     "call",
     [
         lambda x: x * [x[0], x[1]],
+        lambda x: x * [1.0, x[1]],
+        lambda x: x * [[x[0], x[1]]],
         lambda x: tg.mean([x[0], x[1]]),
         lambda x: tg.maximum(x, (x[1], x[0])),
     ],

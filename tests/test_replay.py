@@ -52,6 +52,13 @@ def cubed(x):
     return x**3
 
 
+def moved(x):
+    return x**2
+
+
+moved.__module__ = "colorsys"  # which has none of that name
+
+
 def test_what_is_printed_names_the_analytic_twin_and_an_op_of_ones_own():
     with pytest.raises(GradientMismatch, match=r"check_grads\(cubed, .*analytic=cubed\)"):
         check_grads(lambda_of(cubed), np.array([0.5]), analytic=cubed)
@@ -99,6 +106,7 @@ def test_what_is_printed_names_the_class_of_an_op():
         (tg.testing.strategies.distinct_arrays, "tinygen.testing.strategies.distinct_arrays"),
         (np.frompyfunc(abs, 1, 1), "<the ufunc that was checked>"),
         (cubed, "cubed"),
+        (moved, "moved"),
         (lambda_of(cubed), "cubed"),
     ],
 )  # fmt: skip
@@ -107,18 +115,25 @@ def test_functions_of_a_library_are_imported(f, text):
     lines = program.split("\n")
     assert lines[-1] == f"check_vjp({text})"
     if "<" not in text:
-        names = {"cubed": cubed}
+        names = {"cubed": cubed, "moved": moved}
         exec("\n".join([*lines[:-1], f"found = {text}"]), names)
         assert callable(names["found"])
 
 
 @pytest.mark.parametrize(
-    "x", [np.array(["a", "bc"]), np.array([b"a"]), np.array([1.5, 2], ">f8"), np.dtype("<U3"), np.dtype("f4")]
+    "x",
+    [
+        np.array(["a", "bc"]), np.array([b"a"]), np.array([1.5, 2], ">f8"), np.dtype("<U3"), np.dtype("f4"),
+        np.zeros((0, 2), int), np.zeros(0, bool), np.array([np.inf, np.nan]), np.flip(X), X.T,
+    ],
 )  # fmt: skip
-def test_a_dtype_can_be_pasted(x):
-    call = reproduction("check_vjp", [], [x]).split("\n")[-1]
-    again = eval(call.strip(), {"np": np, "check_vjp": lambda x: x})
+def test_an_array_can_be_pasted(x):
+    *imports, call = textwrap.dedent(reproduction("check_vjp", [], [x])).split("\n")
+    names = {}
+    exec("\n".join(imports), names)
+    again = eval(call, names | {"check_vjp": lambda x: x})
     assert getattr(again, "dtype", again) == getattr(x, "dtype", x)
+    assert getattr(again, "strides", 0) == getattr(x, "strides", 0)
     np.testing.assert_array_equal(again, x)
 
 

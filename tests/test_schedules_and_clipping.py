@@ -17,6 +17,7 @@ SCHEDULES = [
     (lambda o: optim.ConstantLR(o, 0.25, 3), lambda t: 0.25 if t < 3 else 1.0),
     (lambda o: optim.LinearLR(o, 0.1, 0.9, 4), lambda t: 0.1 + 0.2 * t if t < 4 else 0.9),
     (lambda o: optim.StepLR(o, 3, 0.5), lambda t: 0.5 ** (t // 3)),
+    (lambda o: optim.StepLR(o, 1, 0.5), lambda t: 0.5**t),
     (lambda o: optim.ExponentialLR(o, 0.9), lambda t: 0.9**t),
     (
         lambda o: optim.CosineAnnealingLR(o, 5, 0.2),
@@ -96,11 +97,18 @@ def test_clip_grad_norm_adds_up_in_double_precision():
     assert p.grad.dtype == np.float32
 
 
+def test_clip_grad_norm_at_the_limit_touches_nothing():
+    (p,) = with_grads(np.array([3.0, 4.0]))
+    gradient = p.grad
+    assert optim.clip_grad_norm_([p], 5.0) == 5
+    assert p.grad is gradient
+
+
 def test_clip_grad_norm_of_gradients_whose_squares_overflow():
-    params = with_grads(np.array([3e200, 0.0]), np.zeros(0), np.array(-4e200))
+    params = with_grads(np.array([-3e200, -1.0]), np.zeros(0), np.array([-4e200, 0.0]))
     assert optim.clip_grad_norm_(params, 5.0) == pytest.approx(5e200, rel=1e-14)
-    np.testing.assert_allclose(params[0].grad.numpy(), [3, 0], rtol=1e-14)
-    np.testing.assert_allclose(params[2].grad.numpy(), -4, rtol=1e-14)
+    np.testing.assert_allclose(params[0].grad.numpy(), [-3, -1e-200], rtol=1e-14)
+    np.testing.assert_allclose(params[2].grad.numpy(), [-4, 0], rtol=1e-14)
 
 
 def test_clip_grad_norm_of_a_gradient_that_two_share_and_nobody_may_write_to():
@@ -143,6 +151,8 @@ def test_clip_values():
         optim.clip_values_([p], 1.0, -1.0)
     with pytest.raises(ValueError, match="parameter 0 is not a leaf"):
         optim.clip_values_([p * 1], -1.0, 1.0)
+    optim.clip_values_([p], 0.25, 0.25)
+    assert p.tolist() == [0.25] * 3
 
 
 def test_an_average_follows_its_parameter():
@@ -153,6 +163,15 @@ def test_an_average_follows_its_parameter():
     for _ in range(100):
         optim.average_(averages, params, 0.75)
     np.testing.assert_allclose(averages[0].numpy()[0], 4.0, rtol=1e-10)
+    optim.average_(averages, [leaf([5.0, 6.0]), leaf([7.0])], 1.0)
+    np.testing.assert_allclose(averages[0].numpy()[0], 4.0, rtol=1e-10)
+    optim.average_(averages, [leaf([5.0, 6.0]), leaf([7.0])], 0.0)
+    assert [a.tolist() for a in averages] == [[5.0, 6.0], [7.0]]
+
+
+def test_an_average_warms_up():
+    found = [optim.warmed_up(0.9, t) for t in (0, 8, 79, 80, 81, 1000)]
+    assert found == pytest.approx([0.1, 0.5, 80 / 89, 0.9, 0.9, 0.9], rel=1e-14)
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,25 @@ def test_a_domain_that_is_too_wide_is_refused(domain):
         strategies.arrays((3,), domain)
 
 
+def test_a_domain_is_drawn_from_end_to_end_and_simple_numbers_come_first():
+    drawn = strategies.arrays((), Domain(-2.0, 2.0))
+    for simplest, wanted in (
+        (0, lambda x: True), (1, lambda x: x != 0), (-1, lambda x: x < 0), (0.5, lambda x: x % 1),
+        (2, lambda x: x > 1.99), (-2, lambda x: x < -1.99),
+    ):  # fmt: skip
+        assert find(drawn, wanted) == simplest
+    with pytest.raises(ValueError, match=r"no multiple of 1/16 lies in"):
+        strategies.arrays((), Domain(0.01, 0.05))
+
+
 @given(x=strategies.arrays((8,), Domain(-2047, 2048)))
 def test_the_widest_domain(x):
     assert ((x >= -2047) & (x <= 2048)).all()
+
+
+def test_single_numbers_rows_of_one_and_empty_arrays_are_among_the_shapes():
+    for wanted in (lambda s: s == (), lambda s: 0 in s, lambda s: s and s[-1] == 1):
+        assert wanted(find(strategies.shapes(), wanted))
 
 
 @given(shape=strategies.shapes(min_dims=1, min_side=3))
@@ -48,6 +64,7 @@ def test_special_arrays_hold_every_kind_of_number():
     holds = {
         "negative zero": lambda x: np.any((x == 0) & np.signbit(x)),
         "subnormal": lambda x: np.any((x != 0) & (np.abs(x) < np.finfo(x.dtype).tiny)),
+        "negative subnormal": lambda x: np.any((x < 0) & (x > -np.finfo(x.dtype).tiny)),
         "infinity": lambda x: np.any(np.isinf(x)),
         "nan": lambda x: np.any(np.isnan(x)),
         "tie": lambda x: np.any(np.diff(np.sort(x)) == 0),
@@ -60,6 +77,7 @@ def test_special_arrays_hold_every_kind_of_number():
 def test_distinct_arrays_have_no_ties(data):
     x = data.draw(strategies.distinct_arrays(data.draw(strategies.shapes())))
     assert (np.diff(np.sort(x, axis=None)) >= 0.1).all()
+    assert x.size < 2 or x.min() < 0 < x.max()
 
 
 @given(found=strategies.broadcastable_shapes(3))
@@ -71,8 +89,8 @@ def test_shapes_broadcast_together(found):
 @given(data=st.data(), dtype=st.sampled_from(["f8", "f4", ">f8", "c8", "i8", "u1", "?"]))
 def test_awkward_layouts_hold_the_same_numbers(data, dtype):
     x = data.draw(strategies.arrays(data.draw(strategies.shapes()), Domain(0, 3))).astype(dtype)
-    y = data.draw(strategies.awkward(x))
-    np.testing.assert_array_equal(y, x, strict=True)
+    for y in (data.draw(strategies.awkward(x)), *(lay(x) for lay in strategies.LAYOUTS.values())):
+        np.testing.assert_array_equal(y, x, strict=True)
 
 
 def test_layouts_are_what_they_say():

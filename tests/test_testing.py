@@ -217,6 +217,7 @@ def test_the_complex_step_sees_what_central_differences_cannot():
     with pytest.raises(GradientMismatch, match="by the complex step"):
         check_vjp(np.sin, slightly_wrong, X, analytic=True)
     check_vjp(np.sin, lambda g, x: g * np.cos(x), X, analytic=True)
+    check_vjp(np.sin, lambda g, x: g * np.cos(x), np.array([np.pi / 2, 0.3]), analytic=True)
     check_vjp(np.matmul, lambda g, a, b: (g @ b.T, a.T @ g), X, W.T, analytic=True)
     check_grads(tg.tanh, X, analytic=np.tanh)
     with pytest.raises(GradientMismatch, match="by the complex step"):
@@ -236,6 +237,7 @@ def test_a_function_that_is_not_analytic_is_not_taken_for_one():
 def test_a_gradient_of_one_number():
     assert check_grad(lambda x: np.sum(x**2), lambda x: 2 * x, X, analytic=True) is None
     check_grad(lambda x: x * x, lambda x: 2 * x, 0.5)
+    check_grad(lambda x: 3 * x, lambda x: 3, 0.5)
     check_grad(lambda x: np.sum(x**2, keepdims=True), lambda x: 2 * x, X)
     for wrong in (
         lambda x: x,
@@ -367,16 +369,18 @@ def test_layouts_of_arguments_and_cotangents_are_as_in_use():
 
 @pytest.mark.parametrize(
     "clipped",
-    [lambda g: np.clip(g, -2, 2), lambda g: np.where(np.abs(g) > 1e-3, g, 0)],
+    [lambda g: np.clip(g, -4e5, 4e5), lambda g: np.where(np.abs(g) > 2e-6, g, 0)],
 )
 def test_a_gradient_is_linear_in_cotangents_of_any_size(clipped):
     x = np.array([0.3, -1.2, 2.0])
     with pytest.raises(GradientMismatch, match="not linear in the cotangent"):
         check_vjp(np.sin, lambda g, x: clipped(g) * np.cos(x), x)
+    with pytest.raises(GradientMismatch, match="not linear in the cotangent"):
+        check_vjp(lambda x: 1e-9 * np.sin(x), lambda g, x: 1e-9 * clipped(g) * np.cos(x), x)
     check_vjp(np.sin, lambda g, x: g * np.cos(x), x)
 
 
-@pytest.mark.parametrize("slope", [1e303, 1e-310])
+@pytest.mark.parametrize("slope", [1e303, 1e-310, 1e-318])
 def test_what_overflows_or_is_lost_is_no_proof_of_a_gradient_that_is_not_linear(slope):
     check_linear = functools.partial(check._check_linear, arrays=(np.ones(2),), drawn=(np.ones(2),))
     claim = check.Claim("f", ["x"], None, lambda xs, us: tuple(slope * 1.7 * u for u in us))

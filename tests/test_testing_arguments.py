@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tinygen.autograd import Op
 from tinygen.testing import GradientMismatch, check_grad, check_grads, check_vjp, strategies
 
 
@@ -138,3 +139,13 @@ def test_a_gradient_that_is_wrong_for_cotangents_in_one_order_only():
     check_vjp(np.sin, lambda g, x: g * np.cos(x), x)
     with pytest.raises(GradientMismatch, match="with the drawn cotangent in Fortran's order"):
         check_vjp(np.sin, lambda g, x: g.ravel("K").reshape(g.shape) * np.cos(x), x)
+
+    class Careless(Op):
+        def forward(self, x):
+            return 2 * x
+
+        def backward(self, g):
+            return 2 * g.ravel("K").reshape(g.shape)
+
+    with pytest.raises(GradientMismatch, match="with the drawn cotangent in Fortran's order"):
+        check_grads(lambda x: (Careless.apply(x), tg.sum(x, axis=0)), x, order=1)

@@ -196,7 +196,8 @@ def _strided(x: np.ndarray) -> np.ndarray:
 @_layout
 def _reversed(x: np.ndarray) -> np.ndarray:
     """With negative strides along every axis."""
-    return np.flip(np.flip(x).copy(order="C"))
+    back = (*[slice(None, None, -1)] * x.ndim, ...)  # NumPy's flip makes a scalar of a 0-d array
+    return x[back].copy(order="C")[back]
 
 
 @_layout
@@ -220,9 +221,9 @@ def _broadcast(x: np.ndarray) -> np.ndarray:
     """With stride 0 along the first axis, where its elements allow it."""
     if x.ndim and len(x) and np.array_equal(x, np.broadcast_to(x[:1], x.shape)):
         return np.broadcast_to(x[:1], x.shape)
-    return np.broadcast_to(x, (1, *x.shape))[0]
+    return np.broadcast_to(x, (1, *x.shape))[0, ...]
 
 
 def awkward(x: np.ndarray) -> st.SearchStrategy[np.ndarray]:
     """Arrays equal to x that lie in memory in all the ways that NumPy knows."""
-    return st.sampled_from(list(LAYOUTS)).map(lambda name: np.asarray(LAYOUTS[name](x)))
+    return st.sampled_from(list(LAYOUTS)).map(lambda name: LAYOUTS[name](x))
