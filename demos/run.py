@@ -59,6 +59,8 @@ def start(main: Callable[[], object]) -> None:
             if Run.latest.checkpoint.exists():
                 told = f"stopped; --resume goes on from {Run.latest.checkpoint}"
         print(told, file=sys.stderr)
+        if parallel.team().size > 1:  # of which some may wait for this one
+            parallel.team().abort("was stopped", 130)
         sys.exit(130)
     except SystemExit as end:
         if parallel.team().size > 1 and isinstance(end.code, str):

@@ -1,6 +1,6 @@
 """Several ranks are one model: the same losses as one process, no hang when one dies, and a resumed run is right."""
 
-import importlib.util
+import importlib
 import json
 import os
 import signal
@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from demos import vae
+from demos import iwae, run, vae
+from tests import processes
 from tests.demo_runs import play
-from tests.processes import run
 from tinygen import optim, parallel
 from tinygen.io import load
 from tinygen.optim.optimiser import SMALL
@@ -78,6 +78,13 @@ class TwoAlike:
         self.sent.append(halves[self.rank].copy())
         halves[1 - self.rank] = halves[self.rank][::-1]
 
+    def Bcast(self, array: np.ndarray) -> None:
+        if self.rank == 1:
+            array[...] = 7
+
+    def Abort(self, code: int) -> None:
+        self.sent.append(code)
+
 
 @pytest.fixture
 def mpi(monkeypatch):
@@ -89,6 +96,14 @@ def mpi(monkeypatch):
 @pytest.fixture
 def pair(mpi):
     return parallel.Team(TwoAlike())
+
+
+@pytest.fixture
+def in_pair(pair, monkeypatch):
+    """What demos ask is answered that they are in it."""
+    for module in (parallel, vae, iwae):
+        monkeypatch.setattr(module, "team", lambda: pair)
+    return pair
 
 
 def parameters(*shapes):
@@ -108,7 +123,7 @@ def test_every_row_is_somebodys(n, size):
 
 def test_a_process_on_its_own_is_a_team_of_one_and_needs_no_mpi():
     code = "import sys; from tinygen import parallel as p; print(p.team().size, 'mpi4py' in sys.modules)"
-    assert run(code) == "1 False"
+    assert processes.run(code) == "1 False"
     team, (p,) = parallel.Team(), parameters((2,))
     p.grad = g = tg.tensor([1.0, 2.0])
     optimiser = optim.SGD([p], 0.5)
@@ -170,15 +185,28 @@ def test_a_gradient_of_another_shape_is_not_sent(pair):
     assert pair._communicator.sent == []
 
 
-def test_a_launcher_without_mpi4py_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mpi4py", None)
+def without_library(name: str):
+    raise RuntimeError("cannot load MPI library")
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_launcher_without_mpi4py_or_its_library_says_what_to_install(installed, monkeypatch):
+    mpi4py = type(sys)("mpi4py")
+    mpi4py.__getattr__ = without_library
+    monkeypatch.setitem(sys.modules, "mpi4py", mpi4py if installed else None)
     monkeypatch.setenv("PMI_SIZE", "2")
     parallel.team.cache_clear()
     try:
-        with pytest.raises(ImportError, match=r"pip install 'tinygen\[mpi\]'"):
+        with pytest.raises(ImportError, match=r"pip install 'tinygen\[mpi\]' mpich"):
             parallel.team()
     finally:
         parallel.team.cache_clear()
+
+
+def rounds(out: Path, count: int, team: parallel.Team | None, resume: bool = False) -> None:
+    made = run.Run(out, {"demo": "none"}, resume, team)
+    for i in made.rounds(count, "epoch"):
+        made.log(epoch=i + 1, loss=0.5)
 
 
 def test_skipped_numbers_are_those_that_would_have_been_drawn():
@@ -236,22 +264,41 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on_with_another_number(tmp_path
     np.testing.assert_allclose(history(out), history(tmp_path / "whole"), rtol=1e-5)
 
 
-FAILS_IN_ONE = """
+ENDS_IN_ONE = """
+import signal, sys
+from demos import run
 from tinygen import parallel
-team = parallel.team()
-if team.rank == 1:
-    raise ValueError("only here")
-team.sum([1.0])
+def main():
+    if parallel.team().rank == 1:
+        if sys.argv[1] == "error":
+            raise ValueError("only here")
+        if sys.argv[1] == "exit":
+            sys.exit("only here")
+        signal.raise_signal(signal.SIGINT)
+    parallel.team().sum([1.0])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+run.start(main)
 """
 
 
 @needs_mpi
-def test_an_error_in_one_rank_ends_all():
-    process = ranks(2, "-c", FAILS_IN_ONE)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "ValueError: only here" in output
-    assert "rank 1 failed, and so ends all 2" in output
+@pytest.mark.parametrize(
+    ("how", "code", "said", "verdict"),
+    [
+        ("error", 1, "ValueError: only here", "failed"),
+        ("exit", 1, "only here", "failed"),
+        ("Ctrl-C", 130, "stopped before the run began", "was stopped"),
+    ],
+)
+def test_what_ends_one_rank_ends_all(how, code, said, verdict):
+    process = ranks(2, "-c", ENDS_IN_ONE, how)
+    try:
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code, output
+    for words in (said, f"rank 1 {verdict}, and so ends all 2"):
+        assert words in output, output
 
 
 RANKS_AGREE = """
@@ -314,11 +361,3 @@ for make in makers:
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_step_of_several_ranks_is_that_of_one(count):
     done(ranks(count, "-c", STEPS_AS_ONE))
-
-
-@needs_mpi
-def test_a_demo_for_one_process_refuses_several(tmp_path):
-    process = ranks(2, "-m", "demos.autoencoder", "--epochs", "1", "--out", str(tmp_path))
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "this demo runs in one process" in output

@@ -114,10 +114,10 @@ class Team:
                 self._communicator.Bcast(array)
                 p.copy_(array)
 
-    def abort(self) -> None:
+    def abort(self, why: str = "failed", code: int = 1) -> None:
         """End all ranks at once: what one of them cannot go on from, the others would wait for."""
-        print(f"rank {self.rank} failed, and so ends all {self.size}", file=sys.stderr, flush=True)
-        self._communicator.Abort(1)
+        print(f"rank {self.rank} {why}, and so ends all {self.size}", file=sys.stderr, flush=True)
+        self._communicator.Abort(code)
 
     def _shared(self, optimiser: Optimiser) -> list[int]:
         """Which of the optimiser's parameters are stepped in equal shares: large ones, in one piece of memory."""
