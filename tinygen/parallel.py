@@ -157,15 +157,16 @@ def team() -> Team:
     """The team that this process is in: of one, unless an MPI launcher started it.
 
     An exception that nobody catches ends all ranks from then on.
-    Raises ImportError, which says what to install, where a launcher did and mpi4py is missing.
+    Raises ImportError, which says what to install, where a launcher did and mpi4py or its MPI library is missing.
     """
     if not any(int(os.environ.get(name, 1)) > 1 for name in SIZES):
         return Team()
     try:
         from mpi4py import MPI
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter without an MPI library
         raise ImportError(
-            "several processes were started, which need mpi4py to talk: pip install 'tinygen[mpi]'"
+            "several processes were started, which need mpi4py and an MPI library to talk:"
+            " pip install 'tinygen[mpi]' mpich"
         ) from error
 
     found = Team(MPI.COMM_WORLD)
