@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
     what = "training stages, of which stage i takes 3^i epochs"
     options = parser("iwae", __doc__, STAGES, unit="stage", what=what)
     options.add_argument("-k", type=positive, default=5, help="codes for each image; default: 5")
-    args = parse(options, argv)
+    args = parse(options, argv, shared=True)
     images = load_images(args.data)
     # Not the number of stages: a longer run goes on where a shorter one ended.
     settings = {"demo": "iwae", "data": args.data, "seed": args.seed, "k": args.k}

@@ -105,10 +105,8 @@ class Run:
 
         team: the ranks that share the work, of which rank 0 alone writes and talks.
         Exits with a clear message if the folder cannot be written, another run is at work there, or the
-        checkpoint is of another run, or if there are several ranks and no `team`.
+        checkpoint is of another run.
         """
-        if team is None and parallel.team().size > 1:
-            sys.exit("this demo runs in one process; those that share work are vae and iwae")
         if tg.get_default_device() != "cpu":  # where other numbers are drawn
             settings = settings | {"device": tg.get_default_device()}
         self.team = team or parallel.Team()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from demos import iwae, run, vae
+from demos import __main__, iwae, run, vae
 from tests import processes
 from tests.demo_runs import play
 from tinygen import optim, parallel
@@ -201,6 +201,22 @@ def test_a_launcher_without_mpi4py_or_its_library_says_what_to_install(installed
             parallel.team()
     finally:
         parallel.team.cache_clear()
+
+
+@pytest.mark.parametrize("name", sorted(set(__main__.DEMOS) - {"vae", "iwae"}))
+@pytest.mark.usefixtures("in_pair")
+def test_a_demo_for_one_process_refuses_several_before_anything_else(name, tmp_path):
+    demo = importlib.import_module(f"demos.{name}")
+    with pytest.raises(SystemExit, match=r"^this demo runs in one process"):
+        demo.main(["--out", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("demo", [vae, iwae])
+@pytest.mark.usefixtures("in_pair")
+def test_ranks_refuse_a_gpu_before_anything_else(demo, tmp_path):
+    with pytest.raises(SystemExit, match=r"^cannot use --device cuda: .* on cpu only$"):
+        demo.main(["--device", "cuda", "--out", str(tmp_path)])
 
 
 def rounds(out: Path, count: int, team: parallel.Team | None, resume: bool = False) -> None:

@@ -35,6 +35,7 @@ from tinygen.optim.optimiser import SMALL, Optimiser
 
 # What launchers tell a process about its team: MPICH and its relatives, Open MPI, Slurm's srun.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+CPU_ONLY = "processes share their work on cpu only"
 
 
 class Team:
@@ -72,8 +73,7 @@ class Team:
         dtypes = {p.dtype for p in params}
         if len(dtypes) != 1:
             raise ValueError(f"needs parameters of one dtype, got {sorted(map(str, dtypes))}")
-        if any(p.device != "cpu" for p in params):
-            raise ValueError("processes share their work on cpu only: move the model .to('cpu')")
+        _check_on_cpu(params)
         (dtype,), shared = dtypes, self._shared(optimiser)
         optimiser.check_gradients()
         there = [p.grad is not None for p in params]
@@ -107,8 +107,10 @@ class Team:
             optimiser.whole = True
 
     def broadcast_(self, params: Iterable[Tensor]) -> None:
-        """Overwrite every rank's parameters with rank 0's."""
+        """Overwrite every rank's parameters with rank 0's. Raises ValueError if any are on a GPU."""
         if self._communicator:
+            params = list(params)
+            _check_on_cpu(params)
             for p in params:
                 array = np.array(p._data, order="C")
                 self._communicator.Bcast(array)
@@ -150,6 +152,11 @@ class Team:
         from mpi4py import MPI
 
         self._communicator.Allgather(MPI.IN_PLACE, array)
+
+
+def _check_on_cpu(params: Sequence[Tensor]) -> None:
+    if any(p.device != "cpu" for p in params):
+        raise ValueError(f"{CPU_ONLY}: move the model .to('cpu')")
 
 
 @functools.cache
