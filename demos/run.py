@@ -192,9 +192,17 @@ class Run:
             start = self._saved["round"]
             for name, part in parts.items():
                 part.load_state_dict(self._saved["parts"][name])
-            if start > count:
-                sys.exit(f"the checkpoint has {start * size} {unit}s already, more than {total}")
-        stop = _StopAfterRound(unit if size == 1 else "round", alone=self.team.size == 1)
+        starts = np.zeros(self.team.size)
+        starts[self.team.rank] = start
+        starts = self.team.sum(starts)
+        if starts.min() < starts.max():
+            sys.exit(
+                f"cannot use --out {self.out}: it must be on storage that all ranks see, but they see"
+                f" checkpoints of {', '.join(f'{i * size:.0f}' for i in starts)} {unit}s"
+            )
+        if start > count:
+            sys.exit(f"the checkpoint has {start * size} {unit}s already, more than {total}")
+        stop = _StopAfterRound(unit if size == 1 else "round", self.team)
         saved_at = time.monotonic()
         shown = {"total": count * size, "initial": start * size, "unit": unit}
         with stop, tqdm(**shown, disable=None if self.leads else True) as self.bar:

@@ -225,6 +225,13 @@ def rounds(out: Path, count: int, team: parallel.Team | None, resume: bool = Fal
         made.log(epoch=i + 1, loss=0.5)
 
 
+def test_ranks_that_see_different_checkpoints_do_not_go_on(pair, tmp_path, monkeypatch):
+    rounds(tmp_path, 4, None)
+    monkeypatch.setattr(TwoAlike, "Allreduce", lambda *_: None)  # the other adds 0: it has none
+    with pytest.raises(SystemExit, match=r"storage that all ranks see, .* of 4, 0 epochs$"):
+        rounds(tmp_path, 6, pair, resume=True)
+
+
 def test_skipped_numbers_are_those_that_would_have_been_drawn():
     for before, count in ((0, 10), (0, 7), (3, 4), (1, 1), (0, 0)):
         ours, theirs = (tg.random.default_rng(3) for _ in range(2))
