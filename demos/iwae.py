@@ -197,6 +197,8 @@ def main(argv: list[str] | None = None) -> None:
         viz.image_grid(samples, images.shape, path, columns=8, title=title)
         panels = {f"$-L_{{{args.k}}}$": {"train": "train", f"{len(watched)} test images": "test"}}
         viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", log_x=True)
+    # Each rank trained by itself, and on another processor a last digit grows.
+    run.team.broadcast_(average.parameters())
     found = log_likelihood(average, test, SAMPLES, run.team)
     nll = {name: -float(values.mean()) for name, (values, _) in found.items()}
     elbo = {name: float(elbos.mean()) for name, (_, elbos) in found.items()}

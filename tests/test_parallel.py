@@ -232,6 +232,20 @@ def test_ranks_that_see_different_checkpoints_do_not_go_on(pair, tmp_path, monke
         rounds(tmp_path, 6, pair, resume=True)
 
 
+def test_the_likelihood_is_of_rank_0s_model(mpi, in_pair, tmp_path, monkeypatch):
+    in_pair.rank = in_pair._communicator.rank = 1
+    judged = []
+
+    def judge(model: vae.VAE, *_):
+        judged.extend(p.numpy() for p in model.parameters())
+        return {name: np.zeros((2, 1)) for name in ("codes_from_q", "codes_from_a_fitted_q")}
+
+    monkeypatch.setattr(iwae, "log_likelihood", judge)
+    iwae.main(["--stages", "1", "--out", str(tmp_path)])
+    assert judged
+    assert all((p == 7).all() for p in judged)
+
+
 def test_skipped_numbers_are_those_that_would_have_been_drawn():
     for before, count in ((0, 10), (0, 7), (3, 4), (1, 1), (0, 0)):
         ours, theirs = (tg.random.default_rng(3) for _ in range(2))
