@@ -35,7 +35,6 @@ drawn from, so the higher one is the better; what the fit gains is the amortisat
 import math
 
 import numpy as np
-from tqdm import tqdm
 
 import tinygen as tg
 from demos import evidence, vae
@@ -49,7 +48,7 @@ from demos.common import (
     unseen_tensors,
 )
 from demos.pixels import Bernoulli
-from demos.run import Run, start
+from demos.run import Run, progress, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import batches
 from tinygen.parallel import Team, team
@@ -137,9 +136,8 @@ def log_likelihood(
 
     A team's ranks share the rows out."""
     found = {name: np.zeros((2, len(x))) for name in ("codes_from_q", "codes_from_a_fitted_q")}
-    quiet = True if ranks.rank else None
     mine = range(100 * ranks.rank, len(x), 100 * ranks.size)
-    for i in tqdm(mine, unit="part", desc="log-likelihood", disable=quiet):
+    for i in progress(ranks, iterable=mine, unit="part", desc="log-likelihood"):
         part, rng = x[i : i + 100], tg.random.default_rng((evidence.TEST_SEED, i))
         for rows, q in zip(found.values(), (None, fitted(model, part, rng)), strict=True):
             estimate = evidence.log_likelihood(model, part, samples, rng, 50, q)

@@ -33,6 +33,7 @@ except ImportError:  # Windows
     fcntl = None
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
+SHOW_EVERY = 2.0  # seconds between a team's progress: it may end up in a log
 RECORDS = ("checkpoint.safetensors", "history.jsonl", "metrics.json", "times.json", "table.md")
 PICTURES = (".png", ".gif")
 BAR = 48  # characters that a progress bar needs: "100%|#| 3000/3000 [01:23<00:00, 35.91step/s, ]"
@@ -93,6 +94,13 @@ def hold(path: Path) -> TextIO:
     return file
 
 
+def progress(team: parallel.Team, **shown: Any) -> tqdm:
+    """tqdm's bar, where it goes to a terminal. An MPI launcher passes on what goes to a pipe: rank 0's, and seldom."""
+    if team.size == 1:
+        return tqdm(**shown, disable=None)
+    return tqdm(**shown, disable=team.rank > 0, mininterval=SHOW_EVERY)
+
+
 class Run:
     """One run of a demo: its folder, its history, and the rounds of its loop."""
 
@@ -149,7 +157,8 @@ class Run:
         try:
             state = load(self.checkpoint)
         except FileNotFoundError:
-            print(f"no checkpoint in {self.out} yet: starting from the beginning")
+            if self.leads:
+                print(f"no checkpoint in {self.out} yet: starting from the beginning")
             return None
         except ValueError as error:
             sys.exit(f"cannot resume: {error}")
@@ -205,7 +214,7 @@ class Run:
         stop = _StopAfterRound(unit if size == 1 else "round", self.team)
         saved_at = time.monotonic()
         shown = {"total": count * size, "initial": start * size, "unit": unit}
-        with stop, tqdm(**shown, disable=None if self.leads else True) as self.bar:
+        with stop, progress(self.team, **shown) as self.bar:
             for i in range(start, count):
                 began = time.perf_counter()
                 yield i
@@ -239,7 +248,7 @@ class Run:
         figures = {k: v if isinstance(v, int) else float(v) for k, v in figures.items()}
         self.history.append(figures)
         width = getattr(self.bar, "ncols", None) or 80
-        self.bar.set_postfix_str(", ".join(that_fit(figures, width - BAR)))
+        self.bar.set_postfix_str(", ".join(that_fit(figures, width - BAR)), refresh=False)
 
     def seconds(self, rounds: float) -> float | None:
         """How long so many rounds take, by those of this process; None if it had none to do."""
@@ -312,9 +321,9 @@ class _StopAfterRound:
     Several ranks end by SIGTERM where one of them has died: then there is no next round to wait for.
     """
 
-    def __init__(self, unit: str, alone: bool):
-        self.asked, self.unit = False, unit
-        self.signals = [signal.SIGINT, signal.SIGTERM] if alone else [signal.SIGINT]
+    def __init__(self, unit: str, team: parallel.Team):
+        self.asked, self.unit, self.leads = False, unit, team.rank == 0
+        self.signals = [signal.SIGINT] + [signal.SIGTERM] * (team.size == 1)
 
     def __enter__(self) -> None:
         self.before = [signal.signal(number, self._ask) for number in self.signals]
@@ -327,6 +336,8 @@ class _StopAfterRound:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        tqdm.write(
-            f"finishing this {self.unit} to save it; Ctrl-C again to stop at once", file=sys.stderr
-        )
+        if self.leads:
+            tqdm.write(
+                f"finishing this {self.unit} to save it; Ctrl-C again to stop at once",
+                file=sys.stderr,
+            )

@@ -1,6 +1,7 @@
 """Several ranks are one model: the same losses as one process, no hang when one dies, and a resumed run is right."""
 
 import importlib
+import io
 import json
 import os
 import signal
@@ -223,6 +224,29 @@ def rounds(out: Path, count: int, team: parallel.Team | None, resume: bool = Fal
     made = run.Run(out, {"demo": "none"}, resume, team)
     for i in made.rounds(count, "epoch"):
         made.log(epoch=i + 1, loss=0.5)
+
+
+@pytest.mark.parametrize(("rank", "shown"), [(None, 0), (0, 2), (1, 0)])
+def test_a_pipe_is_shown_the_progress_of_rank_0_alone_and_that_seldom(
+    rank, shown, mpi, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    rounds(tmp_path, 50, None if rank is None else parallel.Team(TwoAlike(rank)))
+    assert sys.stderr.getvalue().count("epoch/s") == shown  # at the beginning and at the end
+    assert ("50/50" in sys.stderr.getvalue()) == (shown > 0)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_all_ranks_would_say_is_said_by_rank_0(rank, mpi, tmp_path, capsys):
+    made = run.Run(tmp_path, {}, True, parallel.Team(TwoAlike(rank)))
+    rounds = made.rounds(2, "epoch")
+    next(rounds)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(SystemExit):
+        next(rounds)
+    said = "".join(capsys.readouterr())
+    for words in ("no checkpoint in", "finishing this epoch", "stopped after 1 of 2"):
+        assert (words in said) == (rank == 0)
 
 
 def test_ranks_that_see_different_checkpoints_do_not_go_on(pair, tmp_path, monkeypatch):

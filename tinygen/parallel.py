@@ -106,6 +106,7 @@ class Team:
                     self._gather(array)
             optimiser.whole = True
 
+    @named
     def broadcast_(self, params: Iterable[Tensor]) -> None:
         """Overwrite every rank's parameters with rank 0's. Raises ValueError if any are on a GPU."""
         if self._communicator:
