@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import tinygen as tg
-from tinygen import data, nn, optim
+from tinygen import data, nn, optim, parallel
 from tinygen.data import Images, batches
 from tinygen.kernels.device import DEVICES
 
@@ -107,9 +107,19 @@ def by_count(counts: Mapping[str, object]) -> str:
     return "; ".join(f"{count} for {', '.join(of)}" for count, of in names.items())
 
 
-def parse(options: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; what the demo makes is made on --device from then on. Exits if that is not to be had."""
+def parse(
+    options: argparse.ArgumentParser, argv: Sequence[str] | None, shared: bool = False
+) -> argparse.Namespace:
+    """The arguments; what the demo makes is made on --device from then on. Exits if that is not to be had.
+
+    Or if there are several processes, and the demo's work is not `shared` among them.
+    """
     args = options.parse_args(argv)
+    if parallel.team().size > 1:
+        if not shared:
+            sys.exit("this demo runs in one process; those that share work are vae and iwae")
+        if args.device != "cpu":
+            sys.exit(f"cannot use --device {args.device}: {parallel.CPU_ONLY}")
     try:
         tg.set_default_device(args.device)
     except (ImportError, RuntimeError) as error:

@@ -35,7 +35,6 @@ drawn from, so the higher one is the better; what the fit gains is the amortisat
 import math
 
 import numpy as np
-from tqdm import tqdm
 
 import tinygen as tg
 from demos import evidence, vae
@@ -49,7 +48,7 @@ from demos.common import (
     unseen_tensors,
 )
 from demos.pixels import Bernoulli
-from demos.run import Run, start
+from demos.run import Run, progress, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data import batches
 from tinygen.parallel import Team, team
@@ -137,9 +136,8 @@ def log_likelihood(
 
     A team's ranks share the rows out."""
     found = {name: np.zeros((2, len(x))) for name in ("codes_from_q", "codes_from_a_fitted_q")}
-    quiet = True if ranks.rank else None
     mine = range(100 * ranks.rank, len(x), 100 * ranks.size)
-    for i in tqdm(mine, unit="part", desc="log-likelihood", disable=quiet):
+    for i in progress(ranks, iterable=mine, unit="part", desc="log-likelihood"):
         part, rng = x[i : i + 100], tg.random.default_rng((evidence.TEST_SEED, i))
         for rows, q in zip(found.values(), (None, fitted(model, part, rng)), strict=True):
             estimate = evidence.log_likelihood(model, part, samples, rng, 50, q)
@@ -151,7 +149,7 @@ def main(argv: list[str] | None = None) -> None:
     what = "training stages, of which stage i takes 3^i epochs"
     options = parser("iwae", __doc__, STAGES, unit="stage", what=what)
     options.add_argument("-k", type=positive, default=5, help="codes for each image; default: 5")
-    args = parse(options, argv)
+    args = parse(options, argv, shared=True)
     images = load_images(args.data)
     # Not the number of stages: a longer run goes on where a shorter one ended.
     settings = {"demo": "iwae", "data": args.data, "seed": args.seed, "k": args.k}
@@ -197,6 +195,8 @@ def main(argv: list[str] | None = None) -> None:
         viz.image_grid(samples, images.shape, path, columns=8, title=title)
         panels = {f"$-L_{{{args.k}}}$": {"train": "train", f"{len(watched)} test images": "test"}}
         viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", log_x=True)
+    # Each rank trained by itself, and on another processor a last digit grows.
+    run.team.broadcast_(average.parameters())
     found = log_likelihood(average, test, SAMPLES, run.team)
     nll = {name: -float(values.mean()) for name, (values, _) in found.items()}
     elbo = {name: float(elbos.mean()) for name, (_, elbos) in found.items()}

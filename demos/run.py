@@ -33,6 +33,7 @@ except ImportError:  # Windows
     fcntl = None
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
+SHOW_EVERY = 2.0  # seconds between a team's progress: it may end up in a log
 RECORDS = ("checkpoint.safetensors", "history.jsonl", "metrics.json", "times.json", "table.md")
 PICTURES = (".png", ".gif")
 BAR = 48  # characters that a progress bar needs: "100%|#| 3000/3000 [01:23<00:00, 35.91step/s, ]"
@@ -59,6 +60,8 @@ def start(main: Callable[[], object]) -> None:
             if Run.latest.checkpoint.exists():
                 told = f"stopped; --resume goes on from {Run.latest.checkpoint}"
         print(told, file=sys.stderr)
+        if parallel.team().size > 1:  # of which some may wait for this one
+            parallel.team().abort("was stopped", 130)
         sys.exit(130)
     except SystemExit as end:
         if parallel.team().size > 1 and isinstance(end.code, str):
@@ -91,6 +94,13 @@ def hold(path: Path) -> TextIO:
     return file
 
 
+def progress(team: parallel.Team, **shown: Any) -> tqdm:
+    """tqdm's bar, where it goes to a terminal. An MPI launcher passes on what goes to a pipe: rank 0's, and seldom."""
+    if team.size == 1:
+        return tqdm(**shown, disable=None)
+    return tqdm(**shown, disable=team.rank > 0, mininterval=SHOW_EVERY)
+
+
 class Run:
     """One run of a demo: its folder, its history, and the rounds of its loop."""
 
@@ -103,10 +113,8 @@ class Run:
 
         team: the ranks that share the work, of which rank 0 alone writes and talks.
         Exits with a clear message if the folder cannot be written, another run is at work there, or the
-        checkpoint is of another run, or if there are several ranks and no `team`.
+        checkpoint is of another run.
         """
-        if team is None and parallel.team().size > 1:
-            sys.exit("this demo runs in one process; those that share work are vae and iwae")
         if tg.get_default_device() != "cpu":  # where other numbers are drawn
             settings = settings | {"device": tg.get_default_device()}
         self.team = team or parallel.Team()
@@ -149,7 +157,8 @@ class Run:
         try:
             state = load(self.checkpoint)
         except FileNotFoundError:
-            print(f"no checkpoint in {self.out} yet: starting from the beginning")
+            if self.leads:
+                print(f"no checkpoint in {self.out} yet: starting from the beginning")
             return None
         except ValueError as error:
             sys.exit(f"cannot resume: {error}")
@@ -192,12 +201,20 @@ class Run:
             start = self._saved["round"]
             for name, part in parts.items():
                 part.load_state_dict(self._saved["parts"][name])
-            if start > count:
-                sys.exit(f"the checkpoint has {start * size} {unit}s already, more than {total}")
-        stop = _StopAfterRound(unit if size == 1 else "round", alone=self.team.size == 1)
+        starts = np.zeros(self.team.size)
+        starts[self.team.rank] = start
+        starts = self.team.sum(starts)
+        if starts.min() < starts.max():
+            sys.exit(
+                f"cannot use --out {self.out}: it must be on storage that all ranks see, but they see"
+                f" checkpoints of {', '.join(f'{i * size:.0f}' for i in starts)} {unit}s"
+            )
+        if start > count:
+            sys.exit(f"the checkpoint has {start * size} {unit}s already, more than {total}")
+        stop = _StopAfterRound(unit if size == 1 else "round", self.team)
         saved_at = time.monotonic()
         shown = {"total": count * size, "initial": start * size, "unit": unit}
-        with stop, tqdm(**shown, disable=None if self.leads else True) as self.bar:
+        with stop, progress(self.team, **shown) as self.bar:
             for i in range(start, count):
                 began = time.perf_counter()
                 yield i
@@ -231,7 +248,7 @@ class Run:
         figures = {k: v if isinstance(v, int) else float(v) for k, v in figures.items()}
         self.history.append(figures)
         width = getattr(self.bar, "ncols", None) or 80
-        self.bar.set_postfix_str(", ".join(that_fit(figures, width - BAR)))
+        self.bar.set_postfix_str(", ".join(that_fit(figures, width - BAR)), refresh=False)
 
     def seconds(self, rounds: float) -> float | None:
         """How long so many rounds take, by those of this process; None if it had none to do."""
@@ -304,9 +321,9 @@ class _StopAfterRound:
     Several ranks end by SIGTERM where one of them has died: then there is no next round to wait for.
     """
 
-    def __init__(self, unit: str, alone: bool):
-        self.asked, self.unit = False, unit
-        self.signals = [signal.SIGINT, signal.SIGTERM] if alone else [signal.SIGINT]
+    def __init__(self, unit: str, team: parallel.Team):
+        self.asked, self.unit, self.leads = False, unit, team.rank == 0
+        self.signals = [signal.SIGINT] + [signal.SIGTERM] * (team.size == 1)
 
     def __enter__(self) -> None:
         self.before = [signal.signal(number, self._ask) for number in self.signals]
@@ -319,6 +336,8 @@ class _StopAfterRound:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        tqdm.write(
-            f"finishing this {self.unit} to save it; Ctrl-C again to stop at once", file=sys.stderr
-        )
+        if self.leads:
+            tqdm.write(
+                f"finishing this {self.unit} to save it; Ctrl-C again to stop at once",
+                file=sys.stderr,
+            )

@@ -268,7 +268,7 @@ def options() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     asked = options()
-    args = parse(asked, argv)
+    args = parse(asked, argv, shared=True)
     args.decoder = args.decoder or DECODER[args.data]
     if args.sigma is not None and args.decoder != "gaussian":
         asked.error(f"--sigma is of --decoder gaussian; this one is {args.decoder}")

@@ -157,6 +157,9 @@ def test_processes_do_not_share_what_is_on_a_gpu():
     p.sum().backward()
     with pytest.raises(ValueError, match="on cpu only"):
         team.step_(optim.SGD([p], 0.1))
+    team._communicator = object()
+    with pytest.raises(ValueError, match="on cpu only"):
+        team.broadcast_([p])
 
 
 # Layers and optimisers ---------------------------------------------------------------------------------------

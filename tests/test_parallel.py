@@ -1,6 +1,7 @@
 """Several ranks are one model: the same losses as one process, no hang when one dies, and a resumed run is right."""
 
-import importlib.util
+import importlib
+import io
 import json
 import os
 import signal
@@ -13,9 +14,9 @@ import numpy as np
 import pytest
 
 import tinygen as tg
-from demos import vae
+from demos import __main__, iwae, run, vae
+from tests import processes
 from tests.demo_runs import play
-from tests.processes import run
 from tinygen import optim, parallel
 from tinygen.io import load
 from tinygen.optim.optimiser import SMALL
@@ -78,6 +79,13 @@ class TwoAlike:
         self.sent.append(halves[self.rank].copy())
         halves[1 - self.rank] = halves[self.rank][::-1]
 
+    def Bcast(self, array: np.ndarray) -> None:
+        if self.rank == 1:
+            array[...] = 7
+
+    def Abort(self, code: int) -> None:
+        self.sent.append(code)
+
 
 @pytest.fixture
 def mpi(monkeypatch):
@@ -89,6 +97,14 @@ def mpi(monkeypatch):
 @pytest.fixture
 def pair(mpi):
     return parallel.Team(TwoAlike())
+
+
+@pytest.fixture
+def in_pair(pair, monkeypatch):
+    """What demos ask is answered that they are in it."""
+    for module in (parallel, vae, iwae):
+        monkeypatch.setattr(module, "team", lambda: pair)
+    return pair
 
 
 def parameters(*shapes):
@@ -108,7 +124,7 @@ def test_every_row_is_somebodys(n, size):
 
 def test_a_process_on_its_own_is_a_team_of_one_and_needs_no_mpi():
     code = "import sys; from tinygen import parallel as p; print(p.team().size, 'mpi4py' in sys.modules)"
-    assert run(code) == "1 False"
+    assert processes.run(code) == "1 False"
     team, (p,) = parallel.Team(), parameters((2,))
     p.grad = g = tg.tensor([1.0, 2.0])
     optimiser = optim.SGD([p], 0.5)
@@ -170,15 +186,88 @@ def test_a_gradient_of_another_shape_is_not_sent(pair):
     assert pair._communicator.sent == []
 
 
-def test_a_launcher_without_mpi4py_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mpi4py", None)
+def without_library(name: str):
+    raise RuntimeError("cannot load MPI library")
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_launcher_without_mpi4py_or_its_library_says_what_to_install(installed, monkeypatch):
+    mpi4py = type(sys)("mpi4py")
+    mpi4py.__getattr__ = without_library
+    monkeypatch.setitem(sys.modules, "mpi4py", mpi4py if installed else None)
     monkeypatch.setenv("PMI_SIZE", "2")
     parallel.team.cache_clear()
     try:
-        with pytest.raises(ImportError, match=r"pip install 'tinygen\[mpi\]'"):
+        with pytest.raises(ImportError, match=r"pip install 'tinygen\[mpi\]' mpich"):
             parallel.team()
     finally:
         parallel.team.cache_clear()
+
+
+@pytest.mark.parametrize("name", sorted(set(__main__.DEMOS) - {"vae", "iwae"}))
+@pytest.mark.usefixtures("in_pair")
+def test_a_demo_for_one_process_refuses_several_before_anything_else(name, tmp_path):
+    demo = importlib.import_module(f"demos.{name}")
+    with pytest.raises(SystemExit, match=r"^this demo runs in one process"):
+        demo.main(["--out", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("demo", [vae, iwae])
+@pytest.mark.usefixtures("in_pair")
+def test_ranks_refuse_a_gpu_before_anything_else(demo, tmp_path):
+    with pytest.raises(SystemExit, match=r"^cannot use --device cuda: .* on cpu only$"):
+        demo.main(["--device", "cuda", "--out", str(tmp_path)])
+
+
+def rounds(out: Path, count: int, team: parallel.Team | None, resume: bool = False) -> None:
+    made = run.Run(out, {"demo": "none"}, resume, team)
+    for i in made.rounds(count, "epoch"):
+        made.log(epoch=i + 1, loss=0.5)
+
+
+@pytest.mark.parametrize(("rank", "shown"), [(None, 0), (0, 2), (1, 0)])
+def test_a_pipe_is_shown_the_progress_of_rank_0_alone_and_that_seldom(
+    rank, shown, mpi, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    rounds(tmp_path, 50, None if rank is None else parallel.Team(TwoAlike(rank)))
+    assert sys.stderr.getvalue().count("epoch/s") == shown  # at the beginning and at the end
+    assert ("50/50" in sys.stderr.getvalue()) == (shown > 0)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_all_ranks_would_say_is_said_by_rank_0(rank, mpi, tmp_path, capsys):
+    made = run.Run(tmp_path, {}, True, parallel.Team(TwoAlike(rank)))
+    rounds = made.rounds(2, "epoch")
+    next(rounds)
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(SystemExit):
+        next(rounds)
+    said = "".join(capsys.readouterr())
+    for words in ("no checkpoint in", "finishing this epoch", "stopped after 1 of 2"):
+        assert (words in said) == (rank == 0)
+
+
+def test_ranks_that_see_different_checkpoints_do_not_go_on(pair, tmp_path, monkeypatch):
+    rounds(tmp_path, 4, None)
+    monkeypatch.setattr(TwoAlike, "Allreduce", lambda *_: None)  # the other adds 0: it has none
+    with pytest.raises(SystemExit, match=r"storage that all ranks see, .* of 4, 0 epochs$"):
+        rounds(tmp_path, 6, pair, resume=True)
+
+
+def test_the_likelihood_is_of_rank_0s_model(mpi, in_pair, tmp_path, monkeypatch):
+    in_pair.rank = in_pair._communicator.rank = 1
+    judged = []
+
+    def judge(model: vae.VAE, *_):
+        judged.extend(p.numpy() for p in model.parameters())
+        return {name: np.zeros((2, 1)) for name in ("codes_from_q", "codes_from_a_fitted_q")}
+
+    monkeypatch.setattr(iwae, "log_likelihood", judge)
+    iwae.main(["--stages", "1", "--out", str(tmp_path)])
+    assert judged
+    assert all((p == 7).all() for p in judged)
 
 
 def test_skipped_numbers_are_those_that_would_have_been_drawn():
@@ -236,22 +325,41 @@ def test_a_killed_rank_ends_all_and_the_run_goes_on_with_another_number(tmp_path
     np.testing.assert_allclose(history(out), history(tmp_path / "whole"), rtol=1e-5)
 
 
-FAILS_IN_ONE = """
+ENDS_IN_ONE = """
+import signal, sys
+from demos import run
 from tinygen import parallel
-team = parallel.team()
-if team.rank == 1:
-    raise ValueError("only here")
-team.sum([1.0])
+def main():
+    if parallel.team().rank == 1:
+        if sys.argv[1] == "error":
+            raise ValueError("only here")
+        if sys.argv[1] == "exit":
+            sys.exit("only here")
+        signal.raise_signal(signal.SIGINT)
+    parallel.team().sum([1.0])
+signal.signal(signal.SIGINT, signal.default_int_handler)
+run.start(main)
 """
 
 
 @needs_mpi
-def test_an_error_in_one_rank_ends_all():
-    process = ranks(2, "-c", FAILS_IN_ONE)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "ValueError: only here" in output
-    assert "rank 1 failed, and so ends all 2" in output
+@pytest.mark.parametrize(
+    ("how", "code", "said", "verdict"),
+    [
+        ("error", 1, "ValueError: only here", "failed"),
+        ("exit", 1, "only here", "failed"),
+        ("Ctrl-C", 130, "stopped before the run began", "was stopped"),
+    ],
+)
+def test_what_ends_one_rank_ends_all(how, code, said, verdict):
+    process = ranks(2, "-c", ENDS_IN_ONE, how)
+    try:
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == code, output
+    for words in (said, f"rank 1 {verdict}, and so ends all 2"):
+        assert words in output, output
 
 
 RANKS_AGREE = """
@@ -314,11 +422,3 @@ for make in makers:
 @pytest.mark.parametrize("count", [2, 3])
 def test_a_step_of_several_ranks_is_that_of_one(count):
     done(ranks(count, "-c", STEPS_AS_ONE))
-
-
-@needs_mpi
-def test_a_demo_for_one_process_refuses_several(tmp_path):
-    process = ranks(2, "-m", "demos.autoencoder", "--epochs", "1", "--out", str(tmp_path))
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "this demo runs in one process" in output

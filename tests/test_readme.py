@@ -22,6 +22,16 @@ def test_the_picture_is_there():
     assert (ROOT / re.search(r"!\[.*?\]\((.*?)\)", README)[1]).stat().st_size > 10_000
 
 
+def test_ranks_are_started_as_in_the_docs_but_in_the_environment_made_above():
+    page = (ROOT / "docs" / "several_machines.md").read_text()
+    found = re.search(r"\n    (pip install .*)\n    export (.*)\n    (mpiexec .*)\n", page)
+    install, variables, start = (
+        re.sub(r"\b(pip|mpiexec|python) ", r".venv/bin/\1 ", line) for line in found.groups()
+    )
+    assert variables.count("_NUM_THREADS=1") == 3  # or ranks wait for each other's threads
+    assert f"    {install}\n    {variables} {start}\n" in README
+
+
 def test_the_test_command_is_one_line_that_stands_alone():
     lines = [line for line in README.splitlines() if "-m pytest" in line]
     assert len(lines) == 1

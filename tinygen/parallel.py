@@ -35,6 +35,7 @@ from tinygen.optim.optimiser import SMALL, Optimiser
 
 # What launchers tell a process about its team: MPICH and its relatives, Open MPI, Slurm's srun.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
+CPU_ONLY = "processes share their work on cpu only"
 
 
 class Team:
@@ -72,8 +73,7 @@ class Team:
         dtypes = {p.dtype for p in params}
         if len(dtypes) != 1:
             raise ValueError(f"needs parameters of one dtype, got {sorted(map(str, dtypes))}")
-        if any(p.device != "cpu" for p in params):
-            raise ValueError("processes share their work on cpu only: move the model .to('cpu')")
+        _check_on_cpu(params)
         (dtype,), shared = dtypes, self._shared(optimiser)
         optimiser.check_gradients()
         there = [p.grad is not None for p in params]
@@ -106,18 +106,21 @@ class Team:
                     self._gather(array)
             optimiser.whole = True
 
+    @named
     def broadcast_(self, params: Iterable[Tensor]) -> None:
-        """Overwrite every rank's parameters with rank 0's."""
+        """Overwrite every rank's parameters with rank 0's. Raises ValueError if any are on a GPU."""
         if self._communicator:
+            params = list(params)
+            _check_on_cpu(params)
             for p in params:
                 array = np.array(p._data, order="C")
                 self._communicator.Bcast(array)
                 p.copy_(array)
 
-    def abort(self) -> None:
+    def abort(self, why: str = "failed", code: int = 1) -> None:
         """End all ranks at once: what one of them cannot go on from, the others would wait for."""
-        print(f"rank {self.rank} failed, and so ends all {self.size}", file=sys.stderr, flush=True)
-        self._communicator.Abort(1)
+        print(f"rank {self.rank} {why}, and so ends all {self.size}", file=sys.stderr, flush=True)
+        self._communicator.Abort(code)
 
     def _shared(self, optimiser: Optimiser) -> list[int]:
         """Which of the optimiser's parameters are stepped in equal shares: large ones, in one piece of memory."""
@@ -152,20 +155,26 @@ class Team:
         self._communicator.Allgather(MPI.IN_PLACE, array)
 
 
+def _check_on_cpu(params: Sequence[Tensor]) -> None:
+    if any(p.device != "cpu" for p in params):
+        raise ValueError(f"{CPU_ONLY}: move the model .to('cpu')")
+
+
 @functools.cache
 def team() -> Team:
     """The team that this process is in: of one, unless an MPI launcher started it.
 
     An exception that nobody catches ends all ranks from then on.
-    Raises ImportError, which says what to install, where a launcher did and mpi4py is missing.
+    Raises ImportError, which says what to install, where a launcher did and mpi4py or its MPI library is missing.
     """
     if not any(int(os.environ.get(name, 1)) > 1 for name in SIZES):
         return Team()
     try:
         from mpi4py import MPI
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter without an MPI library
         raise ImportError(
-            "several processes were started, which need mpi4py to talk: pip install 'tinygen[mpi]'"
+            "several processes were started, which need mpi4py and an MPI library to talk:"
+            " pip install 'tinygen[mpi]' mpich"
         ) from error
 
     found = Team(MPI.COMM_WORLD)
