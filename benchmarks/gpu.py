@@ -7,15 +7,13 @@ PyTorch with CUDA.
 """
 
 import importlib.metadata
-import importlib.util
-import subprocess
 import sys
 
 from benchmarks import arguments
 from benchmarks.steps import LARGE
 from benchmarks.training import measured, table
 from benchmarks.workers import Worker
-from tinygen.kernels.device import checked_device
+from tinygen.kernels.device import cupy
 
 STEPS = ("VAE 784-400-20, batch 128", LARGE, "WGAN-GP critic 3x128, batch 256")
 PEERS = ("torch", "torch-fused", "torch-graphed")
@@ -27,12 +25,22 @@ def kit_of(side: str) -> str:
 
 
 def machine() -> str:
-    """GPU, driver, and what runs on it."""
-    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    gpu = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    """GPU, what its driver can do, and the libraries."""
+    runtime = cupy().cuda.runtime
+    name = runtime.getDeviceProperties(0)["name"].decode()
     found = importlib.metadata.distributions()
     libraries = {d.name: d.version for d in found if (d.name or "").startswith(("cupy", "torch"))}
-    return ", ".join([f"{gpu} (name, driver)", *(f"{n} {v}" for n, v in sorted(libraries.items()))])
+    versions = {"driver for CUDA": runtime.driverGetVersion(), **dict(sorted(libraries.items()))}
+    return ", ".join([name, *(f"{library} {version}" for library, version in versions.items())])
+
+
+def peers() -> tuple[str, ...]:
+    """PyTorch's, if it is there and finds the GPU."""
+    try:
+        import torch
+    except ImportError:
+        return ()
+    return PEERS if torch.cuda.is_available() else ()
 
 
 def main() -> None:
@@ -40,11 +48,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=arguments.positive, default=20, help="default: 20")
     args = parser.parse_args()
     try:
-        checked_device("cuda")
+        print(machine(), end="\n\n", flush=True)
     except (ImportError, RuntimeError) as error:
         sys.exit(str(error))
-    print(machine(), end="\n\n", flush=True)
-    sides = ["tinygen", *(PEERS if importlib.util.find_spec("torch") else ())]
+    sides = ["tinygen", *peers()]
     workers = {side: Worker(kit_of(side), threads=1) for side in sides}
     medians, spreads = measured(workers, STEPS, args.rounds)
     print(table(medians, spreads, sides[1:]))

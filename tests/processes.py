@@ -19,7 +19,7 @@ def run(code: str, *arguments: object, flags: tuple[str, ...] = (), **environmen
         env=os.environ | {"PYTHONPATH": path} | environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

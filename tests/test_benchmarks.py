@@ -80,7 +80,7 @@ def test_a_peer_learns_on_a_gpu(peer):
         pytest.skip("PyTorch finds no GPU")
     step = KITS[gpu.kit_of(peer)]().make(STEPS[gpu.STEPS[0]])
     losses = [step() for _ in range(50)]
-    assert losses[-1] < losses[0] / 2
+    assert losses[-1] < 0.6 * losses[0]
     assert len(set(losses)) == 50  # with new noise each time
 
 

@@ -11,6 +11,7 @@ import tinygen as tg
 from tests.values import leaf
 from tinygen import nn
 from tinygen.distributions import Categorical, Normal
+from tinygen.kernels.fusion.program import Program
 
 RNG = np.random.default_rng(0)
 
@@ -374,3 +375,19 @@ def test_a_dropped_compiled_function_is_gone_at_once():
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_a_call_that_was_interrupted_leaves_nothing_behind(monkeypatch):
+    double = tg.compile(lambda x: 2.0 * x)
+    a, b = tg.tensor([1.0, 2.0]), tg.tensor([3.0, 4.0])
+    for _ in range(2):
+        double(a)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "_put", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            double(b)
+    np.testing.assert_array_equal(double(b).numpy(), 2 * b.numpy())

@@ -123,6 +123,8 @@ def test_constants_of_any_layout(constant, backend):
         lambda a: a.max(axis=0, initial=0.5),
         lambda a: np.maximum.reduce(a, axis=1, initial=0.5),
         lambda a: a - a.max(axis=1, keepdims=True, initial=0.5),
+        lambda a: a * np.add.reduce(a.max()),
+        lambda a: a * a.max().max(axis=-1),
         lambda a: np.add(*a),
         lambda a: ((a > 0) & True) * 1.0,
         lambda a: (np.where(a > 0, True, False) & (a < 1)) * a,

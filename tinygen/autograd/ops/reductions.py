@@ -7,8 +7,10 @@ input.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
@@ -28,6 +30,8 @@ from tinygen.autograd.spec import (
 )
 from tinygen.autograd.tensor import ArrayLike, Axis, Tensor, raw
 from tinygen.kernels.errors import named
+
+F = TypeVar("F", bound=Callable)
 
 
 def axes_tuple(axis: Axis, ndim: int, name: str | None = None) -> tuple[int, ...]:
@@ -85,21 +89,27 @@ def _count(name: str, x: Tensor, axis: Axis) -> int:
     return x.size if axis is None else math.prod(x.shape[i] for i in axes_tuple(axis, x.ndim, name))
 
 
+def in_float32(reduce: F) -> F:
+    """`reduce`, of halves done in float32: a half holds neither what many elements add up to nor their count."""
+
+    @functools.wraps(reduce)
+    def reduced(x, *args, **kwargs):
+        x = as_tensor(x)
+        if x.dtype == np.float16:
+            return reduce(x.astype(np.float32), *args, **kwargs).astype(np.float16)
+        return reduce(x, *args, **kwargs)
+
+    return reduced
+
+
 @specified(np.mean, reduction(min_side=1), twice=False)
 @named
+@in_float32
 def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`. Raises ValueError over no elements."""
-    x = as_tensor(x)
     count = _count("mean", x, axis)
     if count == 0:
         raise ValueError(f"no elements along axis {axis} of shape {x.shape}")
-    return _share(x, axis, keepdims, count)
-
-
-def _share(x: Tensor, axis: Axis, keepdims: bool, count: float) -> Tensor:
-    """The sum / count. A half holds neither what many elements add up to nor their count: float32 does, as in NumPy."""
-    if x.dtype == np.float16:
-        return _share(x.astype(np.float32), axis, keepdims, count).astype(np.float16)
     return sum(x, axis, keepdims) / count
 
 
@@ -118,18 +128,18 @@ def _var_reference(x, axis, keepdims, correction):
 
 @specified(_var_reference, _spread_case)
 @named
+@in_float32
 def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """sum (x - mean)^2 / (n - correction) over `axis`: correction 0 for the population, 1 for a sample.
 
     Raises ValueError if there are no more than `correction` elements.
     """
     centred, count = _centred("var", x, axis, correction)
-    return _share(square(centred), axis, keepdims, count)
+    return sum(square(centred), axis, keepdims) / count
 
 
-def _centred(name: str, x: ArrayLike, axis: Axis, correction: float) -> tuple[Tensor, float]:
+def _centred(name: str, x: Tensor, axis: Axis, correction: float) -> tuple[Tensor, float]:
     """x - mean, and n - correction."""
-    x = as_tensor(x)
     count = _count(name, x, axis) - float(correction)  # a NumPy scalar would decide the dtype
     if not count > 0:
         raise ValueError(f"{name}: too few elements along axis {axis} of shape {x.shape}")
@@ -138,6 +148,7 @@ def _centred(name: str, x: ArrayLike, axis: Axis, correction: float) -> tuple[Te
 
 @specified(lambda *a, **k: np.sqrt(_var_reference(*a, **k)), _spread_case)
 @named
+@in_float32
 def std(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """The square root of `var`; as that of a length, its gradient is 0 where all elements are equal."""
     centred, count = _centred("std", x, axis, correction)

@@ -217,7 +217,7 @@ class Lowered:
         kwargs.pop("keepdims", None)
         if kwargs.pop("dtype", None) not in (None, x.dtype) or kwargs:
             return False
-        if x.dtype not in KERNEL_FLOATS or not x.size or axis == ():
+        if x.dtype not in KERNEL_FLOATS or not (x.shape and x.size) or axis == ():
             return False
         every, short = set(range(len(x.shape))), {i for i, n in enumerate(x.shape) if n == 1}
         axes = every if axis is None else {int(i) % len(every) for i in np.atleast_1d(axis)} | short

@@ -102,8 +102,9 @@ class Program:
         with self._lock:
             for i, array in enumerate(arrays):
                 if array is not self._here[i]:
-                    self._here[i] = np.asarray(array, order="C")
-                    self._put(self.inputs[i], self._here[i])
+                    here = np.asarray(array, order="C")
+                    self._put(self.inputs[i], here)
+                    self._here[i] = here  # last: who is interrupted before puts it again
             new = [
                 storage.array.copy() if recorded else np.empty(storage.shape, storage.dtype)
                 for storage in self.fresh
