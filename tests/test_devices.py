@@ -39,6 +39,14 @@ def test_a_tensor_goes_there_and_comes_back():
     assert tg.tensor(x, device="cpu").device == "cpu"
 
 
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_zero_keeps_its_sign(shape):
+    """CuPy fills an array without axes, and where it fills with 0 it clears bytes."""
+    x = there(np.full(shape, -0.0, np.float32))
+    assert np.signbit(x.to("cpu").numpy()).all()
+    assert (1 / x).sum().item() == -np.inf
+
+
 def test_data_is_a_copy_which_nobody_can_write_back_through():
     x = there()
     x.data[...] = 7

@@ -110,7 +110,8 @@ def to_device(x: Array, device: str) -> Array:
         return x.get()
     checked_device(device)
     try:
-        return cupy().asarray(x, order="C")
+        # Of an array without axes CuPy takes the number, and -0.0 becomes 0.0.
+        return cupy().asarray(np.atleast_1d(x), order="C").reshape(x.shape)
     except MemoryError as error:
         raise MemoryError(
             f"{x.nbytes} bytes do not fit on the GPU ({error}): {LESS_MEMORY}"
