@@ -231,6 +231,7 @@ vars(cupy).update(
     ),
     random=SimpleNamespace(Generator=Generator, Philox4x3210=Philox4x3210),
     cuda=SimpleNamespace(
+        get_cublas_handle=lambda: 1,
         runtime=SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=CUDARuntimeError),
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     ),
