@@ -21,7 +21,7 @@ import time
 import numpy as np
 
 import tinygen as tg
-from demos.common import load_images, parse, parser
+from demos.common import added_up, load_images, parse, parser
 from demos.run import Run, start
 from tinygen import optim, viz
 from tinygen.data import batches
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> Classifier:
     seconds: list[float] = []  # of training, for each epoch of this process
     parts = {"model": model, "optimiser": optimiser, "schedule": schedule, "rng": rng}
     for epoch in run.rounds(epochs, "epoch", **parts):
-        began, total = time.perf_counter(), 0.0
+        began, losses = time.perf_counter(), []
         for x, labels in batches((images.train, images.train_labels), BATCH, rng):
             moved = shifted(x, images.shape, SHIFT[args.data], rng)
             optimiser.zero_grad()
@@ -98,8 +98,9 @@ def main(argv: list[str] | None = None) -> Classifier:
             loss = tg.cross_entropy_with_logits(logits, labels).mean()
             loss.backward()
             optimiser.step()
-            total += len(x) * loss.item()
+            losses.append((len(x), loss))
         schedule.step()
+        total = added_up(losses)
         seconds.append(time.perf_counter() - began)
         cross_entropy, accuracy = evaluate(model, images.test, images.test_labels)
         run.log(

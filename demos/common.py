@@ -160,6 +160,17 @@ def in_parts(f: Callable[[tg.Tensor], tg.Tensor], x: np.ndarray) -> np.ndarray:
         )
 
 
+def added_up(losses: Sequence[tuple[int, tg.Tensor]]) -> float:
+    """The sum of n times the loss, a mean over n images, of all steps.
+
+    They are read here, at once: to read one in each step would be to wait for a GPU in each."""
+    total = 0.0
+    means = tg.stack([loss for _, loss in losses]).tolist() if losses else []
+    for (n, _), mean in zip(losses, means, strict=True):
+        total += n * mean
+    return total
+
+
 def check_finite(loss: float) -> None:
     """Exit if training has diverged."""
     if not math.isfinite(loss):

@@ -201,8 +201,8 @@ def main(argv: list[str] | None = None) -> None:
             loss = loss_of(x, rng.normal((CODES, args.latent)))
             loss.backward()
             optimiser.step()
-        seconds.append(time.perf_counter() - began)
         check_finite(loss.item())
+        seconds.append(time.perf_counter() - began)
         nll = -judge(model, data.test[:1000], PART).values.mean()
         known = {} if data.entropy is None else {"entropy": data.entropy}
         run.log(step=(i + 1) * ROUND, train_nll=loss.item(), nll=nll, **known)

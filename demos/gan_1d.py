@@ -111,21 +111,21 @@ class Players(Kept):
         with tg.frozen(self.discriminator.parameters()):
             return LOSSES[name](self.d(self.fake(z)))
 
-    def train_discriminator(self) -> float:
+    def train_discriminator(self) -> tg.Tensor:
         self.d_optimiser.zero_grad()
         loss = self.d_loss(self.draw(self.real), self.draw(self.noise))
         loss.backward()
         self.d_optimiser.step()
-        return loss.item()
+        return loss
 
-    def train_generator(self, name: str) -> float:
+    def train_generator(self, name: str) -> tg.Tensor:
         self.g_optimiser.zero_grad()
         loss = self.g_loss(name, self.draw(self.noise))
         loss.backward()
         self.g_optimiser.step()
         decay = optim.warmed_up(self.decay, self.g_optimiser.steps[0])
         optim.average_(self.average.parameters(), self.generator.parameters(), decay)
-        return loss.item()
+        return loss
 
 
 def play_round(
@@ -139,7 +139,8 @@ def play_round(
             for _ in range(players.critic_steps):
                 d_loss = players.train_discriminator()
             losses.append((d_loss, players.train_generator(loss)))
-    return dict(zip(("d_loss", "g_loss"), losses[steps - 1], strict=True))
+    d_loss, g_loss = losses[steps - 1]
+    return {"d_loss": d_loss.item(), "g_loss": g_loss.item()}
 
 
 def saturation(players: Players) -> list[dict[str, float]]:
@@ -151,7 +152,7 @@ def saturation(players: Players) -> list[dict[str, float]]:
         if step % 20 == 0:
             d = players.d(players.fake(z))
             weights = list(players.generator.parameters())
-            line = {"step": float(step), "d_loss": d_loss}
+            line = {"step": float(step), "d_loss": d_loss.item()}
             for name, loss in LOSSES.items():
                 gradients = tg.autograd.grad(loss(d), weights, retain_graph=True)
                 line[name] = math.sqrt(

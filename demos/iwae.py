@@ -39,6 +39,7 @@ import numpy as np
 import tinygen as tg
 from demos import evidence, vae
 from demos.common import (
+    added_up,
     check_finite,
     in_parts,
     load_images,
@@ -171,17 +172,18 @@ def main(argv: list[str] | None = None) -> None:
     decay = 1 - AVERAGE_EVERY / (AVERAGED * len(images.train) / BATCH)
     parts = {"model": average, "last": model, "optimiser": optimiser, "rng": rng}
     for epoch in run.rounds(epochs, "epoch", **parts):
-        optimiser.lr, total = rate(epoch), 0.0
+        optimiser.lr, losses = rate(epoch), []
         for step, pixels in enumerate(batches(images.train, BATCH, rng)):
             x, eps = rng.bernoulli(pixels), rng.normal((args.k, len(pixels), LATENT))
             optimiser.zero_grad()
             loss, minus_bound = compiled(x, eps)
             loss.backward()
             optimiser.step()
-            total += len(pixels) * minus_bound.item()
+            losses.append((len(pixels), minus_bound))
             if step % AVERAGE_EVERY == 0:
                 warm = optim.warmed_up(decay, optimiser.steps[0] // AVERAGE_EVERY)
                 optim.average_(average.parameters(), model.parameters(), warm)
+        total = added_up(losses)
         check_finite(total)
         with tg.no_grad():
             eps = tg.random.default_rng(evidence.TEST_SEED).normal((args.k, len(watched), LATENT))

@@ -39,6 +39,7 @@ import tinygen as tg
 from demos.common import (
     Student,
     above_zero,
+    added_up,
     check_finite,
     in_parts,
     load_images,
@@ -303,7 +304,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     seconds: list[float] = []  # of training, for each epoch of this process
     for epoch in run.rounds(epochs, "epoch", rng=rng, **students):
-        began, totals = time.perf_counter(), np.zeros(2)
+        began, seen = time.perf_counter(), ([], [])
         for step, chosen in enumerate(batches(len(images.train), args.batch, rng)):
             grown = 1.0 if not args.warm_up else min(1.0, (epoch + step / steps) / args.warm_up)
             # Every rank goes through the same random numbers, and uses those of its own images.
@@ -317,11 +318,13 @@ def main(argv: list[str] | None = None) -> None:
                 if len(x):
                     reconstruction, kl = weights[name]
                     both = reconstruction, grown * kl
-                    loss, *seen = objectives[name](x, eps, both, len(x) / len(chosen))
+                    loss, *terms = objectives[name](x, eps, both, len(x) / len(chosen))
                     loss.backward()
                     if student.model is model:
-                        totals += [len(x) * term.item() for term in seen]
+                        for kept, term in zip(seen, terms, strict=True):
+                            kept.append((len(x), term.detach()))
                 ranks.step_(student.optimiser)
+        totals = np.array([added_up(kept) for kept in seen])
         seconds.append(time.perf_counter() - began)
         for student in students.values():
             ranks.gather_state_(student.optimiser)  # a checkpoint has it whole

@@ -135,7 +135,7 @@ class Players(Kept):
         with tg.frozen(self.critic.parameters()):
             return -self.d(self.fake(self.recipe.batch)).mean()
 
-    def train_critic(self, x: np.ndarray) -> float:
+    def train_critic(self, x: np.ndarray) -> tg.Tensor:
         """One step; the estimate of W before it."""
         self.c_optimiser.zero_grad()
         loss, estimate = self.c_loss(tg.tensor(x))
@@ -143,7 +143,7 @@ class Players(Kept):
         self.c_optimiser.step()
         if self.clip is not None:
             optim.clip_values_(self.critic.parameters(), -self.clip, self.clip)
-        return estimate.item()
+        return estimate
 
     def train_generator(self) -> None:
         self.g_optimiser.zero_grad()
@@ -151,7 +151,7 @@ class Players(Kept):
         loss.backward()
         self.g_optimiser.step()
 
-    def play(self, data: Plane | Digits, left: float) -> list[float]:
+    def play(self, data: Plane | Digits, left: float) -> list[tg.Tensor]:
         """The steps of the critic, and one of the generator, at `left` of the learning rate; the estimates of W."""
         for optimiser in (self.c_optimiser, self.g_optimiser):
             optimiser.lr = self.recipe.learning_rate * left
@@ -300,7 +300,7 @@ def main(argv: list[str] | None = None) -> None:
                 estimates += players.play(data, 1 - step / (rounds * ROUND))
             found = data.judge(data.samples(players))
             line |= {
-                f"{name}_estimate": float(np.mean(estimates)),
+                f"{name}_estimate": float(np.mean(tg.stack(estimates).tolist())),
                 f"{name}_distance": found["distance"],
             }
         run.log(step=(i + 1) * ROUND, **line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 
@@ -27,6 +28,7 @@ from demos import (
 from demos.__main__ import DEMOS
 from tests.demo_runs import leaves, play, runs_and_resumes
 from tests.test_games import short  # noqa: F401 (a fixture)
+from tinygen import optim
 
 pytestmark = pytest.mark.usefixtures("cuda", "short_demos", "short")
 
@@ -63,13 +65,22 @@ def test_no_demo_is_forgotten():
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_runs_on_a_gpu(name, cuda, tmp_path):
+def test_runs_on_a_gpu(name, cuda, monkeypatch, tmp_path):
     demo, options = RUNS[name]
     before = Counter(cuda.counts)["launches"]
+    copies = []  # made before each step of an optimiser
+
+    def counted(self, step=optim.Optimiser.step):
+        copies.append(Counter(cuda.counts)["to host"])
+        step(self)
+
+    monkeypatch.setattr(optim.Optimiser, "step", counted)
     figures = play(demo, [*options, *ON_CUDA], tmp_path)
     assert all(isinstance(leaf, str) or math.isfinite(leaf) for leaf in leaves(figures))
     if cuda.counts is not None:
         assert cuda.counts["launches"] - before > 100
+        waits = sum(b > a for a, b in itertools.pairwise(copies))
+        assert waits < 10  # where a round ends, not in each step
 
 
 def test_a_stopped_run_ends_with_the_same_bits_and_on_the_same_device(tmp_path):

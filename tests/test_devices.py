@@ -39,6 +39,14 @@ def test_a_tensor_goes_there_and_comes_back():
     assert tg.tensor(x, device="cpu").device == "cpu"
 
 
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_zero_keeps_its_sign(shape):
+    """CuPy fills an array without axes, and where it fills with 0 it clears bytes."""
+    x = there(np.full(shape, -0.0, np.float32))
+    assert np.signbit(x.to("cpu").numpy()).all()
+    assert (1 / x).sum().item() == -np.inf
+
+
 def test_data_is_a_copy_which_nobody_can_write_back_through():
     x = there()
     x.data[...] = 7
@@ -136,6 +144,10 @@ def test_numbers_lists_masks_and_labels_go_where_the_tensor_is():
         tg.add(x, [1.0, 2.0]),
         tg.where(X > 0, x, 0.0),
         tg.where([True, False], 0.0, x),
+        tg.where(x > 0, 1.0, 0.0),
+        tg.where(x > 0, [1, 2], 0),
+        tg.gaussian_log_density(x, 0.0, 0.0),
+        tg.reparameterise(0.0, 0.0, x),
         x[LABELS],
         x[[1, 0]],
         x[X > 0],
@@ -149,6 +161,8 @@ def test_numbers_lists_masks_and_labels_go_where_the_tensor_is():
         assert y.device == "cuda"
     with pytest.raises(ValueError, match=r"Add\(.*on cpu.* on cuda"):
         x + X
+    with pytest.raises(ValueError, match=r"Where\(.*on cpu.* on cuda"):
+        tg.where(x > 0, X, 0.0)
 
 
 def test_processes_do_not_share_what_is_on_a_gpu():

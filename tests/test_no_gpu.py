@@ -43,8 +43,25 @@ def test_without_a_gpu_the_error_says_where_to_look(cuda, monkeypatch):
 
     device._require_gpu.cache_clear()
     monkeypatch.setattr(cuda.cupy.cuda.runtime, "getDeviceCount", none)
-    with pytest.raises(RuntimeError, match=r"finds no GPU to use: cudaErrorNoDevice.*nvidia-smi"):
+    with pytest.raises(RuntimeError, match=r"finds no GPU to use.*cudaErrorNoDevice.*nvidia-smi"):
         tg.tensor([1.0], device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ImportError('Failure finding "libcublasLt.so.12"'), r"'tinygen\[gpu\]'.*libcublasLt"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), r"with room: CUBLAS_STATUS_ALLOC.*nvidia-smi"),
+    ],
+)
+def test_products_are_made_ready_for_with_the_first_array(error, says, cuda, monkeypatch):
+    def none():
+        raise error
+
+    device._require_gpu.cache_clear()
+    monkeypatch.setattr(cuda.cupy.cuda, "get_cublas_handle", none)
+    with pytest.raises(type(error), match=says):
+        there()
 
 
 def test_too_little_memory_says_what_to_lower_and_names_the_op(cuda, monkeypatch):

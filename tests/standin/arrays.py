@@ -117,7 +117,8 @@ class ndarray:
     def __setitem__(self, index: object, value: object) -> None:
         _ask_for_the_size_of_a_mask(index)
         counts["launches"] += 1
-        self.host[wrapped(unboxed(index), self.shape)] = unboxed(value)
+        new = value.host if isinstance(value, ndarray) else as_filled(np.asarray(value, self.dtype))
+        self.host[wrapped(unboxed(index), self.shape)] = new
 
     def __neg__(self) -> ndarray:
         return launched(np.negative, self)
@@ -155,6 +156,13 @@ def _ask_for_the_size_of_a_mask(index: object) -> None:
     for x in index if isinstance(index, tuple) else (index,):
         if isinstance(x, ndarray) and x.dtype == bool and x.ndim > 0:
             copied()
+
+
+def as_filled(value: np.ndarray) -> np.ndarray:
+    """What `ndarray.fill` writes, as does all that fills or makes an array of one number: for -0.0 zero bytes."""
+    if value.ndim > 0:
+        raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+    return np.zeros_like(value) if value == 0 else value
 
 
 def wrapped(index: object, shape: tuple[int, ...]) -> tuple:

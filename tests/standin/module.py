@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.standin.arrays import (
     DeviceSynchronized,
+    as_filled,
     boxed,
     copied,
     forbidden,
@@ -91,7 +92,8 @@ class ufunc:
 def asarray(a, dtype=None, order=None, *, copy=None, blocking=False) -> ndarray:
     """NumPy's arrays and lists go to the GPU here and in `einsum`, and nowhere else."""
     if not isinstance(a, ndarray):
-        return ndarray(np.array(a, dtype, order=order or "C"))
+        host = np.array(a, dtype, order=order or "C")
+        return ndarray(as_filled(host) if host.ndim == 0 else host)
     same = a.dtype == (dtype or a.dtype) and (order != "C" or a.flags.c_contiguous)
     return a if same else ndarray(a.host.astype(dtype or a.dtype, order=order or "K"))
 
@@ -229,6 +231,7 @@ vars(cupy).update(
     ),
     random=SimpleNamespace(Generator=Generator, Philox4x3210=Philox4x3210),
     cuda=SimpleNamespace(
+        get_cublas_handle=lambda: 1,
         runtime=SimpleNamespace(getDeviceCount=lambda: 1, CUDARuntimeError=CUDARuntimeError),
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     ),

@@ -112,6 +112,11 @@ def shaped_like(name: str, v: ArrayLike, x: Tensor, roles: str) -> Tensor:
     return v
 
 
+def device_among(xs: Iterable[object]) -> str | None:
+    """Where the first tensor of these is, and so where numbers and lists go; None if there is no tensor."""
+    return next((x.device for x in xs if isinstance(x, Tensor)), None)
+
+
 def beside(data: object, x: object) -> Array:
     """An index, a mask or labels, as an array of their own where x is, or on the default device if that is no array.
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from tinygen.autograd import graph, modes
-from tinygen.autograd.convert import to_array, widest_float
+from tinygen.autograd.convert import device_among, to_array, widest_float
 from tinygen.autograd.graph import Cotangent, Node, Source, anomaly
 from tinygen.autograd.modes import ON_ARRAYS, RECORDED
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, lifted, raw
-from tinygen.kernels.device import LESS_MEMORY, as_array, is_array, require_one_device
+from tinygen.kernels.device import LESS_MEMORY, as_array, device_of, is_array, require_one_device
 from tinygen.kernels.errors import kind_of
 from tinygen.kernels.fusion import trace as tracing
 
@@ -121,7 +121,7 @@ class Op(Node):
                 arrays.append(x)
                 sources.append(None)
         if not usual or dtype not in FLOATS:
-            tensors = _prepared(cls, inputs)
+            tensors = _prepared(cls, inputs, parameters)
             sources = [t.source if type(t) is Tensor else None for t in tensors]
             reached = any(source is not None for source in sources)
             arrays = [
@@ -131,7 +131,7 @@ class Op(Node):
         try:
             out = op.forward(*arrays, **parameters)
         except REFUSALS as error:
-            raise _named(error, cls, tensors) from error
+            raise _named(error, cls, tensors, parameters) from error
         if type(out) is not np.ndarray:
             if not is_array(out) and not isinstance(out, np.generic):
                 raise TypeError(
@@ -161,7 +161,7 @@ class Op(Node):
         try:
             return self.forward(*arrays, **parameters)
         except REFUSALS as error:
-            raise _named(error, type(self), inputs) from error
+            raise _named(error, type(self), inputs, parameters) from error
 
     def _remember_versions(self, tensors: Sequence, arrays: Sequence, result: Tensor) -> None:
         """What is kept becomes (array, tensor or OUTPUT, version, version now); of a view of an input, its version."""
@@ -265,7 +265,7 @@ class ByFormula(Op):
         return [next(found) if need else None for need in self.needs]
 
 
-def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
+def _prepared(cls: type[Op], inputs: tuple[object, ...], parameters: dict) -> list:
     """The inputs as tensors of the dtype that the op computes in.
 
     Python numbers are weak: beside a tensor they stay as they are and take its dtype. Among arrays
@@ -273,7 +273,10 @@ def _prepared(cls: type[Op], inputs: tuple[object, ...]) -> list:
     Python float asks for one.
     """
     numbers_only = all(type(x) in NUMBERS for x in inputs)
-    device = next((x.device for x in inputs if type(x) is Tensor), None)
+    # Beside a mask alone, they go where it is.
+    device = device_among(inputs) or next(
+        map(device_of, filter(is_array, parameters.values())), None
+    )
     try:
         tensors = [
             x
@@ -299,7 +302,7 @@ def _shares_memory(view: np.ndarray, x: np.ndarray) -> bool:
 # Errors that name the op -------------------------------------------------------------------------------------
 
 
-def _named(error: Exception, cls: type[Op], tensors: list) -> Exception:
+def _named(error: Exception, cls: type[Op], tensors: Sequence, parameters: dict) -> Exception:
     got = ", ".join(
         f"{t.dtype}{list(t.shape)}" if isinstance(t, Tensor) or is_array(t) else repr(t)
         for t in tensors
@@ -307,7 +310,8 @@ def _named(error: Exception, cls: type[Op], tensors: list) -> Exception:
     if isinstance(error, MemoryError):
         return MemoryError(f"{cls.__name__}({got}): {error}: {LESS_MEMORY}")
     try:
-        require_one_device(t._data if isinstance(t, Tensor) else t for t in tensors)
+        given = (*tensors, *parameters.values())
+        require_one_device(t._data if isinstance(t, Tensor) else t for t in given)
     except ValueError as mixed:
         error = mixed
     return (kind_of(error) or ValueError)(f"{cls.__name__}({got}): {error}")

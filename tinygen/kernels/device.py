@@ -56,16 +56,17 @@ def get_default_device() -> str:
 def cupy() -> ModuleType:
     """The module, on a machine that has what it needs.
 
-    Raises ImportError if CuPy is not installed, RuntimeError if it finds no GPU.
+    Raises ImportError if CuPy, or what it needs of CUDA, is missing; RuntimeError if there is no GPU, or a full one.
     """
     try:
         import cupy
+
+        _require_gpu(cupy)
     except ImportError as error:
         raise ImportError(
             "device 'cuda' needs CuPy and an NVIDIA GPU: pip install 'tinygen[gpu]', "
             f"or another build of CuPy that fits your CUDA ({error})"
         ) from error
-    _require_gpu(cupy)
     return cupy
 
 
@@ -73,9 +74,10 @@ def cupy() -> ModuleType:
 def _require_gpu(cupy: ModuleType) -> None:
     try:
         cupy.cuda.runtime.getDeviceCount()
+        cupy.cuda.get_cublas_handle()  # else the first product would say that cuBLAS, or memory, is missing
     except RuntimeError as error:
         raise RuntimeError(
-            f"device 'cuda': CuPy is installed, but finds no GPU to use: {error}; "
+            f"device 'cuda': CuPy is installed, but finds no GPU to use, or none with room: {error}; "
             "see what the command nvidia-smi says of GPU and driver"
         ) from error
 
@@ -110,7 +112,8 @@ def to_device(x: Array, device: str) -> Array:
         return x.get()
     checked_device(device)
     try:
-        return cupy().asarray(x, order="C")
+        # Of an array without axes CuPy takes the number, and -0.0 becomes 0.0.
+        return cupy().asarray(np.atleast_1d(x), order="C").reshape(x.shape)
     except MemoryError as error:
         raise MemoryError(
             f"{x.nbytes} bytes do not fit on the GPU ({error}): {LESS_MEMORY}"

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from tinygen.autograd.convert import tensor, widest_float
+from tinygen.autograd.convert import device_among, tensor, widest_float
 from tinygen.autograd.modes import on_arrays
 from tinygen.autograd.op import Op
 from tinygen.autograd.spec import Call, Draw, specified
@@ -117,7 +117,10 @@ def broadcast_all(*xs: ArrayLike) -> list[Tensor]:
     """The arrays as tensors of one shape. A Python number gets the dtype of the floats beside it."""
     arrays = [None if type(x) in NUMBERS else as_tensor(x) for x in xs]
     dtype = widest_float(x.dtype for x in arrays if x is not None)
-    tensors = [tensor(x, dtype) if a is None else a for x, a in zip(xs, arrays, strict=True)]
+    there = device_among(xs)
+    tensors = [
+        tensor(x, dtype, device=there) if a is None else a for x, a in zip(xs, arrays, strict=True)
+    ]
     shape = np.broadcast_shapes(*(x.shape for x in tensors))
     return [x if x.shape == shape else broadcast_to(x, shape) for x in tensors]
 
