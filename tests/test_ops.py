@@ -201,6 +201,14 @@ def test_means_of_more_halves_than_a_half_counts(most):
     np.testing.assert_allclose(slope.numpy(), np.full(70_000, 1 / 70_000), rtol=5e-3)
 
 
+def test_a_mean_of_integers_does_not_overflow():
+    x = np.array([2**62, 2**62, 2**62 - 2**40])
+    for f, expected in ((tg.mean, np.mean), (tg.var, np.var), (tg.std, np.std)):
+        found = f(x)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found.numpy(), expected(x), rtol=1e-6)
+
+
 def test_a_good_prediction_has_the_digits_of_its_loss():
     found = tg.binary_cross_entropy_with_logits(np.float32([15, -15]), np.float32([1, 0]))
     np.testing.assert_allclose(found.item(), 2 * np.log1p(np.exp(-15.0)), rtol=1e-6)

@@ -28,7 +28,7 @@ from tinygen.autograd.spec import (
     reduction,
     specified,
 )
-from tinygen.autograd.tensor import ArrayLike, Axis, Tensor, raw
+from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, ArrayLike, Axis, Tensor, raw
 from tinygen.kernels.errors import named
 
 F = TypeVar("F", bound=Callable)
@@ -89,14 +89,19 @@ def _count(name: str, x: Tensor, axis: Axis) -> int:
     return x.size if axis is None else math.prod(x.shape[i] for i in axes_tuple(axis, x.ndim, name))
 
 
-def in_float32(reduce: F) -> F:
-    """`reduce`, of halves done in float32: a half holds neither what many elements add up to nor their count."""
+def in_wider_float(reduce: F) -> F:
+    """`reduce`, computed in a dtype that holds the sum of many elements: of float16 in float32, of integers in float64.
+
+    The result is of float16 again, or of float32 as that of other ops on integers.
+    """
 
     @functools.wraps(reduce)
     def reduced(x, *args, **kwargs):
         x = as_tensor(x)
         if x.dtype == np.float16:
             return reduce(x.astype(np.float32), *args, **kwargs).astype(np.float16)
+        if x.dtype not in FLOATS:
+            return reduce(x.astype(np.float64), *args, **kwargs).astype(DEFAULT_DTYPE)
         return reduce(x, *args, **kwargs)
 
     return reduced
@@ -104,7 +109,7 @@ def in_float32(reduce: F) -> F:
 
 @specified(np.mean, reduction(min_side=1), twice=False)
 @named
-@in_float32
+@in_wider_float
 def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`. Raises ValueError over no elements."""
     count = _count("mean", x, axis)
@@ -128,7 +133,7 @@ def _var_reference(x, axis, keepdims, correction):
 
 @specified(_var_reference, _spread_case)
 @named
-@in_float32
+@in_wider_float
 def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """sum (x - mean)^2 / (n - correction) over `axis`: correction 0 for the population, 1 for a sample.
 
@@ -148,7 +153,7 @@ def _centred(name: str, x: Tensor, axis: Axis, correction: float) -> tuple[Tenso
 
 @specified(lambda *a, **k: np.sqrt(_var_reference(*a, **k)), _spread_case)
 @named
-@in_float32
+@in_wider_float
 def std(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """The square root of `var`; as that of a length, its gradient is 0 where all elements are equal."""
     centred, count = _centred("std", x, axis, correction)
