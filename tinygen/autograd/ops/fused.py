@@ -226,8 +226,7 @@ def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
     """-log softmax(logits)[label] in nats: logits (..., n), integer labels (...) in [0, n), to (...).
 
     A logit of -inf gives its class probability 0: the result is +inf if that class is the label, and NaN if all logits
-    of a sample are -inf. A label out of range raises ValueError; one that lies on a GPU is not
-    checked, and gives NaN.
+    of a sample are -inf. A label out of range raises ValueError; one that lies on a GPU is not checked, and gives NaN.
     """
     logits = as_tensor(logits)
     given, labels = raw(labels), beside(labels, raw(logits))
