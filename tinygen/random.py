@@ -1,7 +1,7 @@
 """Random tensors from a seed: NumPy's generator, with the draws that models need and a state that can be saved.
 
-On a GPU the tensors are CuPy's draws, of its Philox generator: other numbers than NumPy's of the same seed. Orders and
-picks (`permutation`, `integers`) are NumPy's wherever the tensors are.
+On a GPU, CuPy's Philox generator draws the tensors: the same seed gives other numbers than on a CPU. Orders and picks
+(`permutation`, `integers`) always come from NumPy's generator.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from tinygen.kernels.fusion.trace import current, not_compiled
 from tinygen.kernels.pcg64 import move, position
 from tinygen.kernels.reference import NO_PROBABILITY
 
-# Normal numbers for which it is worth while to hand the generator's state to a kernel, and back.
+# From so many normal numbers on, it pays to hand the generator's state to a kernel, and back.
 MANY = 4096
 
-# How many draw on a GPU, each from a state of its own, of 64 bytes. By itself CuPy takes 8 * 256 for each of the GPU's
-# multiprocessors, but so a seed gives other numbers on another model, and no state can be loaded there. These do not
-# fill a large GPU, where a large tensor is drawn; but each draw, however small, reads and writes all of the states.
-THREADS = 32 * 1024  # a multiple of 256, a block's: CuPy does not look where the last block ends
+# The threads that draw on a GPU, each from its own state of 64 bytes. CuPy's default is 8 * 256 per multiprocessor, but
+# then a seed gives other numbers on another GPU model, and a saved state cannot be loaded there. So few threads do not
+# fill a large GPU when a large tensor is drawn; but each draw, however small, reads and writes all of the states.
+THREADS = 32 * 1024  # a multiple of the block size, 256: CuPy does not bounds-check the last one
 
 ALWAYS_THE_SAME = "a state is a number, which would be the same in each call"
 
@@ -48,31 +48,31 @@ Shape = int | tuple[int, ...]
 Seed = int | tuple[int, ...] | np.random.SeedSequence | None
 
 
-# Threads draw in turn, for some draws read a generator's state, and move it on later.
-_turn = threading.RLock()
+# Held during each draw, because some draws read a generator's state first and advance it later.
+_lock = threading.RLock()
 
 
 def _forget_other_threads() -> None:
-    global _turn
-    _turn = threading.RLock()
+    global _lock
+    _lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):  # one of them may have been drawing
+if hasattr(os, "register_at_fork"):  # another thread may have held the lock
     os.register_at_fork(after_in_child=_forget_other_threads)
 
 
 def draws(method: Callable) -> Callable:
-    """A method that draws: inside a compiled function it draws anew at every call."""
+    """Decorates a method that draws: inside a compiled function it draws anew at every call."""
 
     @functools.wraps(method)
     def drawing(self: Generator, *args: Any, **kwargs: Any) -> Any:
         trace = current()
         if trace is None:
-            with _turn:
+            with _lock:
                 return method(self, *args, **kwargs)
 
         def draw(*args: Any, **kwargs: Any) -> Any:
-            with _turn:
+            with _lock:
                 return raw(method(self, *args, **kwargs))
 
         given = {key: raw(x) for key, x in kwargs.items()}
@@ -83,7 +83,7 @@ def draws(method: Callable) -> Callable:
 
 
 class Generator:
-    """A stream of random numbers; two of one seed give the same numbers. Made by `default_rng`."""
+    """A stream of random numbers; the same seed gives the same stream. Make one with `default_rng`."""
 
     def __init__(self, seed: Seed = None, device: str | None = None):
         not_compiled("default_rng", "make it before, and draw from it inside")
@@ -96,7 +96,7 @@ class Generator:
 
     @property
     def _source(self) -> Any:
-        """NumPy's or CuPy's generator, whichever tensors are drawn with."""
+        """The generator that draws tensors: NumPy's or CuPy's."""
         return self.cupy or self.numpy
 
     @draws
@@ -128,9 +128,9 @@ class Generator:
     @draws
     @named
     def bernoulli(self, p: Tensor | np.ndarray | float, shape: Shape | None = None) -> Tensor:
-        """1 with probability p, else 0, in p's dtype. p broadcasts to `shape`; a tensor must be where others are drawn.
+        """1 with probability p, else 0, in p's dtype. p broadcasts to `shape`; a tensor p must be on `self.device`.
 
-        Raises ValueError where p is not in [0, 1] (NaN included; on a GPU nobody looks), or does not broadcast.
+        Raises ValueError if p is NaN or not in [0, 1] (not checked on a GPU), or does not broadcast.
         """
         if isinstance(p, Tensor):
             p = p._data
@@ -143,13 +143,13 @@ class Generator:
         if p.dtype == np.float32 and self.device == "cpu" and (shape is None or shape == p.shape):
             state, increment, left = position(self.numpy.bit_generator)
             tossed = kernels.bernoulli(p, state, increment, left)
-            self._pass(p.size, left is not None)
+            self._advance(p.size, left is not None)
             return Tensor(as_array(tossed))
         if p.size and not (on_gpu(p) or (p.min() >= 0 and p.max() <= 1)):
             raise ValueError(NO_PROBABILITY)
         dtype = p.dtype if p.dtype != np.float16 else np.dtype(np.float32)
         drawn = as_array(self._source.random(p.shape if shape is None else shape, dtype))
-        drawn = drawn < np.broadcast_to(p, drawn.shape)  # each result has a number of its own
+        drawn = drawn < np.broadcast_to(p, drawn.shape)  # one number for each result
         return Tensor(as_array(drawn).astype(p.dtype))
 
     @draws
@@ -176,7 +176,7 @@ class Generator:
     @draws
     @named
     def skip(self, count: int) -> None:
-        """Go on as if `count` float32 numbers had been drawn: `uniform`'s, or those that `bernoulli` tosses with.
+        """Advance as if `count` float32 numbers had been drawn, by `uniform` or inside `bernoulli`.
 
         Raises ValueError if count < 0, or if the numbers are drawn on a GPU.
         """
@@ -186,10 +186,10 @@ class Generator:
         if count < 0:
             raise ValueError(f"cannot go back by {-count} numbers")
         if count:
-            self._pass(count, self.numpy.bit_generator.state["has_uint32"])
+            self._advance(count, self.numpy.bit_generator.state["has_uint32"])
 
-    def _pass(self, count: int, one_is_left: bool) -> None:
-        """Skip `count` float32 numbers. A step of PCG64 gives two, so one may be left of the last step."""
+    def _advance(self, count: int, one_is_left: bool) -> None:
+        """Skip `count` float32 numbers. A step of PCG64 gives two, so one of the last step may be left."""
         if count and one_is_left:
             self.numpy.random(1, np.float32)
             count -= 1
@@ -199,9 +199,9 @@ class Generator:
             self.numpy.random(1, np.float32)
 
     def state_dict(self) -> dict:
-        """What `load_state_dict` needs to go on from here: nested dicts of integers and strings.
+        """What `load_state_dict` needs to continue from here: nested dicts of integers and strings.
 
-        On a GPU an array, too, of 2 MiB: that of the generator's many threads.
+        On a GPU also an array of 2 MiB, the states of the generator's threads.
         """
         not_compiled("state_dict of a generator", ALWAYS_THE_SAME)
         state = self.numpy.bit_generator.state
@@ -210,7 +210,7 @@ class Generator:
         return {"numpy": state, "cupy": to_device(self.cupy.bit_generator._state, "cpu")}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a saved state. Raises ValueError if it is not one, or of a generator on another device."""
+        """Continue from a saved state. Raises ValueError on anything else, or a state from another device."""
         not_compiled("load_state_dict of a generator", ALWAYS_THE_SAME)
         if not isinstance(state, dict):
             raise ValueError(f"not the state of a generator, but of type {type(state).__name__}")
@@ -222,7 +222,7 @@ class Generator:
             except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ValueError(f"this is not the state of a generator: {error!r}") from error
             return
-        threads = self.cupy.bit_generator._state  # CuPy has no public way
+        threads = self.cupy.bit_generator._state  # CuPy has no public access to it
         if state["cupy"].shape != threads.shape:
             raise ValueError("this state is of a generator with another number of threads")
         self.numpy.bit_generator.state = state["numpy"]
@@ -239,8 +239,8 @@ def float_dtype(dtype: np.typing.DTypeLike) -> np.dtype:
 
 @named
 def default_rng(seed: Seed = None, device: str | None = None) -> Generator:
-    """A generator of tensors on `device` (None: the default one); without a seed, it is different each time.
+    """A generator of tensors on `device` (None: the default one); without a seed, its numbers differ each time.
 
-    Raises what `tg.tensor` raises where a device is unknown or not to be had.
+    Raises what `tg.tensor` raises if the device is unknown or not available.
     """
     return Generator(seed, device)

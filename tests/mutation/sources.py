@@ -38,7 +38,7 @@ ENGINE: dict[ModuleType, list[str]] = {
         "Op.keep Op.kept Op.apply Op._remember_versions Op._version_of_view Op.cotangents Op.fitted Op.free "
         "Op._on_arrays ByFormula.backward _alias _prepared _shares_memory"
     ).split(),
-    graph: "Node.enter_graph Node.free ancestry walk _seed _as_tuple _as_tensor _is_seen grad backward".split(),
+    graph: "Node.enter_graph Node.free ancestry walk _seed _as_tuple _as_tensor _needs_copy grad backward".split(),
     modes: (
         "Mode.__enter__ Mode.__exit__ Mode.__call__ grad_enabled on_arrays set_grad_enabled no_grad"
     ).split(),

@@ -1,6 +1,6 @@
 """Floor 1: the engine. Read `tensor.py`, `graph.py`, `op.py`, then any of `ops/`, then `transforms.py`."""
 
-import tinygen.autograd.tensor  # first: tensors and ops need each other, and it closes the circle
+import tinygen.autograd.tensor  # first: tensors and ops import each other, and this file closes the cycle
 from tinygen.autograd.convert import tensor
 from tinygen.autograd.graph import frozen, grad
 from tinygen.autograd.modes import grad_enabled, no_grad, set_grad_enabled

@@ -3,10 +3,10 @@
     loss = tg.compile(model.loss)
     loss(x).backward()
 
-The engine decides what to compute op by op, at every step anew, and most steps of a training loop are the same. Here
-the function runs once on traced arrays (`tinygen.kernels.fusion`), and so does the walk back over its graph; what both
-did to arrays is rearranged into a few loops and matrix products. From the second call on, these are run: the same
-numbers, but for rounding.
+The engine decides op by op what to compute, anew at every step, although most steps of a training loop are the same.
+Here the function runs once on traced arrays (`tinygen.kernels.fusion`), and so does the walk back over its graph. Their
+operations on arrays are rearranged into a few loops and matrix products: the program. Later calls run only the program,
+and give the same numbers but for rounding.
 """
 
 from __future__ import annotations
@@ -28,38 +28,44 @@ from tinygen.autograd.tensor import DEFAULT_DTYPE, Tensor, lifted
 from tinygen.kernels.device import get_default_device, on_gpu
 from tinygen.kernels.fusion.trace import Trace, Traced, current, leaves, mapped, tracing
 
-GIVEN = (Tensor, np.ndarray, float)  # what may be another in each call
-MANY = 32  # recordings of one function: more are a mistake, and take time and memory
+GIVEN = (Tensor, np.ndarray, float)  # arguments whose values may change from call to call
+MANY = 32  # the most recordings of one function: more are a mistake, and take time and memory
 
 
 def compile(f: Callable) -> Callable:
-    """`f`, recorded at its first call and then run as a program; for what a training loop calls over and over.
+    """`f`, recorded at its first call and then run as a program; for a function that a training loop calls repeatedly.
 
-    The first result is what can be differentiated, once: a tensor of a single number. `f` may return others beside it,
-    in tuples, lists and dicts, through which no gradient flows.
+    Only the first result can be differentiated, to first order: a tensor of a single number. `f` may return other
+    results beside it, in tuples, lists and dicts; no gradient flows through those.
 
-    Arguments may be tensors, arrays and Python floats, in tuples, lists and dicts, and change from call to call; each
-    new shape or dtype of one is recorded anew, and so is each new value of another kind of argument. A float becomes a
-    tensor of the widest float dtype among them, or float32. Tensors that `f` finds elsewhere, such as parameters, are
-    read at each call; those very tensors, though an attribute may hold another one by then. Whether a module trains is
-    looked at, too. What else it finds, or does beside computing with tensors and drawing from a `tg.random.Generator`,
-    belongs to the recording: a number of an enclosing scope keeps the value it had. On a GPU `f` runs as it is.
-    To compile a method, decorate it in its class: `self.step = compile(self.loss)` is the first model's in a deep copy,
-    too.
+    Arguments may be tensors, arrays and Python floats, in tuples, lists and dicts, whose values change from call to
+    call. A new shape or dtype of an argument makes a new recording, and so does a new value of any other kind of
+    argument. A float becomes a tensor of the widest float dtype among the arguments, or float32.
 
-    Raises, when called: TypeError on a branch on the numbers in a tensor, on a mask that picks elements, where an op of
-    one's own changes an array in place, on an array among the results, and on an argument of another kind that has no
-    hash; ValueError if the first result is to be differentiated and is not a single number, or leads back to what was
-    computed outside; RuntimeError on a view from before a `copy_`, on an argument that shares memory with what is
-    overwritten, on a tensor kept from another call without being returned from it, where `.grad` is set, and when its
-    gradient is differentiated once more. Warns after 32 recordings, and makes no more.
+    Tensors that `f` finds elsewhere, such as parameters, are read at each call: always the tensor objects of the
+    recording, even if an attribute holds another one by then. A changed `training` flag of a module makes a new
+    recording. Everything else that `f` finds, or does beside computing with tensors and drawing from a
+    `tg.random.Generator`, is fixed by the recording: a number of an enclosing scope keeps the value it had.
+
+    On a GPU `f` runs uncompiled. To compile a method, decorate it in its class: after `self.step = compile(self.loss)`,
+    a deep copy of the model would still run the first model's loss.
+
+    Raises, when called:
+        TypeError: `f` branches on the numbers in a tensor, picks elements by a mask, applies an op of the user's that
+            changes an array in place, or returns an array; or an argument of another kind has no hash.
+        ValueError: the first result is to be differentiated, and is not a single number or depends on a tensor that was
+            computed outside from what requires a gradient.
+        RuntimeError: `f` uses a view from before a `copy_`, uses a tensor that another call made and did not return, or
+            sets `.grad`; an argument shares memory with an overwritten tensor; the gradient is differentiated again.
+
+    Warns after 32 recordings, and makes no more.
     """
     recordings: dict[object, list[Recording]] = {}
 
     @functools.wraps(f)
     def compiled(*args: Any, **kwargs: Any) -> Any:
         if current() is not None or anomaly.get() is not None:
-            return f(*args, **kwargs)  # part of a larger one; or every op is to be watched
+            return f(*args, **kwargs)  # inside another compiled function, or under detect_anomaly
         given: list[Tensor | np.ndarray | float] = []
         signature = (_signature((args, kwargs), given), mode.get(), kernels.get_backend())
         if get_default_device() != "cpu" or any(on_gpu(_array(x)) for x in given):
@@ -91,7 +97,7 @@ def compile(f: Callable) -> Callable:
 
 
 class Recording:
-    """One trace of a function for arguments of some shapes, and what is needed to run it again."""
+    """The program made from one trace of a function, and what is needed to run it on new arguments."""
 
     def __init__(self, f: Callable, args: tuple, kwargs: dict, given: Sequence[object]):
         since = graph.age()
@@ -108,10 +114,10 @@ class Recording:
             if outputs and outputs[0].source is not None and grad_enabled():
                 gradients = _gradients(outputs[0], since, stand_ins)
         place = Tensor(np.empty(0))
-        self.result = mapped(self.result, (Tensor,), lambda _: place)  # not all that was traced
+        self.result = mapped(self.result, (Tensor,), lambda _: place)  # holds no traced tensors
         values = [lifted(trace, t) for t in outputs]
         for leaf, g in gradients.items():
-            # One that depends on nothing is the same each time.
+            # A gradient that depends on no input is a constant.
             values.append(g if type(g) is Traced else trace.lift((leaf, "gradient"), np.asarray(g)))
         if any(x.owner in trace.outdated for x in values):
             raise RuntimeError(
@@ -119,7 +125,7 @@ class Recording:
                 "overwritten by copy_: take a copy before, tg.tensor(t)"
             )
         positions = {id(t): i for i, t in enumerate(stand_ins) if isinstance(t, Tensor)}
-        # Each leaf's place among the arguments, or itself.
+        # For each leaf, its position among the arguments, or the leaf itself.
         self.leaves = [positions.get(id(leaf), leaf) for leaf in gradients]
         self.fixed = {key: x._value for key, x in trace.inputs.items() if type(key) is tuple}
         self.closed_over = [
@@ -136,8 +142,8 @@ class Recording:
         self.trace = trace
 
     def first_result(self, given: Sequence[object]) -> Any:
-        """The result of the call that was recorded, once: then the trace is let go of."""
-        # It is the program's, too, or a run that is resumed would differ from one that goes on.
+        """The result of the recorded call. Can be called once: it drops the trace."""
+        # Computed by the program, not taken from the trace: a resumed run must give the same bits as one that goes on.
         arrays = [self.trace.inputs[key]._value for key in self.program.keys]
         found = self.program.run(arrays, recorded=True)
         self.program.forget()
@@ -146,7 +152,7 @@ class Recording:
         return self.tree(found, given)
 
     def holds(self) -> bool:
-        """Whether the tensors that the function found are of the kind they were, and settings what they were."""
+        """Whether the tensors that `f` found have the recorded shape, dtype and `requires_grad`, and settings hold."""
         for t, shape, dtype, requires_grad in self.closed_over:
             array = t._data
             if array.shape != shape or array.dtype is not dtype or t.requires_grad != requires_grad:
@@ -166,7 +172,7 @@ class Recording:
         return self.tree(self.program.run(arrays), given)
 
     def tree(self, arrays: list[np.ndarray], given: Sequence[object]) -> Any:
-        """The result as `f` would give it, of these arrays: the outputs, then the gradients."""
+        """The result in the form that `f` returns. `arrays` holds the outputs, then the gradients."""
         outputs = [Tensor(array) for array in arrays[: self.count]]
         if self.leaves:
             node = Gradients()
@@ -179,7 +185,7 @@ class Recording:
 
 
 class Gradients(Node):
-    """Where a compiled function was applied: the gradient is there already."""
+    """The node of one call of a compiled function, whose gradients are computed already."""
 
     gradients: Sequence[np.ndarray] = ()
 
@@ -191,7 +197,7 @@ class Gradients(Node):
                 slope.node.enter_graph(self.inputs, slope.shape, slope.dtype)
             return [(slope * g.reshape(())).astype(slope.dtype) for slope in slopes]
         factor = np.reshape(g._data if isinstance(g, Tensor) else g, ())
-        # As it is: that of a loss which is scaled up may be more than the dtype of a gradient holds.
+        # Not cast to a gradient's dtype first: the factor of a scaled-up loss may overflow there.
         found = list(self.gradients)
         if factor != 1:
             found = [(x * factor).astype(x.dtype, copy=False) for x in found]
@@ -199,9 +205,9 @@ class Gradients(Node):
 
     def ready(self) -> dict[Source, np.ndarray] | None:
         if any(isinstance(source, Node) for source in self.inputs):
-            return None  # there is more to go back through
+            return None  # the walk must go on through these nodes
         found = dict(zip(self.inputs, self.gradients, strict=True))
-        return found if len(found) == len(self.gradients) else None  # one may occur twice
+        return found if len(found) == len(self.gradients) else None  # a source may occur twice
 
     def free(self) -> None:
         super().free()
@@ -209,7 +215,7 @@ class Gradients(Node):
 
 
 class NoSecond(Node):
-    """Where a gradient came from that is there, but not what it was computed from."""
+    """The node of such a gradient in a recorded walk: how it was computed is not recorded."""
 
     def cotangents(self, g: Any) -> list[Any]:
         raise RuntimeError(
@@ -218,7 +224,7 @@ class NoSecond(Node):
 
 
 def _gradients(loss: Tensor, since: int, arguments: Sequence[object]) -> dict[Tensor, Any]:
-    """The gradients of the leaves that were there before, or are arguments; others nobody can ask for."""
+    """The gradients of leaves, except those that `f` made from traced arrays: no caller can ask for them."""
     if loss.size != 1:
         raise ValueError(
             f"compile: the first result is differentiated, and must be a single number, not of shape {loss.shape}; "
@@ -239,7 +245,7 @@ def _gradients(loss: Tensor, since: int, arguments: Sequence[object]) -> dict[Te
 
 
 def _signature(tree: Any, given: list) -> object:
-    """What decides whether a recording fits; what changes from call to call is put into `given`."""
+    """The key that decides whether a recording fits. Appends the arguments that may change between calls to `given`."""
     kind = type(tree)
     if kind is Tensor:
         given.append(tree)
@@ -254,12 +260,12 @@ def _signature(tree: Any, given: list) -> object:
         return (kind, *[_signature(x, given) for x in tree])
     if kind is dict:
         return (dict, *[(key, _signature(x, given)) for key, x in tree.items()])
-    return kind, tree  # 1 and True are equal
+    return kind, tree  # with the type, because 1 == True
 
 
 @contextlib.contextmanager
 def _no_grad_set(trace: Trace, stand_ins: Sequence[object]) -> Iterator[None]:
-    """Where `f` runs: afterwards no tensor's `.grad` is an array of the trace. Raises RuntimeError if one was."""
+    """For a block that runs `f`: afterwards no tensor's `.grad` is a traced array. Raises RuntimeError if one was."""
     try:
         yield
     finally:
@@ -279,7 +285,7 @@ def _refuse_shared(given: Sequence[object], written: Sequence[np.ndarray]) -> No
 
 
 def _floats_as_tensors(given: Sequence[object]) -> list[Any]:
-    """With tensors of one number for Python floats, of the widest float dtype among the others."""
+    """`given` with each Python float as a 0-d tensor, of the widest float dtype among the others, or float32."""
     dtypes = [_array(x).dtype for x in given if type(x) is not float]
     dtype = widest_float(dtypes) or DEFAULT_DTYPE
     return [Tensor(np.asarray(x, dtype)) if type(x) is float else x for x in given]
@@ -302,7 +308,7 @@ def _tensors(tree: Any) -> list[Tensor]:
         return [tree]
     if kind is Traced:
         raise TypeError("compile: the function returned an array: return tensors, tg.tensor(array)")
-    held = leaves([*getattr(tree, "__dict__", {}).values()], (Tensor,))  # as of a distribution
+    held = leaves([*getattr(tree, "__dict__", {}).values()], (Tensor,))  # as in a distribution
     unknown = isinstance(tree, tuple | list | dict) and kind not in (tuple, list, dict)
     if unknown or any(type(t._data) is Traced for t in held):
         raise TypeError(

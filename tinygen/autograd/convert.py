@@ -1,4 +1,4 @@
-"""What users hand over, as tensors and arrays of our own: numbers, lists, arrays and tensors, where they are needed."""
+"""Conversion of what users pass (numbers, lists, arrays, tensors) to tensors and arrays, on the right device."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def tensor(
 
     Args:
         data: an array, a tensor, a number, or nested lists of numbers.
-        dtype: defaults to that of an array; for numbers of Python's to float32, int64 or bool.
+        dtype: defaults to an array's or tensor's own; for Python numbers, to float32, int64 or bool.
         requires_grad: make it a leaf that `backward` writes a `.grad` to.
-        device: "cpu" or "cuda", a GPU (with CuPy); defaults to that of a tensor or of CuPy's arrays, and for other
-            data to "cpu", or to what `tg.set_default_device` chose.
+        device: "cpu" or "cuda", a GPU (with CuPy). Tensors and CuPy arrays stay on their device by default; other data
+            go to "cpu", or to the device that `tg.set_default_device` chose.
 
     Raises:
         TypeError: data or dtype of another kind than booleans, integers and floats; a list of tensors whose gradient
             would be lost.
         ValueError: ragged nested lists, or an unknown device.
-        ImportError, RuntimeError, MemoryError: there is no CuPy, no GPU, no room for it on the GPU.
+        ImportError, RuntimeError, MemoryError: there is no CuPy, no GPU, or no room on the GPU.
     """
     result = Tensor(to_array(data, dtype, None if device is None else checked_device(device)))
     if requires_grad:
@@ -55,11 +55,11 @@ def tensor(
 def to_array(
     data: object, dtype: np.typing.DTypeLike | None = None, device: str | None = None
 ) -> Array:
-    """A native-endian array of booleans, integers or floats: a copy that nobody else holds.
+    """A native-endian array of booleans, integers or floats: a copy that nothing else refers to.
 
-    An array or tensor keeps its dtype; Python floats become float32. Without a device, tensors and arrays on a GPU stay
-    on theirs, and the rest goes to the default one. Raises TypeError on any other kind of data, and on tensors in a
-    list whose gradient would be lost; ValueError on ragged nesting.
+    An array or tensor keeps its dtype; Python floats become float32. Without a device, tensors and GPU arrays stay on
+    their own, and other data go to the default device. Raises TypeError on any other kind of data, and on a list of
+    tensors whose gradient would be lost; ValueError on ragged nesting.
     """
     array = raw(data)
     keeps = is_array(array) or isinstance(array, np.generic)
@@ -86,12 +86,12 @@ def to_array(
 
 
 def widest_float(dtypes: Iterable[np.dtype]) -> np.dtype | None:
-    """What floats meet in: of these dtypes the widest float, None if there is none."""
+    """The widest float among these dtypes, which mixed floats are converted to; None if there is none."""
     return max(FLOATS.intersection(dtypes), key=lambda dtype: dtype.itemsize, default=None)
 
 
 def _loses_gradients(nested: list | tuple) -> bool:
-    kinds = set(map(type, nested))  # of numbers, which are many, none is looked at
+    kinds = set(map(type, nested))  # a list of numbers alone, perhaps long, is not searched
     return any(
         x.requires_grad
         if type(x) is Tensor
@@ -101,7 +101,7 @@ def _loses_gradients(nested: list | tuple) -> bool:
 
 
 def shaped_like(name: str, v: ArrayLike, x: Tensor, roles: str) -> Tensor:
-    """A cotangent, a tangent or a vector of x's shape, as a tensor; `roles` names both in the error about shapes."""
+    """`v`, a cotangent, tangent or vector of x's shape, as a tensor; `roles` describes the two shapes in the error."""
     if not isinstance(v, Tensor):
         try:
             v = tensor(v, x.dtype, device=x.device)
@@ -113,14 +113,14 @@ def shaped_like(name: str, v: ArrayLike, x: Tensor, roles: str) -> Tensor:
 
 
 def device_among(xs: Iterable[object]) -> str | None:
-    """Where the first tensor of these is, and so where numbers and lists go; None if there is no tensor."""
+    """The device of the first tensor among `xs`, where numbers and lists go, too; None if there is no tensor."""
     return next((x.device for x in xs if isinstance(x, Tensor)), None)
 
 
 def beside(data: object, x: object) -> Array:
-    """An index, a mask or labels, as an array of their own where x is, or on the default device if that is no array.
+    """A copy of an index, a mask or labels, as an array on x's device, or on the default device if x is no array.
 
-    Lists and arrays are brought there. Raises ValueError for a tensor that is on another device.
+    Lists and NumPy arrays are moved there. Raises ValueError for a tensor that is on another device.
     """
     array = raw(data)
     if type(array) is type(x) is np.ndarray:

@@ -1,16 +1,16 @@
 """The graph, and the one walk over it that computes every gradient.
 
-An op that is applied to tensors leaves a `Node`: which sources its inputs came from and what its backward rule saved.
-A *source* is what a gradient can flow to: the Node that computed a tensor, or the tensor itself where it is a leaf that
-requires a gradient. A tensor that needs none has the source None.
+An op that is applied to tensors leaves a `Node`: the sources of its inputs, and what its backward rule needs.
+A *source* is where a gradient can flow to: the node that computed a tensor, or the tensor itself if it is a leaf that
+requires a gradient. A tensor that needs no gradient has the source None.
 
-Reverse mode starts from the output's cotangent and visits the nodes from the newest to the oldest: an op can only use
-what exists already, so the order of creation is a topological order, and no recursion is needed. Each node turns the
-cotangent of its output into the cotangents of its inputs; what arrives at one source from several sides is added up.
+Reverse mode starts from the output's cotangent and visits the nodes from the newest to the oldest. An op can only use
+tensors that exist already, so the order of creation is a topological order, and no recursion is needed. Each node turns
+the cotangent of its output into the cotangents of its inputs. Cotangents that arrive at the same source are added up.
 
-A backward rule is written once, in operators and ops, and runs on what it is given. With `create_graph` that is
-tensors, and what the rule does is recorded, so that its result can be differentiated again. Without, it is the arrays
-alone (`on_arrays`): nobody will ask how a gradient was computed, and remembering it takes most of a small op's time.
+A backward rule is written once, in operators and ops, and runs on tensors or on arrays. With `create_graph` it gets
+tensors, and its ops are recorded, so that the gradient can be differentiated again. Without, it gets plain arrays
+(`on_arrays`): the gradient needs no graph of its own, and recording one takes most of a small op's time.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Cotangent: TypeAlias = "Tensor | np.ndarray"
 
 _numbers = itertools.count()
 
-# None: nobody watches; "": detect_anomaly does; inside a backward rule, the line that made its node.
+# None outside detect_anomaly, "" inside it; in a backward rule that it watches, the user's line that made the node.
 anomaly: ContextVar[str | None] = ContextVar("tinygen_anomaly", default=None)
 
 
 class Node:
-    """One application of an op: where its inputs came from, the shape and dtype of its output, what it saved."""
+    """One application of an op: the sources of its inputs, the shape and dtype of its output, and what it saved."""
 
     inputs: Sequence[Source | None]
     shape: tuple[int, ...]
@@ -59,40 +59,40 @@ class Node:
         self.number = next(_numbers)
 
     def cotangents(self, g: Cotangent) -> Sequence[Cotangent | None]:
-        """The cotangents of the inputs, given that of the output: tensors, or `on_arrays` arrays.
+        """The cotangents of the inputs, given the output's: tensors, or arrays if `on_arrays()`.
 
-        None for an input that has none. Where one is not of the input's shape and dtype, `fitted` is asked for it.
+        None stands for no cotangent. The walk passes one whose shape or dtype is not its input's to `fitted`.
         """
         raise NotImplementedError
 
     def fitted(self, g: Cotangent, source: Source) -> Cotangent:
-        """A cotangent in the shape and dtype of its input: itself, but for nodes that may give others."""
+        """`g` in its input's shape and dtype: as it is, except in nodes whose `cotangents` may have others."""
         return g
 
     def free(self) -> None:
-        """Drop what was saved, and the way to the inputs."""
+        """Drop what was saved, and the references to the inputs."""
         self.freed = True
         self.inputs = ()
 
     def ready(self) -> dict[Source, np.ndarray] | None:
-        """The gradients of a single number with respect to all that it depends on, if they are there already."""
+        """The gradients of the output, a single number, by leaf, if they are computed already; else None."""
         return None
 
 
 def age() -> int:
-    """A number between those of all nodes that there are and of all to come."""
+    """A number above those of all nodes that exist, and below those of all later nodes."""
     return next(_numbers)
 
 
 def frozen(params: Iterable[Tensor]) -> contextlib.AbstractContextManager[None]:
-    """What is computed inside `with tg.frozen(net.parameters()):` takes these for constants, in all threads.
+    """Inside `with tg.frozen(net.parameters()):` these parameters count as constants, in all threads.
 
-    For a network that another one learns from: gradients flow through it, to what it was given, and none is computed
-    for itself. In a compiled function it belongs inside; around its call it would be recorded anew each time. Blocks of
-    two threads for the same parameters must not overlap: the first to end thaws them for both.
-    Raises ValueError if one is not a leaf.
+    For a network that another one learns from: gradients flow through it to its inputs, and none is computed for its
+    parameters. With a compiled function, put the block inside it: one around only some of its calls costs a second
+    recording. Blocks of two threads for the same parameters must not overlap: the first to end unfreezes them for both.
+    Raises ValueError if a parameter is not a leaf.
     """
-    return _frozen(list(params))  # a list, for who decorates a function with it
+    return _frozen(list(params))  # a list, because a decorated function reads it at every call
 
 
 @contextlib.contextmanager
@@ -110,7 +110,7 @@ def _frozen(params: list[Tensor]) -> Iterator[None]:
 
 
 def ancestry(sources: Iterable[Source | None], since: int = 0) -> tuple[list[Node], set[Tensor]]:
-    """The nodes that `sources` were computed through, newest first and none older than number `since`, and
+    """The nodes that `sources` were computed through, newest first and none with a number below `since`, and
     the leaves that they reach.
     """
     nodes: set[Node] = set()
@@ -144,7 +144,7 @@ def walk(
     """Carry the cotangents of `seeds` back to the sources in `wanted` (None: to every leaf), along
     the paths that lead there.
     """
-    # No path to a node leads through older ones: a walk to nodes alone need not look at all that they came from.
+    # A path to a node never passes through an older one, so a walk to nodes alone ends at the oldest of them.
     bounded = wanted and all(isinstance(source, Node) for source in wanted)
     since = min(source.number for source in wanted) if bounded else 0
     nodes, _ = ancestry((source for source, _ in seeds), since)
@@ -156,18 +156,18 @@ def walk(
 
     cotangents: dict[Source, Cotangent] = {}
     result: dict[Source, Cotangent] = {}
-    # A watched walk runs on tensors: what makes a NaN there are ops, which are named.
-    forgets = not create_graph and anomaly.get() is None
-    with Mode(RECORDED if create_graph else ON_ARRAYS if forgets else UNRECORDED):
+    # Under detect_anomaly the walk runs on tensors: only an op can be named as the one that made a NaN.
+    on_arrays = not create_graph and anomaly.get() is None
+    with Mode(RECORDED if create_graph else ON_ARRAYS if on_arrays else UNRECORDED):
         for source, g in seeds:
-            g = g._data if forgets else g
+            g = g._data if on_arrays else g
             cotangents[source] = cotangents[source] + g if source in cotangents else g
         for node in nodes:
             g = cotangents.pop(node, None)
             if g is None:
                 continue
             inputs = node.inputs
-            if on_path is None:  # whatever is recorded leads to leaves
+            if on_path is None:  # every recorded source leads to a leaf
                 node.needs = needs = [source is not None for source in inputs]
             else:
                 node.needs = needs = [source in on_path for source in inputs]
@@ -187,7 +187,7 @@ def walk(
                     raise TypeError(
                         f"{name}: backward returned what is no array: {error}"
                     ) from error
-                found = arrived = before = None  # nothing is held while the next rule runs
+                found = arrived = before = None  # freed before the next rule runs
                 if not retain_graph:
                     node.free()
     result.update(cotangents)  # only leaves are left
@@ -240,11 +240,11 @@ def grad(
     outputs, inputs = _as_tuple(outputs), _as_tuple(inputs)
     for role, given_as in (("output", outputs), ("input", inputs)):
         for position, t in enumerate(given_as):
-            if getattr(t, "source", None) is None:  # or it is no tensor
+            if getattr(t, "source", None) is None:  # also if t is no tensor
                 raise ValueError(f"grad: {role} {position} does not require a gradient: {t!r}")
     if len(outputs) == 1 and grad_outputs is None and not create_graph:
         found = _ready(outputs[0])
-        if found is not None and all(t in found for t in inputs):  # all leaves
+        if found is not None and all(t in found for t in inputs):  # then all are leaves
             if retain_graph:
                 found = {t: g.copy() for t, g in found.items()}
             else:
@@ -263,7 +263,7 @@ def grad(
         create_graph,
         create_graph if retain_graph is None else retain_graph,
     )
-    # One tensor for each array: what two inputs share is seen to be shared.
+    # One tensor for each array: inputs whose gradients are one array get one tensor, with one version.
     tensors = {id(g._data): g for _, g in seeds}
     result = tuple([_as_tensor(found.get(t.source), tensors, type(t)) for t in inputs])
     unused = [position for position, g in enumerate(result) if g is None]
@@ -282,14 +282,14 @@ def _ready(output: Tensor) -> dict[Source, np.ndarray] | None:
 def _as_tensor(
     g: Cotangent | None, tensors: dict[int, Tensor], wrap: type[Tensor]
 ) -> Tensor | None:
-    # `wrap` is Tensor, which only an import at every call could name here: cold, that takes 25 microseconds.
+    # `wrap` is Tensor, which this module could name only by an import at every call: cold, that takes 25 microseconds.
     if g is None or type(g) is wrap:
         return g
     found = tensors.get(id(g))
     if found is None:
         array = g if type(g) is np.ndarray else as_array(g)
-        # A view of what another tensor holds would change with it, unnoticed by its version.
-        found = tensors[id(g)] = wrap(array.copy() if _is_seen(array) else array)
+        # A view of another tensor's memory would change with that tensor, but its own version would not.
+        found = tensors[id(g)] = wrap(array.copy() if _needs_copy(array) else array)
     return found
 
 
@@ -298,13 +298,13 @@ def _references_of_a_name() -> int:
     return sys.getrefcount(array)
 
 
-# Of an array that nothing holds but a local name: it differs between versions of Python.
+# The reference count of an array that only a local name holds; it differs between versions of Python.
 ONE_NAME = _references_of_a_name()
 
 
-def _is_seen(array: np.ndarray) -> bool:
-    """Whether it is a view of what may change, or does not stand for as many numbers as it shows."""
-    base = getattr(array, "base", None)  # which an array of a trace has not
+def _needs_copy(array: np.ndarray) -> bool:
+    """Whether it is a view of memory that may change, or a broadcast view, whose elements share memory."""
+    base = getattr(array, "base", None)  # a Traced array has none
     if base is None:
         return False
     return on_gpu(array) or not array.flags.writeable or sys.getrefcount(base) > ONE_NAME + 1
@@ -331,8 +331,8 @@ def backward(output: Tensor, gradient: object = None, retain_graph: bool = False
         if leaf.grad is not None:
             leaf.grad = type(leaf)(as_array(leaf.grad._data + array))
             continue
-        # A gradient may be handed over only if nobody else holds it; else it could alias another
-        # leaf's gradient, the seed, or a saved array.
+        # The array becomes `.grad` itself only if nothing else holds it; otherwise it could alias
+        # another leaf's gradient, the seed, or a saved array.
         alone = array.base is None and sys.getrefcount(array) == ONE_NAME
         alone = alone and (on_gpu(array) or array.flags.writeable)
         leaf.grad = type(leaf)(array if alone else array.copy())

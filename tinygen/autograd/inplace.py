@@ -1,4 +1,4 @@
-"""Numbers that are overwritten in place: what `Tensor.copy_` does, and what of it a compiled function may do."""
+"""Writing in place: what `Tensor.copy_` does, and what it does inside a compiled function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tinygen.kernels.fusion.trace import Traced, current, untraced
 
 
 def overwrite(t: Tensor, values: ArrayLike) -> None:
-    """Put `values` into the leaf `t`. Inside a compiled function: in each of its calls, at this place."""
+    """Write `values` into the leaf `t`. A compiled function repeats this at the same point of each call."""
     if t.node is not None:
         raise ValueError("copy_: only a leaf can be changed in place; this tensor was computed")
     trace = current()
@@ -27,7 +27,7 @@ def overwrite(t: Tensor, values: ArrayLike) -> None:
             new = to_device(as_array(new), t.device)
         except ValueError as error:
             raise ValueError(f"copy_: {error}") from error
-    # Inside a compiled function only to see whether it fits.
+    # Inside a compiled function, only check that the values fit: the recorded step writes them.
     out = t._data if trace is None else np.empty_like(t._data)
     try:
         np.copyto(out, untraced(new), casting="same_kind")
@@ -40,6 +40,6 @@ def overwrite(t: Tensor, values: ArrayLike) -> None:
         return
     new = new if type(new) is Traced else raw(Tensor(new))
     new = np.broadcast_to(new, t.shape).astype(t.dtype)
-    # An array of its own: what it was made of may be overwritten next.
+    # A copy, because the source of `new` may be overwritten next.
     new = trace.record(np.array, (new,), {})
     trace.overwrite(t, t._data, new, t.copy_)

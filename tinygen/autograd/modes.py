@@ -1,4 +1,4 @@
-"""Whether what ops do is recorded: in the graph, not at all, or not even wrapped in tensors."""
+"""How ops run: on tensors and recorded in the graph, on tensors unrecorded, or on plain arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 RECORDED, UNRECORDED, ON_ARRAYS = "recorded", "unrecorded", "on arrays"
 mode: ContextVar[str] = ContextVar("tinygen_mode", default=RECORDED)
 
-# Functions whose code does not run while they are called.
+# Tests for functions whose code does not run when they are called.
 LATER = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
 
 
@@ -21,16 +21,16 @@ def grad_enabled() -> bool:
 
 
 def on_arrays() -> bool:
-    """Whether ops applied here are given arrays and give arrays: inside a rule, in a walk that records nothing."""
+    """Whether ops applied here take and return arrays: inside a backward rule, in a walk that records nothing."""
     return mode.get() is ON_ARRAYS
 
 
-# Of the blocks that this one lies in, from the outermost on: what was set there.
+# The modes that the enclosing blocks will restore, the outermost first.
 _outside: ContextVar[tuple[str, ...]] = ContextVar("tinygen_outside", default=())
 
 
 class Mode:
-    """A mode inside a `with` block, or a function that this decorates, in this thread. It may be used again."""
+    """Sets a mode inside a `with` block or a decorated function, in this thread. It can be used any number of times."""
 
     def __init__(self, to: str):
         self._to = to
@@ -45,7 +45,7 @@ class Mode:
         _outside.set(tuple(outside))
 
     def __call__(self, function: Callable) -> Callable:
-        """Raises TypeError on a generator, and on a coroutine: their code does not run while they are called."""
+        """Raises TypeError on a generator or a coroutine: their code does not run when they are called."""
         if any(later(function) for later in LATER):
             name = getattr(function, "__name__", function)
             raise TypeError(
@@ -61,12 +61,12 @@ class Mode:
 
 
 def set_grad_enabled(enabled: bool) -> Mode:
-    """Switch recording on or off inside a `with` block, or a function that this decorates, in this thread."""
+    """Switch recording on or off inside a `with` block or a decorated function, in this thread."""
     return Mode(RECORDED if enabled else UNRECORDED)
 
 
 def no_grad() -> Mode:
-    """Inside `with tg.no_grad():` (or a function that it decorates) no op is recorded, so nothing
-    there has a gradient. Raises TypeError where it decorates a generator or coroutine.
+    """Inside `with tg.no_grad():` (or a function that it decorates) no op is recorded, so no result
+    has a gradient. Raises TypeError if it decorates a generator or a coroutine.
     """
     return set_grad_enabled(False)

@@ -1,9 +1,9 @@
 """`Op`: one differentiable function, as one short class.
 
 `forward` works on arrays and calls kernels. `backward` is written in operators and the same ops as
-everything else, so a gradient can be differentiated again without further code. What every op needs
-stands here, once: bringing the inputs to one dtype, errors that name the op, entering the graph,
-and fitting a cotangent to the shape and dtype of its input.
+everything else, so a gradient can be differentiated again without further code. `Op` does once what
+every op needs: it brings the inputs to one dtype, names the op in errors, enters the graph, and fits
+a cotangent to the shape and dtype of its input.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tinygen.kernels.device import LESS_MEMORY, as_array, device_of, is_array, r
 from tinygen.kernels.errors import kind_of
 from tinygen.kernels.fusion import trace as tracing
 
-OUTPUT = "output"  # among what was kept
+OUTPUT = "output"  # in place of the output's tensor, among what was kept
 
-# Errors of a `forward` that are raised again with the op's name; any other is a bug of its own.
+# Errors of a `forward` that are raised again with the op's name. Any other is a bug, and passes unchanged.
 REFUSALS = (TypeError, ValueError, IndexError, OverflowError, MemoryError)
 
 
@@ -37,18 +37,18 @@ class Op(Node):
     A subclass writes `forward(self, *arrays, **parameters)`, which returns one array, and
     `backward(self, g)`, which gets the cotangent of the output and returns the cotangents of the
     inputs: one, or a tuple with None for those that `self.needs` does not ask for. In `backward`,
-    `self.kept` gives what `forward` passed to `keep`. A cotangent may have the broadcast shape of its
-    input: it is summed to the input's own.
+    `self.kept` gives what `forward` passed to `keep`. A cotangent may have the shape that its input
+    was broadcast to: the engine sums it to the input's own.
 
-    All of these are tensors in a walk that is recorded, and arrays in one that is not: a rule written
-    in operators, ops (`tg.exp(x)`), and what arrays and tensors share (`x.shape`, `x.mT`) cannot tell.
-    A rule that needs tensors says `needs_tensors = True`.
+    `g` and `kept` are tensors in a recorded walk and under `detect_anomaly`, and arrays otherwise. A
+    rule works on both if it uses only operators, ops (`tg.exp(x)`), and attributes that arrays and
+    tensors share (`x.shape`, `x.mT`). A rule that needs tensors sets `needs_tensors = True`.
     """
 
-    # integers are converted to floats; ops that also make sense on integers say False
+    # integers are converted to floats; ops that also make sense on integers set this to False
     floating = True
-    views = False  # the output may share the input's memory
-    needs_tensors = False  # or backward may be given arrays instead
+    views = False  # True: the output may share the input's memory
+    needs_tensors = False  # False: backward may be given arrays
     _kept: Sequence = ()
 
     def forward(self, *arrays: np.ndarray, **parameters: object) -> np.ndarray:
@@ -60,14 +60,14 @@ class Op(Node):
     def keep(self, *arrays: np.ndarray) -> np.ndarray:
         """Save `arrays` for backward, and return the last, so that `forward` can end with this."""
         if isinstance(arrays[-1], np.generic):
-            # NumPy gives scalars where 0-d arrays went in; as arrays they can be told apart from constants.
+            # NumPy turns 0-d arrays into scalars; as arrays again, they can be told apart from constants.
             arrays = tuple([np.asarray(a) if isinstance(a, np.generic) else a for a in arrays])
         self._kept = arrays
         return arrays[-1]
 
     @property
     def kept(self) -> list[Cotangent]:
-        """What was kept: tensors with their place in the graph, or arrays in a walk that records nothing.
+        """What was kept: tensors with their place in the graph, or arrays if `on_arrays()`.
 
         Raises RuntimeError if one was changed in place since.
         """
@@ -83,7 +83,7 @@ class Op(Node):
             if on_arrays:
                 kept.append(array)
             elif tensor is OUTPUT:
-                # Wrapped anew: a node that held its own output tensor would be a cycle.
+                # Wrapped anew: a node that held its own output tensor would be a reference cycle.
                 kept.append(Tensor(array, node=self, version=version))
             elif tensor is not None:
                 kept.append(tensor)
@@ -95,14 +95,14 @@ class Op(Node):
     def apply(cls, *inputs: object, **parameters: object) -> Tensor:
         """Run the op on tensors, arrays and Python numbers, and record it if a gradient may be asked for.
 
-        Inside a rule that runs on arrays `forward` is called on them, and nothing else is done.
+        Inside a backward rule that runs on arrays, it only calls `forward` on them.
         """
         op = cls()
         mode = modes.mode.get()
         if mode is ON_ARRAYS:
             return op._on_arrays(inputs, parameters)
         trace = tracing.current() if tracing.running else None
-        # The usual: tensors of one float dtype, perhaps beside numbers.
+        # The usual case: tensors of one float dtype, perhaps beside Python numbers.
         tensors, arrays, sources, reached = inputs, [], [], False
         dtype, usual = None, trace is None
         for x in inputs:
@@ -153,7 +153,7 @@ class Op(Node):
         return result
 
     def _on_arrays(self, inputs: tuple, parameters: dict) -> np.ndarray:
-        # NumPy's operators make scalars of 0-d arrays, which kernels do not know.
+        # NumPy's operators turn 0-d arrays into scalars, which kernels do not accept.
         arrays = [
             x if type(x) is np.ndarray else np.asarray(x) if isinstance(x, np.generic) else raw(x)
             for x in inputs
@@ -164,7 +164,10 @@ class Op(Node):
             raise _named(error, type(self), inputs, parameters) from error
 
     def _remember_versions(self, tensors: Sequence, arrays: Sequence, result: Tensor) -> None:
-        """What is kept becomes (array, tensor or OUTPUT, version, version now); of a view of an input, its version."""
+        """Replace each kept array by (array, its tensor or OUTPUT or None, version, version now).
+
+        The version of an array that is a view of an input is that input's.
+        """
         kept = []
         for array in self._kept:
             if array is result._data:
@@ -183,7 +186,7 @@ class Op(Node):
 
     @staticmethod
     def _version_of_view(array: object, tensors: Sequence) -> list[int] | None:
-        """Of the input that `array` is a view of, if it is one of any."""
+        """The version of the input that `array` is a view of; None if it is no view of an input."""
         if getattr(array, "base", None) is None:
             return None
         inputs = (t for t in tensors if type(t) is Tensor and _shares_memory(array, t._data))
@@ -237,10 +240,10 @@ class Op(Node):
 
 
 class ByFormula(Op):
-    """An op computed by one kernel that a formula in other ops also describes.
+    """An op that one kernel computes, and that a formula in other ops describes.
 
     `forward` calls the kernel and keeps the inputs that `formula` takes; the engine differentiates
-    `formula`. It fits the gradients of fused ops, which are rarely differentiated themselves.
+    `formula`. The gradients of fused ops are such ops: they are rarely differentiated themselves.
     """
 
     needs_tensors = True
@@ -252,7 +255,7 @@ class ByFormula(Op):
     def backward(self, g: Tensor) -> list[Tensor | None]:
         kept = self.kept
         with modes.set_grad_enabled(True):
-            # Under nodes of their own, so that the walk stops there although a tensor occurs elsewhere.
+            # Nodes of their own, so that the walk stops there even if a tensor also occurs elsewhere.
             stand_ins = [
                 t.reshape(t.shape) if need else t.detach()
                 for t, need in zip(kept, self.needs, strict=True)
@@ -269,11 +272,11 @@ def _prepared(cls: type[Op], inputs: tuple[object, ...], parameters: dict) -> li
     """The inputs as tensors of the dtype that the op computes in.
 
     Python numbers are weak: beside a tensor they stay as they are and take its dtype. Among arrays
-    the widest float wins; integers and booleans become that float, or float32 where the op or a
-    Python float asks for one.
+    the widest float wins; integers and booleans become that float, or float32 if the op or a Python
+    float asks for one.
     """
     numbers_only = all(type(x) in NUMBERS for x in inputs)
-    # Beside a mask alone, they go where it is.
+    # Without a tensor among them, the inputs go to the device of an array parameter, such as a mask.
     device = device_among(inputs) or next(
         map(device_of, filter(is_array, parameters.values())), None
     )
@@ -295,7 +298,7 @@ def _prepared(cls: type[Op], inputs: tuple[object, ...], parameters: dict) -> li
 
 
 def _shares_memory(view: np.ndarray, x: np.ndarray) -> bool:
-    # Whose base it is, it is a view of; else NumPy compares addresses.
+    # If x is its base, `view` is a view of x; else NumPy compares address ranges.
     return view is x or view.base is x or np.may_share_memory(view, x)
 
 
@@ -321,8 +324,8 @@ def _named(error: Exception, cls: type[Op], tensors: Sequence, parameters: dict)
 def detect_anomaly() -> Iterator[None]:
     """Inside this block, the op that first makes a NaN or infinity from finite numbers raises FloatingPointError.
 
-    Forward and backward are both watched; the error names the op and the line that called it. Slow:
-    for finding mistakes.
+    Forward and backward are both watched; the error names the op and the line that called it. Slow: use
+    it only to find mistakes.
     """
     token = anomaly.set("")
     try:
@@ -348,7 +351,7 @@ def _check_forward(op: Op, result: Tensor, arrays: list) -> None:
     rule_of = anomaly.get()
     if result.node is op:
         op.origin = rule_of or _user_line()
-    # Inside a backward rule the op that the rule belongs to answers for it: see `_check_backward`.
+    # Inside a backward rule, `_check_backward` names the op that the rule belongs to.
     if not rule_of and not _finite(result._data) and _finite(*arrays):
         raise FloatingPointError(
             f"{type(op).__name__} made a NaN or infinity from finite inputs, called at {_user_line()}"

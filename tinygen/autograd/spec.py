@@ -1,11 +1,11 @@
 """What an op promises, written beside the op: a plain NumPy reference, and how to draw arguments for it.
 
 `@specified(reference, case)` on a public op files its specification in `SPECS`, and every test that
-holds for all ops runs over that table. The reference is independent of the op: it uses nothing of
-tinygen. It is the rule for values, shapes (that of its result) and dtypes, and accepts complex
-arrays, so that its complex step is the rule for gradients, too. A case is a function of a `Draw`: it
-tells where the op is defined, and with `Domain.avoid` where it has kinks and poles, without saying
-how numbers are drawn (the testing floor draws them with Hypothesis, so that a failure shrinks).
+applies to all ops runs over that table. The reference is independent of the op: it uses nothing of
+tinygen. It defines the right values, shapes (that of its result) and dtypes, and it accepts complex
+arrays, so that its complex step defines the right gradients, too. A case is a function of a `Draw`: it
+states where the op is defined, and with `Domain.avoid` where it has kinks and poles, but not how
+numbers are drawn (the testing floor draws them with Hypothesis, so that a failure shrinks).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Spec:
     op: Callable
     reference: Callable
     case: Callable[[Draw], Call]
-    twice: bool = True  # whether its gradient has a gradient that is not zero by definition
+    twice: bool = True  # False if its second derivative is zero by definition
 
 
 SPECS: dict[str, Spec] = {}

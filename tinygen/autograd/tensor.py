@@ -25,26 +25,26 @@ ArrayLike: TypeAlias = "Tensor | np.ndarray | float | int | list | tuple"
 Axis: TypeAlias = "int | tuple[int, ...] | None"
 
 DEFAULT_DTYPE = np.dtype(np.float32)
-NUMBERS = (bool, int, float)  # weak beside an array: they take its dtype
+NUMBERS = (bool, int, float)  # weak types: beside an array, they take its dtype
 FLOATS = frozenset(np.dtype(name) for name in ("float16", "float32", "float64"))
 
 
 class Tensor:
     """An n-dimensional array that remembers how it was computed. Make one with `tg.tensor`.
 
-    The array behind a tensor never changes under a recorded graph unnoticed: `data` and `numpy()`
-    are read-only views, `copy_` and the optimisers change it in place, and each change raises the
-    version that saved arrays are checked against.
+    The array never changes without the recorded graph noticing: `data` and `numpy()` are read-only
+    views, and every in-place write (`copy_`, the optimisers, `optim.clip_values_`) raises the version
+    that saved arrays are checked against.
 
-    It is NumPy's or, on a GPU, CuPy's; `device` says which, `to` moves. What is computed from tensors
-    of one device is there, too; nothing comes to the computer's memory but by `to("cpu")`, or as Python's
+    The array is NumPy's or, on a GPU, CuPy's; `device` says which, and `to` moves it. Results stay on
+    the device of their inputs. Data reach the computer's memory only by `to("cpu")`, or as Python
     numbers: `item`, `tolist`, `float`, `int`, `bool`, `print`.
 
-    A method with the name of an op is that op: see `tg.var` for `x.var`.
+    A method with the name of an op applies that op: for `x.var`, see `tg.var`.
     """
 
     __slots__ = ("__weakref__", "_data", "_requires_grad", "grad", "node", "version")
-    __array_ufunc__ = None  # so that ndarray * tensor asks the tensor
+    __array_ufunc__ = None  # so that ndarray * tensor calls Tensor.__rmul__
 
     def __init__(
         self,
@@ -53,14 +53,14 @@ class Tensor:
         node: graph.Node | None = None,
         version: list[int] | None = None,
     ):
-        """Wrap `array` as it is, without a copy: for ops. `version` is shared by tensors that share memory."""
+        """Wrap `array` without a copy; for ops. Tensors that share memory share `version`."""
         self._data = array
         self._requires_grad = requires_grad
         self.node = node
         self.grad: Tensor | None = None
         self.version = [0] if version is None else version
 
-    # What it is ----------------------------------------------------------------------------------------------
+    # The array and its properties ----------------------------------------------------------------------------
 
     @property
     def data(self) -> Array:
@@ -86,7 +86,7 @@ class Tensor:
     def __dlpack__(
         self, *, max_version: tuple[int, int] | None = None, copy: bool | None = None, **options
     ):
-        # A consumer that does not know read-only arrays gets a copy: nobody may write behind the version counter.
+        # A consumer that does not know read-only arrays gets a copy: a write must not bypass the version counter.
         knows_read_only = max_version is not None and max_version >= (1, 0)
         if copy is False and not knows_read_only:
             raise BufferError(
@@ -116,14 +116,14 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """Where it is: "cpu" or "cuda"."""
+        """Where the array lies: "cpu" or "cuda"."""
         return device_of(self._data)
 
     def to(self, device: str) -> Tensor:
-        """This tensor where it is on `device` already, else a copy there; the gradient comes back to this one's.
+        """This tensor if it is on `device`, else a copy there; the gradient is moved back to this tensor's device.
 
         Raises ValueError on an unknown device, ImportError without CuPy, RuntimeError without a GPU, and MemoryError
-        where it does not fit.
+        if the tensor does not fit.
         """
         return self if device == self.device else To.apply(self, device=checked_device(device))
 
@@ -132,7 +132,7 @@ class Tensor:
         return raw(self).item()
 
     def tolist(self) -> list | float | int | bool:
-        """All numbers, as Python's, in nested lists; one alone without a list."""
+        """The elements as Python numbers in nested lists; for a tensor without axes, just the number."""
         return raw(self).tolist()
 
     def __format__(self, spec: str) -> str:
@@ -182,7 +182,7 @@ class Tensor:
 
     @property
     def requires_grad(self) -> bool:
-        """Whether a gradient can flow to it. Of a leaf it may be set: TypeError where it holds no floats."""
+        """Whether a gradient can flow here. Can be set on a leaf (else ValueError) of floats (else TypeError)."""
         return self._requires_grad or self.node is not None
 
     @requires_grad.setter
@@ -199,26 +199,26 @@ class Tensor:
         """Add the gradient of this tensor to `.grad` of every leaf that it depends on.
 
         Args:
-            gradient: the cotangent, of this tensor's shape; may be left out for a single number.
+            gradient: the cotangent, of this tensor's shape; for a single number it defaults to 1.
             retain_graph: keep what the ops saved, so that the graph can be walked again.
         """
         graph.backward(self, gradient, retain_graph)
 
     def detach(self) -> Tensor:
-        """A tensor of the same memory that no gradient flows through."""
-        # A view, for the engine knows what an op saved by the array object: two tensors must not share one.
+        """A tensor that shares this memory, and that no gradient flows through."""
+        # A view: the engine finds the tensor of a saved array by object identity, so no two tensors may share an array.
         return Tensor(raw(self).view(), version=self.version)
 
     def copy_(self, values: ArrayLike) -> Tensor:
-        """Overwrite the numbers in place, from any device, with broadcasting and a cast to this dtype. Leaves only.
+        """Overwrite a leaf's elements in place: `values`, from any device, are broadcast and cast to its dtype.
 
-        Raises ValueError or TypeError if it is no leaf, is read-only, or the values do not fit.
+        Raises ValueError or TypeError if this is not a leaf, if its memory is read-only, or if the values do not fit.
         """
         overwrite(self, values)
         return self
 
     def zero_grad(self) -> None:
-        """Forget `.grad`."""
+        """Set `.grad` to None."""
         self.grad = None
 
     # Operators -----------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def raw(value: object) -> object:
 
 
 def lifted(trace: Trace, t: Tensor) -> Traced:
-    """The array of a tensor inside a trace: one of its own, or an input. Raises RuntimeError on another trace's."""
+    """The traced array of a tensor: its own, or an input of `trace`. Raises RuntimeError if another trace owns it."""
     if type(t._data) is Traced:
         if t._data.trace is not trace:
             raise RuntimeError(
@@ -388,11 +388,11 @@ def lifted(trace: Trace, t: Tensor) -> Traced:
 def _compared(compare: Callable, x: Tensor, other: object) -> Tensor:
     x, other = raw(x), raw(other)
     if type(other) is not type(x) and is_array(other):
-        require_one_device((x, other))  # CuPy would take a NumPy array without axes for a number
+        require_one_device((x, other))  # CuPy would take a 0-d NumPy array for a number
     return Tensor(as_array(compare(x, other)))
 
 
-# What is above calls these, and they are made of tensors: the circle is closed here.
+# Imported last: the methods above call these modules, and these modules import Tensor.
 from tinygen.autograd import ops  # noqa: E402
 from tinygen.autograd.devices import To  # noqa: E402
 from tinygen.autograd.inplace import overwrite  # noqa: E402

@@ -6,9 +6,9 @@ nest: `grad(grad(f))` is a second derivative. Forward mode needs no machinery of
 vector-Jacobian product u -> J'u is linear in u, so its own vector-Jacobian product with v is Jv,
 whatever u.
 
-All raise TypeError where the function returns no tensor or an argument to differentiate with respect to holds no
-floats, and ValueError where a shape does not fit: that of a cotangent, a tangent or a vector, or a result of several
-numbers where one is asked for.
+All raise TypeError if the function does not return a tensor, or if an argument to differentiate with respect to holds
+no floats. They raise ValueError if a cotangent, tangent or vector has the wrong shape, or if the function returns
+several numbers where one is required.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _pull(
     outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[ArrayLike | None],
     create_graph: bool, retain_graph: bool | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """`graph.grad`, with zeros for what does not depend on an input."""
+    """`graph.grad`, with zeros for an input that no output depends on."""
     pairs = [(y, g) for y, g in zip(outputs, cotangents, strict=True) if y.source is not None]
     found: tuple[Tensor | None, ...] = (None,) * len(inputs)
     if pairs:
@@ -71,7 +71,7 @@ def _pull(
 
 
 def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Callable:
-    """The function x -> (f(x), df/dx), for f with a single number as result.
+    """The function x -> (f(x), df/dx), for f that returns a single number.
 
     Args:
         f: takes tensors (arrays and numbers are converted), returns a tensor of one element.
@@ -82,7 +82,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0) -> Callable:
 
 
 def grad(f: Function, argnums: int | Sequence[int] = 0) -> Callable:
-    """The function x -> df/dx, of x's shape, for f with a single number as result; see `value_and_grad`."""
+    """The function x -> df/dx, of x's shape, for f that returns a single number; see `value_and_grad`."""
     return _grad("grad", f, argnums)
 
 
@@ -120,8 +120,8 @@ def _grad(name: str, f: Function, argnums: int | Sequence[int] = 0) -> Callable:
 
 
 def vjp(f: Function, *args: ArrayLike) -> tuple[Tensor, Callable[[ArrayLike], tuple[Tensor, ...]]]:
-    """f(*args), and the function u -> (J_1' u, ..., J_n' u): one array per argument, of its shape.
-    It may be called again.
+    """f(*args), and the function u -> (J_1' u, ..., J_n' u): one tensor per argument, of its shape.
+    The function may be called any number of times.
     """
     inputs = [_stand_in("vjp", a) for a in args]
     y = _value("vjp", f, inputs)
@@ -186,5 +186,5 @@ def jacobian(f: Function) -> Callable[[ArrayLike], Tensor]:
 
 
 def hessian(f: Function) -> Callable[[ArrayLike], Tensor]:
-    """The function x -> H, of shape x.shape + x.shape, for f with a single number as result."""
+    """The function x -> H, of shape x.shape + x.shape, for f that returns a single number."""
     return jacobian(_grad("hessian", f))

@@ -1,10 +1,10 @@
-"""Every op: a function on tensors, arrays and numbers, that gradients flow through.
+"""Every op: a differentiable function on tensors, arrays and numbers.
 
 One op is one short class (see `tinygen.autograd.op`) and the public function that applies it, with its specification.
 
-All raise ValueError where shapes do not fit and where there is no such axis (NumPy's AxisError, which is one),
-TypeError on what holds no numbers and on dtypes that they do not support, IndexError for an index that does not fit.
-The message names the op, and what it was given. What an op refuses beyond that, it says.
+All ops raise ValueError if shapes do not fit or an axis does not exist (NumPy's AxisError, a kind of ValueError),
+TypeError if an argument holds no numbers or has an unsupported dtype, and IndexError if an index does not fit. The
+message names the op and the arguments it got. An op that raises other errors says so in its docstring.
 """
 
 from tinygen.autograd.ops.activations import elu, gelu, leaky_relu, relu, silu

@@ -29,7 +29,7 @@ class Relu(Op):
 
 @specified(lambda x: np.maximum(x, 0), elementwise(KINK_AT_0), twice=False)
 def relu(x: ArrayLike) -> Tensor:
-    """max(x, 0). The gradient at 0 is 0, and at NaN."""
+    """max(x, 0). The gradient at 0 and at NaN is 0."""
     return Relu.apply(x)
 
 
@@ -99,7 +99,7 @@ class Gelu(Op):
 def gelu(x: ArrayLike) -> Tensor:
     """x Phi(x), Phi the standard normal distribution function (the exact form). Hendrycks and Gimpel (2016).
 
-    The formulas make 0 * inf at infinities: the value at -inf is NaN, and so is the gradient at both.
+    At infinities the formulas compute 0 * inf: the value at -inf is NaN, and so is the gradient at both.
     """
     return Gelu.apply(x)
 
@@ -121,6 +121,6 @@ class Silu(Op):
 def silu(x: ArrayLike) -> Tensor:
     """x sigmoid(x), also called swish. Elfwing et al. (2018).
 
-    The formulas make 0 * inf at infinities: the value at -inf is NaN, and so is the gradient at both.
+    At infinities the formulas compute 0 * inf: the value at -inf is NaN, and so is the gradient at both.
     """
     return Silu.apply(x)

@@ -1,4 +1,4 @@
-"""Moving numbers about: each op joins, cuts, reorders or repeats, and its adjoint moves the cotangent back.
+"""Rearranging elements: each op joins, cuts, reorders or repeats arrays, and its adjoint moves the cotangent back.
 
 `split` and `flip` give views: they share their input's memory, as in NumPy.
 """
@@ -92,7 +92,7 @@ def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Tensor:
 @named
 def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """x cut along an axis: into a number of equal parts, or before each of the given indices. Raises
-    ValueError if it does not make so many equal parts, or if there are more than 65,536 of nothing."""
+    ValueError if the parts cannot be equal, or if an empty axis is cut into more than 65,536."""
     x = as_tensor(x)
     axis = normalize_axis_index(axis, x.ndim, "split")
     length = x.shape[axis]
@@ -155,7 +155,7 @@ def _roll_case(d: Draw) -> Call:
 @specified(np.roll, _roll_case, twice=False)
 @named
 def roll(x: ArrayLike, shift: int | tuple[int, ...], axis: Axis = None) -> Tensor:
-    """x moved along the given axes, what leaves at one end entering at the other (None: as if flattened)."""
+    """x moved along the given axes; elements that leave at one end enter at the other (None: as if flattened)."""
     shifts = tuple(map(operator.index, [shift] if isinstance(shift, int | np.integer) else shift))
     return Roll.apply(x, shift=shifts, axis=axis)
 
@@ -206,7 +206,7 @@ def _tile_case(d: Draw) -> Call:
 @specified(lambda x, repeats: np.tile(x, repeats), _tile_case, twice=False)
 @named
 def tile(x: ArrayLike, repeats: int | tuple[int, ...]) -> Tensor:
-    """x laid repeats[i] times side by side along axis i; the shorter of shape and repeats gets leading ones."""
+    """x repeated repeats[i] times along axis i; the shorter of shape and `repeats` gets leading ones."""
     x = as_tensor(x)
     repeats = (repeats,) if isinstance(repeats, int | np.integer) else tuple(repeats)
     ndim = max(x.ndim, len(repeats))

@@ -1,7 +1,7 @@
-"""Arithmetic: one number from each input makes one number of the output, and inputs broadcast.
+"""Elementwise arithmetic: an element of the output depends on one element of each input, and inputs broadcast.
 
-The rule of each op is its partial derivative times the cotangent. Summing over the axes that an
-input was broadcast along is not written here: `Op` does it for all.
+The backward rule of each op is its partial derivative times the cotangent. No rule sums over the
+axes that an input was broadcast along: `Op` does it for all.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def divide(a: ArrayLike, b: ArrayLike) -> Tensor:
 class Power(Op):
     """y = a^b, dy/da = b a^(b-1), dy/db = y log a.
 
-    At b = 0 dy/da is 0 for every a, 0 included; at a = 0 dy/db is 0 for b >= 0 (the limit from the
-    right), at b = 0 too, and -inf for b < 0. For a < 0 dy/db is NaN: no power near b is a number.
+    At b = 0, dy/da is 0 for every a, 0 included. At a = 0, dy/db is 0 for b >= 0 (the limit from the
+    right; at b = 0 too), and -inf for b < 0. For a < 0, dy/db is NaN: a^b is NaN at every b but the integers.
     """
 
     floating = False
@@ -109,7 +109,7 @@ class Power(Op):
         a, b, y = self.kept
         da = db = None
         if self.needs[0]:
-            # The exponent is replaced at 0^0, for 0 * 0^-1 would be NaN; elsewhere dy/da depends on b at b = 0, too.
+            # Replaced only at 0^0, where 0 * 0^-1 would be NaN: at other a, dy/da depends on b even at b = 0.
             exponent = b - 1 if type(b) not in NUMBERS or b else 0
             if type(b) not in NUMBERS:
                 exponent = where((raw(a) == 0) & (raw(b) == 0), 1.0, exponent)
@@ -170,7 +170,7 @@ def square(x: ArrayLike) -> Tensor:
 
 
 class Sqrt(Op):
-    """y = sqrt x, dy/dx = 1 / (2y): infinite at 0, as the function is vertical there, with the sign of the zero."""
+    """y = sqrt x, dy/dx = 1 / (2y): at 0 the tangent is vertical, and dy/dx infinite with the sign of the zero."""
 
     def forward(self, x):
         return self.keep(np.sqrt(x))
@@ -223,14 +223,14 @@ def sign(x: ArrayLike) -> Tensor:
 
 
 class Maximum(Op):
-    """The cotangent goes to the larger input; a tie shares it evenly, and so does a result that is NaN."""
+    """The cotangent goes to the larger input; both get half of it in a tie, and where the result is NaN."""
 
     floating = False
     choose = staticmethod(np.maximum)
 
     def forward(self, a, b):
         y = self.choose(a, b)
-        # 1 where a alone attains the result, 1/2 in a tie, 0 where b does. A NaN result came from either.
+        # a's share: 1 where a alone equals the result, 0 where b alone does, 1/2 in a tie or where the result is NaN.
         a_wins, b_wins = a == y, b == y
         dtype = y.dtype if y.dtype in FLOATS else np.float32
         self.keep((0.5 * a_wins + 0.5 * ~b_wins).astype(dtype))
@@ -246,7 +246,7 @@ class Minimum(Maximum):
 
 
 def _no_ties(d: Draw) -> Call:
-    """Two broadcastable arrays: within 0.1 of integers plus a quarter, and of integers plus three quarters."""
+    """Two broadcastable arrays: within 0.1 of an integer plus 1/4, and within 0.1 of an integer plus 3/4."""
     a, b = elementwise(REALS, REALS)(d).arrays
     return Call((np.round(a) + 0.25 + 0.1 * np.tanh(a), np.round(b) + 0.75 + 0.1 * np.tanh(b)))
 
@@ -272,9 +272,9 @@ def _clip_case(d: Draw) -> Call:
 @specified(lambda x, min, max: np.clip(x, min, max), _clip_case, twice=False)
 @named
 def clip(x: ArrayLike, min: ArrayLike | None = None, max: ArrayLike | None = None) -> Tensor:
-    """x where it lies between min and max, else the bound that it is beyond (max, where min is above it).
+    """x where it lies between min and max, else the nearest bound (max where min > max).
 
-    At a bound, x and the bound get half of the gradient each. Raises ValueError if neither is given.
+    Where x equals a bound, each of the two gets half of the gradient. Raises ValueError if neither bound is given.
     """
     if min is None and max is None:
         raise ValueError("give min, max or both")
@@ -284,7 +284,7 @@ def clip(x: ArrayLike, min: ArrayLike | None = None, max: ArrayLike | None = Non
 
 
 class Where(Op):
-    """The cotangent goes to the branch taken, and exactly 0 to the other, whatever that one holds."""
+    """The branch taken gets the cotangent, the other exactly 0, whatever it holds."""
 
     floating = False
 
@@ -315,8 +315,8 @@ def _where(a: ArrayLike, b: ArrayLike, condition: np.ndarray) -> Tensor:
 def where(condition: ArrayLike, a: ArrayLike, b: ArrayLike) -> Tensor:
     """a where `condition` holds, else b, with broadcasting; the branch not taken gets gradient 0.
 
-    A NaN or infinity in the branch not taken does no harm here, but an op *before* it may make one: the gradient of
-    `where(x > 0, sqrt(x), 0)` at 0 is 0 * inf = NaN. Make the argument safe first (the double where):
+    A NaN or infinity in the branch not taken does no harm here, but the rule of an op *before* `where` may make a NaN:
+    the gradient of `where(x > 0, sqrt(x), 0)` at 0 is 0 * inf. Make the argument safe first (the double where):
     `where(x > 0, sqrt(where(x > 0, x, 1)), 0)`.
 
     Raises TypeError if the condition is not boolean.
@@ -346,7 +346,7 @@ def _astype_case(d: Draw) -> Call:
 @specified(lambda x, dtype: x.astype(np.result_type(x, dtype)), _astype_case, twice=False)
 @named
 def astype(x: ArrayLike, dtype: np.typing.DTypeLike) -> Tensor:
-    """x in another dtype; the gradient comes back in x's own."""
+    """x in another dtype; the gradient has x's own."""
     if isinstance(x, Tensor) and x.dtype == dtype:
         return x
     dtype = np.dtype(dtype)

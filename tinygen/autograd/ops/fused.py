@@ -1,4 +1,4 @@
-"""Fused ops: what a generative model does at every step, in one pass over memory each.
+"""Fused ops: what a generative model computes at every step, each in one pass over memory.
 
 Losses and densities are in nats, summed over the last axis: x of shape (..., n) gives one number
 per sample, shape (...).
@@ -37,7 +37,7 @@ ACTIVATION_GRADS: dict[str | None, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def matrix(x):
-    """(..., n) as the rows of a matrix: an array or a tensor."""
+    """An array or tensor of shape (..., n) as a matrix with rows of length n."""
     return x if x.ndim == 2 else x.reshape((math.prod(x.shape[:-1]), x.shape[-1]))
 
 
@@ -114,12 +114,12 @@ def linear(
 
 
 def by_rows(kernel: Callable, *xs: np.ndarray) -> np.ndarray:
-    """What a kernel that takes matrices and gives a number for each row makes of arrays (..., n) of one shape."""
+    """Apply `kernel`, which maps matrices to one number for each row, to arrays (..., n) of one shape."""
     return kernel(*map(matrix, xs)).reshape(xs[0].shape[:-1])
 
 
 def grad_by_rows(kernel: Callable, *xs: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """The gradient of such a kernel, g (...): of the shape of xs, or several such stacked."""
+    """Apply the gradient of such a kernel, with g of shape (...): one array of the shape of xs, or several stacked."""
     found = kernel(*map(matrix, xs), g.reshape(-1))
     if type(found) is tuple:
         return np.stack(found).reshape((len(found), *xs[0].shape))
@@ -127,7 +127,7 @@ def grad_by_rows(kernel: Callable, *xs: np.ndarray, g: np.ndarray) -> np.ndarray
 
 
 def _of_rows(op: type[Op], *xs: ArrayLike) -> Tensor:
-    """`op`, which sums over the last axis, of arrays (..., n) that broadcast together."""
+    """Apply `op`, which sums over the last axis, to arrays (..., n) that broadcast together."""
     tensors = broadcast_all(*xs)
     if not tensors[0].ndim:
         raise ValueError("needs at least one axis, to sum over")
@@ -225,8 +225,8 @@ def _cross_entropy_reference(logits, labels):
 def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
     """-log softmax(logits)[label] in nats: logits (..., n), integer labels (...) in [0, n), to (...).
 
-    A logit of -inf is a class that cannot be: +inf where it is the label's, NaN where all are. Labels on a GPU are not
-    looked at: one out of range gives NaN there, and elsewhere ValueError.
+    A logit of -inf gives its class probability 0: the result is +inf if that class is the label, and NaN if all logits
+    of a sample are -inf. A label out of range raises ValueError; one that lies on a GPU is not checked, and gives NaN.
     """
     logits = as_tensor(logits)
     given, labels = raw(labels), beside(labels, raw(logits))
@@ -236,9 +236,9 @@ def cross_entropy_with_logits(logits: ArrayLike, labels: ArrayLike) -> Tensor:
         raise ValueError(f"labels of shape {labels.shape} do not fit logits {logits.shape}")
     n = logits.shape[-1]
     given = np.asarray(given) if on_gpu(labels) and not on_gpu(given) else labels
-    # In a compiled function the kernel looks at them, at every call.
-    looked_at = not on_gpu(given) and type(given) is not Traced
-    if looked_at and labels.size and not 0 <= given.min() <= given.max() < n:
+    # In a compiled function the kernel checks them, at every call.
+    checked = not on_gpu(given) and type(given) is not Traced
+    if checked and labels.size and not 0 <= given.min() <= given.max() < n:
         raise ValueError(f"labels must lie in [0, {n})")
     found = CrossEntropyWithLogits.apply(matrix(logits), labels=labels.astype(np.int64).reshape(-1))
     return found if labels.ndim == 1 else reshape(found, labels.shape)

@@ -1,6 +1,6 @@
 """Picking elements out, and the adjoint: adding cotangents back where the elements came from.
 
-An element that was picked several times gets the sum of its cotangents, so the adjoint adds (`np.add.at`) where a plain
+An element that was picked several times gets the sum of its cotangents. So the adjoint adds (`np.add.at`): a plain
 assignment would keep only the last.
 """
 
@@ -21,7 +21,7 @@ from tinygen.kernels.indexing import scatter_add
 
 
 def _plain(index: object, x: object) -> tuple:
-    """The index into x with tensors, arrays and lists as arrays of their own, where x is."""
+    """The index into x, with its tensors, arrays and lists copied to arrays on x's device."""
     parts = index if isinstance(index, tuple) else (index,)
     plain = []
     for part in parts:
@@ -91,9 +91,9 @@ def _index_case(d: Draw) -> Call:
 def getitem(x: ArrayLike, index: object) -> Tensor:
     """x[index], basic or advanced, as in NumPy. A repeated index adds up its cotangents.
 
-    On a GPU an index out of range in an array is no error: beyond the end of an axis they begin again. And there the
-    cotangents of a repeated index, as in the gradient of `nn.Embedding`, are added in whatever order its threads come
-    (atomicAdd): the last bits may differ from run to run.
+    On a GPU an out-of-range index in an index array raises no error: it wraps around. The cotangents of a repeated
+    index, as in the gradient of `nn.Embedding`, are added there in whatever order the threads run (atomicAdd): the last
+    bits may differ from run to run.
     """
     return GetItem.apply(x, index=_plain(index, raw(x)))
 
@@ -145,7 +145,7 @@ def _take_case(d: Draw) -> Call:
 def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int) -> Tensor:
     """Elements of x along an axis by integer `indices`, whose other sides equal x's or broadcast with them.
 
-    On a GPU an index out of range is no error: beyond the end of the axis they begin again.
+    On a GPU an out-of-range index raises no error: it wraps around.
     """
     x = as_tensor(x)
     indices = beside(indices, raw(x))

@@ -76,7 +76,7 @@ def matmul(a: ArrayLike, b: ArrayLike) -> Tensor:
 class Einsum(Op):
     """The cotangent of an operand is the einsum of g and the other operands into its own labels.
 
-    A label that only this operand has was summed alone: its cotangent is constant along it.
+    A label that only this operand has was summed over: the cotangent is constant along it.
     """
 
     views = True  # of one operand, where nothing is summed
@@ -106,7 +106,7 @@ class Einsum(Op):
         )
         alone = tuple(axis for axis, c in enumerate(own) if c not in known)
         value = expand_dims(value, alone) if alone else value
-        # A label may have side 1 in all the others, too.
+        # All other operands may have length 1 along a label of this one.
         shape = np.broadcast_shapes(value.shape, operands[i].shape)
         return value if value.shape == shape else broadcast_to(value, shape)
 
@@ -166,7 +166,7 @@ def einsum(subscripts: str, *operands: ArrayLike) -> Tensor:
 
 
 def _diagonals(x: Tensor, labels: str) -> tuple[Tensor, str]:
-    """The diagonal over each repeated label, so that every label stands once."""
+    """The diagonal over each repeated label, so that every label occurs once."""
     for c in sorted(set(labels)):
         axes = [i for i, label in enumerate(labels) if label == c]
         if len(axes) > 1:
@@ -220,7 +220,7 @@ class Inv(Op):
 @specified(np.linalg.inv, lambda d: Call((_well_conditioned(d, d.integer(1, 3)),)))
 @named
 def inv(a: ArrayLike) -> Tensor:
-    """The inverse of square matrices. Raises ValueError on a singular one. To apply it, `solve` is better."""
+    """The inverse of square matrices. Raises ValueError on a singular one. To multiply by an inverse, use `solve`."""
     a = as_tensor(a)
     _check_square(a)
     return Inv.apply(a)
@@ -230,7 +230,7 @@ class Solve(Op):
     """X = A^-1 B, dB = A^-T G, dA = -dB X^T."""
 
     def forward(self, a, b):
-        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # which CuPy does not do itself
+        batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # CuPy's solve does not
         square, columns = (np.broadcast_to(x, batch + x.shape[-2:]) for x in (a, b))
         with exact_solver(a):
             return self.keep(a, np.linalg.solve(square, columns))
@@ -294,7 +294,7 @@ def _cholesky_reference(a):
 @specified(_cholesky_reference, _positive_definite)
 @named
 def cholesky(a: ArrayLike) -> Tensor:
-    """The lower triangular L with L L^T = A, for positive definite A, of which the symmetric part is taken.
+    """The lower triangular L with L L^T = A, for positive definite A. Only the symmetric part of A is used.
 
     Raises ValueError if A is not positive definite.
     """
@@ -325,7 +325,7 @@ def _log_abs_det(a: ArrayLike) -> Tensor:
 
 @named
 def slogdet(a: ArrayLike) -> tuple[Tensor, Tensor]:
-    """(sign, log |det A|) of square matrices; the sign has no gradient, and (0, -inf) stands for a singular A.
+    """(sign, log |det A|) of square matrices; the sign has no gradient. A singular A gives (0, -inf).
 
     There is no gradient at a singular A: backward raises ValueError.
     """

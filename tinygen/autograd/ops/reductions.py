@@ -1,7 +1,7 @@
-"""Many numbers into fewer: sums and what is made of them, extremes, and running sums.
+"""Reductions: sums, products, extremes, norms and statistics. Also running sums and sorting along an axis.
 
 A reduction over `axis` (None: all) drops those axes, or keeps them at length 1 with `keepdims`. Its
-backward rule first puts the cotangent back into the kept shape, so that it broadcasts against the
+backward rule first gives the cotangent these axes of length 1, so that it broadcasts against the
 input.
 """
 
@@ -38,13 +38,13 @@ def axes_tuple(axis: Axis, ndim: int, name: str | None = None) -> tuple[int, ...
     """The axes counted from 0; all for None. An error names the op `name`."""
     if axis is None:
         return tuple(range(ndim))
-    if type(axis) is int and 0 <= axis < ndim:  # NumPy's way takes 2 microseconds
+    if type(axis) is int and 0 <= axis < ndim:  # NumPy's function takes 2 microseconds
         return (axis,)
     return normalize_axis_tuple(axis, ndim, name)
 
 
 def along_rows(op: Callable[[Tensor], Tensor], x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """`op`, which works on the rows of a matrix, applied along `axes`; what it keeps of them is put back."""
+    """Apply `op`, which works on the rows of a matrix, along `axes`; a result of x's shape has x's order of axes."""
     rest = tuple(i for i in range(x.ndim) if i not in axes)
     order = rest + axes
     moved = x if order == tuple(range(x.ndim)) else permute_dims(x, order)
@@ -57,7 +57,7 @@ def along_rows(op: Callable[[Tensor], Tensor], x: Tensor, axes: tuple[int, ...])
 
 
 class Reduction(Op):
-    """What reductions share: `reduces` notes shapes and axes, `with_axes` gives a reduced tensor its axes back."""
+    """What reductions share: `reduces` records shapes and axes, `with_axes` gives a reduced tensor its axes back."""
 
     def reduces(self, x: np.ndarray, axis: Axis) -> tuple[int, ...]:
         self.shape_in = x.shape
@@ -81,7 +81,7 @@ class Sum(Reduction):
 
 @specified(np.sum, reduction(), twice=False)
 def sum(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The sum over `axis`; 0 of nothing."""
+    """The sum over `axis`; an empty sum is 0."""
     return Sum.apply(x, axis=axis, keepdims=keepdims)
 
 
@@ -90,9 +90,9 @@ def _count(name: str, x: Tensor, axis: Axis) -> int:
 
 
 def in_wider_float(reduce: F) -> F:
-    """`reduce`, computed in a dtype that holds the sum of many elements: of float16 in float32, of integers in float64.
+    """`reduce`, computed in a dtype that can hold the sum of many elements: float32 for float16, float64 for integers.
 
-    The result is of float16 again, or of float32 as that of other ops on integers.
+    The result is float16 again, or float32 as for other ops on integers.
     """
 
     @functools.wraps(reduce)
@@ -155,14 +155,14 @@ def _centred(name: str, x: Tensor, axis: Axis, correction: float) -> tuple[Tenso
 @named
 @in_wider_float
 def std(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
-    """The square root of `var`; as that of a length, its gradient is 0 where all elements are equal."""
+    """The square root of `var`. Where all elements are equal, its gradient is 0, like that of `norm` at 0."""
     centred, count = _centred("std", x, axis, correction)
     return norm(centred, axis, keepdims) * (1 / math.sqrt(count))
 
 
 class Prod(Reduction):
-    """dy/dx_i is the product of all others: taken from running products of both sides, right with
-    any number of zeros.
+    """dy/dx_i is the product of all other elements, computed from the running products on both sides of
+    x_i: right with any number of zeros.
     """
 
     floating = False
@@ -200,7 +200,7 @@ def _shifted(rows: Tensor, step: int) -> Tensor:
 
 @specified(np.prod, reduction())
 def prod(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The product over `axis`; 1 of nothing. The gradient is exact with any number of zeros."""
+    """The product over `axis`; an empty product is 1. The gradient is exact with any number of zeros."""
     return Prod.apply(x, axis=axis, keepdims=keepdims)
 
 
@@ -212,7 +212,7 @@ class Max(Reduction):
 
     def forward(self, x, axis, keepdims):
         top = self.extreme(x, axis=self.reduces(x, axis), keepdims=True)
-        attained = (x == top) | ((x != x) & (top != top))  # a NaN result came from the NaNs
+        attained = (x == top) | ((x != x) & (top != top))  # the NaNs, if the result is NaN
         dtype = x.dtype if x.dtype.kind == "f" else np.float32
         self.keep(np.divide(attained, attained.sum(axis=self.axes, keepdims=True), dtype=dtype))
         return top if keepdims else np.squeeze(top, self.axes)
@@ -239,7 +239,7 @@ def min(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 class Norm(Reduction):
-    """y = sqrt(sum x^2), dy/dx = x / y, and 0 where y = 0. Scaled by the largest element, so it cannot overflow."""
+    """y = sqrt(sum x^2), dy/dx = x / y, and 0 where y = 0. Scaled by the largest |x|, so that no square overflows."""
 
     def forward(self, x, axis, keepdims):
         axes = self.reduces(x, axis)
@@ -268,7 +268,7 @@ def norm(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 
 class Cumsum(Op):
-    """Each output is the sum so far, so each input's cotangent is the sum of those from its place on."""
+    """y_i = x_0 + ... + x_i, so dx_i = g_i + g_(i+1) + ...: a running sum from the end."""
 
     floating = False
 

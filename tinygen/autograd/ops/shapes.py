@@ -1,7 +1,7 @@
 """The same numbers in another shape: axes split, joined, exchanged, added, dropped or repeated.
 
-Where NumPy gives a view, which shares its input's memory, so do these. The adjoint puts the cotangent back into the
-old shape; where broadcasting repeated a number, that is a sum.
+Wherever NumPy gives a view, which shares its input's memory, these ops do, too. The adjoint brings the cotangent back
+to the old shape; if broadcasting repeated an element, it sums over the copies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tinygen.kernels.errors import named
 
 
 def as_tensor(x: ArrayLike) -> Tensor:
-    """`x` itself if it is a tensor, else a tensor of a copy; inside a rule that runs on arrays, an array."""
+    """`x` itself if it is a tensor, else a tensor of a copy; inside a backward rule that runs on arrays, an array."""
     if isinstance(x, Tensor):
         return x
     return as_array(x) if on_arrays() else tensor(x)
@@ -125,20 +125,20 @@ def broadcast_all(*xs: ArrayLike) -> list[Tensor]:
     return [x if x.shape == shape else broadcast_to(x, shape) for x in tensors]
 
 
-MANY_ROWS = 1024  # from which on rounding would show
+MANY_ROWS = 1024  # in longer sums rounding errors would show
 
 
 def add_up(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
-    """The sum over these axes: of floats in their own dtype, of integers as NumPy sums them."""
+    """The sum over these axes. Floats keep their dtype; integers are summed as NumPy does."""
     dtype = x.dtype if x.dtype.kind == "f" else None
     if type(x) is not np.ndarray:
         return x.sum(axis=axes, dtype=dtype, keepdims=keepdims)
     if x.size > MANY_ROWS and dtype == np.float32:
-        # What lies in one piece NumPy adds in pairs, all else one by one, where each time a little is lost.
-        in_pieces = x.flags.c_contiguous and min(axes, default=0) == x.ndim - len(axes)
-        if not in_pieces and math.prod(x.shape[axis] for axis in axes) > MANY_ROWS:
+        # NumPy sums contiguous elements pairwise, but others one by one, so that rounding errors accumulate.
+        pairwise = x.flags.c_contiguous and min(axes, default=0) == x.ndim - len(axes)
+        if not pairwise and math.prod(x.shape[axis] for axis in axes) > MANY_ROWS:
             return np.add.reduce(x, axes, np.float64, keepdims=keepdims).astype(dtype)
-    return np.add.reduce(x, axis=axes, dtype=dtype, keepdims=keepdims)  # faster than its method
+    return np.add.reduce(x, axis=axes, dtype=dtype, keepdims=keepdims)  # faster than x.sum
 
 
 class SumTo(Op):

@@ -117,9 +117,9 @@ def _logsumexp_case(d: Draw) -> Call:
 @specified(_logsumexp_reference, _logsumexp_case)
 @named
 def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """log sum e^x over `axis`, in one pass: -inf (with gradient zero) where all are -inf, +inf where one is.
+    """log sum e^x over `axis`, in one pass: -inf (with gradient 0) if all elements are -inf, +inf if one is +inf.
 
-    The gradient is NaN for what is +inf itself, and 0 for the finite ones beside it.
+    An element that is +inf gets gradient NaN; finite elements beside it get 0.
     """
     x = as_tensor(x)
     axes = axes_tuple(axis, x.ndim, "logsumexp")
@@ -141,7 +141,7 @@ def _softmax_reference(x, axis):
 @specified(_softmax_reference, along_axis())
 @named
 def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
-    """e^x / sum e^x along `axis`: positive numbers that sum to 1. NaN where all are -inf, and for what is +inf."""
+    """e^x / sum e^x along `axis`: positive numbers that sum to 1. NaN if all are -inf, and for an element of +inf."""
     x = as_tensor(x)
     return along_rows(SoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "softmax"))
 
@@ -149,6 +149,6 @@ def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
 @specified(lambda x, axis: np.log(_softmax_reference(x, axis)), along_axis())
 @named
 def log_softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
-    """x - logsumexp x along `axis`, the logarithm of softmax, accurate where that would be 0."""
+    """x - logsumexp x along `axis`, the logarithm of softmax, accurate even where softmax would be 0."""
     x = as_tensor(x)
     return along_rows(LogSoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "log_softmax"))

@@ -30,7 +30,7 @@ def exp(x: ArrayLike) -> Tensor:
 
 
 class Expm1(Op):
-    """y = e^x - 1, dy/dx = e^x, of which y + 1 has lost the digits where it is small."""
+    """y = e^x - 1, dy/dx = e^x, computed from x: y + 1 has lost its digits where e^x is small."""
 
     def forward(self, x):
         self.keep(x)
@@ -59,7 +59,7 @@ class Log(Op):
 
 @specified(np.log, elementwise(POSITIVE))
 def log(x: ArrayLike) -> Tensor:
-    """The natural logarithm: -inf at 0, NaN below. The gradient is 1/x there, too."""
+    """The natural logarithm: -inf at 0, NaN for x < 0. The gradient is 1/x there, too."""
     return Log.apply(x)
 
 
@@ -75,7 +75,7 @@ class Log1p(Op):
 
 @specified(np.log1p, elementwise(Domain(-0.8, 4.0)))
 def log1p(x: ArrayLike) -> Tensor:
-    """log(1 + x), accurate near 0: -inf at -1, NaN below. The gradient is 1/(1 + x) there, too."""
+    """log(1 + x), accurate near 0: -inf at -1, NaN for x < -1. The gradient is 1/(1 + x) there, too."""
     return Log1p.apply(x)
 
 
