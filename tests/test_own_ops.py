@@ -126,7 +126,10 @@ def test_a_forward_that_gives_no_array_is_named(given):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (2.0, "Mine: backward returned what is no array: 'float' object has no attribute 'shape'"),
+        (
+            2.0,
+            "Mine: backward returned something that is not an array: 'float' object has no attribute 'shape'",
+        ),
         (np.zeros(3), r"Mine: backward returned shape \(3,\) for an input of \(2,\)"),
         (np.zeros(()), r"Mine: backward returned shape \(\) for an input of \(2,\)"),
     ],

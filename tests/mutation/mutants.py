@@ -296,7 +296,7 @@ def _noting(kernel: Callable, key: str, touched: set[str]) -> Callable:
 
 def _note_backward(op: Op, results: list[Tensor | None], touched: set[str]) -> None:
     name = type(op).__name__
-    if op._kept:
+    if op._saved:
         touched.add(f"{name} kept")
     for i, (needed, r) in enumerate(zip(op.needs, results, strict=True)):
         if needed:

@@ -21,8 +21,9 @@ import numpy as np
 
 from tinygen import kernels
 from tinygen.autograd import graph
+from tinygen.autograd.anomaly import watching
 from tinygen.autograd.convert import widest_float
-from tinygen.autograd.graph import Node, Source, anomaly
+from tinygen.autograd.graph import Node, Source
 from tinygen.autograd.modes import RECORDED, grad_enabled, mode
 from tinygen.autograd.tensor import DEFAULT_DTYPE, Tensor, lifted
 from tinygen.kernels.device import get_default_device, on_gpu
@@ -64,7 +65,7 @@ def compile(f: Callable) -> Callable:
 
     @functools.wraps(f)
     def compiled(*args: Any, **kwargs: Any) -> Any:
-        if current() is not None or anomaly.get() is not None:
+        if current() is not None or watching.get():
             return f(*args, **kwargs)  # inside another compiled function, or under detect_anomaly
         given: list[Tensor | np.ndarray | float] = []
         signature = (_signature((args, kwargs), given), mode.get(), kernels.get_backend())

@@ -15,16 +15,15 @@ tensors, and its ops are recorded, so that the gradient can be differentiated ag
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import operator
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from tinygen.autograd.anomaly import watching
 from tinygen.autograd.modes import ON_ARRAYS, RECORDED, UNRECORDED, Mode
 from tinygen.kernels.device import as_array, on_gpu
 from tinygen.kernels.fusion.trace import not_compiled
@@ -36,9 +35,6 @@ Source: TypeAlias = "Node | Tensor"
 Cotangent: TypeAlias = "Tensor | np.ndarray"
 
 _numbers = itertools.count()
-
-# None outside detect_anomaly, "" inside it; in a backward rule that it watches, the user's line that made the node.
-anomaly: ContextVar[str | None] = ContextVar("tinygen_anomaly", default=None)
 
 
 class Node:
@@ -82,31 +78,6 @@ class Node:
 def age() -> int:
     """A number above those of all nodes that exist, and below those of all later nodes."""
     return next(_numbers)
-
-
-def frozen(params: Iterable[Tensor]) -> contextlib.AbstractContextManager[None]:
-    """Inside `with tg.frozen(net.parameters()):` these parameters count as constants, in all threads.
-
-    For a network that another one learns from: gradients flow through it to its inputs, and none is computed for its
-    parameters. With a compiled function, put the block inside it: one around only some of its calls costs a second
-    recording. Blocks of two threads for the same parameters must not overlap: the first to end unfreezes them for both.
-    Raises ValueError if a parameter is not a leaf.
-    """
-    return _frozen(list(params))  # a list, because a decorated function reads it at every call
-
-
-@contextlib.contextmanager
-def _frozen(params: list[Tensor]) -> Iterator[None]:
-    learning: list[Tensor] = []
-    try:
-        for p in params:
-            if p.requires_grad:
-                p.requires_grad = False
-                learning.append(p)
-        yield
-    finally:
-        for p in learning:
-            p.requires_grad = True
 
 
 def ancestry(sources: Iterable[Source | None], since: int = 0) -> tuple[list[Node], set[Tensor]]:
@@ -157,7 +128,7 @@ def walk(
     cotangents: dict[Source, Cotangent] = {}
     result: dict[Source, Cotangent] = {}
     # Under detect_anomaly the walk runs on tensors: only an op can be named as the one that made a NaN.
-    on_arrays = not create_graph and anomaly.get() is None
+    on_arrays = not create_graph and not watching.get()
     with Mode(RECORDED if create_graph else ON_ARRAYS if on_arrays else UNRECORDED):
         for source, g in seeds:
             g = g._data if on_arrays else g
@@ -185,7 +156,7 @@ def walk(
                 except AttributeError as error:
                     name = type(node).__name__
                     raise TypeError(
-                        f"{name}: backward returned what is no array: {error}"
+                        f"{name}: backward returned something that is not an array: {error}"
                     ) from error
                 found = arrived = before = None  # freed before the next rule runs
                 if not retain_graph:
@@ -276,7 +247,7 @@ def grad(
 
 def _ready(output: Tensor) -> dict[Source, np.ndarray] | None:
     node = output.node
-    return None if node is None or node.freed or anomaly.get() is not None else node.ready()
+    return None if node is None or node.freed or watching.get() else node.ready()
 
 
 def _as_tensor(

@@ -1,12 +1,16 @@
-"""How ops run: on tensors and recorded in the graph, on tensors unrecorded, or on plain arrays."""
+"""How ops run: recorded on tensors, unrecorded on tensors, or on plain arrays; and parameters that are frozen."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinygen.autograd.tensor import Tensor
 
 RECORDED, UNRECORDED, ON_ARRAYS = "recorded", "unrecorded", "on arrays"
 mode: ContextVar[str] = ContextVar("tinygen_mode", default=RECORDED)
@@ -26,7 +30,7 @@ def on_arrays() -> bool:
 
 
 # The modes that the enclosing blocks will restore, the outermost first.
-_outside: ContextVar[tuple[str, ...]] = ContextVar("tinygen_outside", default=())
+_enclosing: ContextVar[tuple[str, ...]] = ContextVar("tinygen_enclosing", default=())
 
 
 class Mode:
@@ -36,13 +40,13 @@ class Mode:
         self._to = to
 
     def __enter__(self) -> None:
-        _outside.set((*_outside.get(), mode.get()))
+        _enclosing.set((*_enclosing.get(), mode.get()))
         mode.set(self._to)
 
     def __exit__(self, *error: object) -> None:
-        *outside, before = _outside.get()
+        *outside, before = _enclosing.get()
         mode.set(before)
-        _outside.set(tuple(outside))
+        _enclosing.set(tuple(outside))
 
     def __call__(self, function: Callable) -> Callable:
         """Raises TypeError on a generator or a coroutine: their code does not run when they are called."""
@@ -70,3 +74,28 @@ def no_grad() -> Mode:
     has a gradient. Raises TypeError if it decorates a generator or a coroutine.
     """
     return set_grad_enabled(False)
+
+
+def frozen(params: Iterable[Tensor]) -> contextlib.AbstractContextManager[None]:
+    """Inside `with tg.frozen(net.parameters()):` these parameters count as constants, in all threads.
+
+    For a network that another one learns from: gradients flow through it to its inputs, and none is computed for its
+    parameters. With a compiled function, put the block inside it: one around only some of its calls costs a second
+    recording. Blocks of two threads for the same parameters must not overlap: the first to end unfreezes them for both.
+    Raises ValueError if a parameter is not a leaf.
+    """
+    return _frozen(list(params))  # a list, because a decorated function reads it at every call
+
+
+@contextlib.contextmanager
+def _frozen(params: list[Tensor]) -> Iterator[None]:
+    learning: list[Tensor] = []
+    try:
+        for p in params:
+            if p.requires_grad:
+                p.requires_grad = False
+                learning.append(p)
+        yield
+    finally:
+        for p in learning:
+            p.requires_grad = True

@@ -8,17 +8,14 @@ a cotangent to the shape and dtype of its input.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
 from tinygen.autograd import graph, modes
+from tinygen.autograd.anomaly import check_backward, check_forward, watched_backward, watching
 from tinygen.autograd.convert import device_among, to_array, widest_float
-from tinygen.autograd.graph import Cotangent, Node, Source, anomaly
+from tinygen.autograd.graph import Cotangent, Node, Source
 from tinygen.autograd.modes import ON_ARRAYS, RECORDED
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, NUMBERS, Tensor, lifted, raw
 from tinygen.kernels.device import LESS_MEMORY, as_array, device_of, is_array, require_one_device
@@ -49,7 +46,8 @@ class Op(Node):
     floating = True
     views = False  # True: the output may share the input's memory
     needs_tensors = False  # False: backward may be given arrays
-    _kept: Sequence = ()
+    _kept: Sequence = ()  # arrays, as `keep` got them
+    _saved: Sequence = ()  # the same once the op is recorded, each with its tensor and version
 
     def forward(self, *arrays: np.ndarray, **parameters: object) -> np.ndarray:
         raise NotImplementedError
@@ -73,7 +71,7 @@ class Op(Node):
         """
         kept = []
         on_arrays = modes.mode.get() is ON_ARRAYS
-        for array, tensor, version, at_forward in self._kept:
+        for array, tensor, version, at_forward in self._saved:
             if version is not None and version[0] != at_forward:
                 raise RuntimeError(
                     f"{type(self).__name__}: an array of shape {array.shape} that its backward needs was "
@@ -148,8 +146,8 @@ class Op(Node):
             result.node = op
             if op._kept:
                 op._remember_versions(tensors, arrays, result)
-        if anomaly.get() is not None:
-            _check_forward(op, result, arrays)
+        if watching.get():
+            check_forward(op, result, arrays)
         return result
 
     def _on_arrays(self, inputs: tuple, parameters: dict) -> np.ndarray:
@@ -164,25 +162,25 @@ class Op(Node):
             raise _named(error, type(self), inputs, parameters) from error
 
     def _remember_versions(self, tensors: Sequence, arrays: Sequence, result: Tensor) -> None:
-        """Replace each kept array by (array, its tensor or OUTPUT or None, version, version now).
+        """Save each kept array as (array, its tensor or OUTPUT or None, version, version now).
 
         The version of an array that is a view of an input is that input's.
         """
-        kept = []
+        saved = []
         for array in self._kept:
             if array is result._data:
                 version = result.version
-                kept.append((array, OUTPUT, version, version[0]))
+                saved.append((array, OUTPUT, version, version[0]))
                 continue
             for tensor, given in zip(tensors, arrays, strict=True):
                 if given is array and type(tensor) is Tensor:
                     version = tensor.version
-                    kept.append((array, tensor, version, version[0]))
+                    saved.append((array, tensor, version, version[0]))
                     break
             else:
                 version = self._version_of_view(array, tensors)
-                kept.append((array, None, version, version and version[0]))
-        self._kept = kept
+                saved.append((array, None, version, version and version[0]))
+        self._kept, self._saved = (), saved
 
     @staticmethod
     def _version_of_view(array: object, tensors: Sequence) -> list[int] | None:
@@ -201,9 +199,9 @@ class Op(Node):
                 r._data if need and r is not None else None
                 for r, need in zip(results, self.needs, strict=True)
             ]
-        watched = None if on_arrays else anomaly.get()
+        watched = not on_arrays and watching.get()
         try:
-            results = self.backward(g) if watched is None else _watched_backward(self, g)
+            results = watched_backward(self, g) if watched else self.backward(g)
         except MemoryError as error:
             raise MemoryError(f"the backward of {type(self).__name__}: {error}") from error
         except AttributeError as error:
@@ -219,8 +217,8 @@ class Op(Node):
             raise TypeError(
                 f"{type(self).__name__}: backward returned {len(results)} cotangents for {len(self.inputs)} inputs"
             )
-        if watched == "":
-            _check_backward(self, g, results)
+        if watched:
+            check_backward(self, g, results)
         return results
 
     def fitted(self, g: Cotangent, source: Source) -> Cotangent:
@@ -236,7 +234,7 @@ class Op(Node):
 
     def free(self) -> None:
         Node.free(self)  # super() takes longer than all the rest
-        self._kept = ()
+        self._saved = ()
 
 
 class ByFormula(Op):
@@ -318,61 +316,6 @@ def _named(error: Exception, cls: type[Op], tensors: Sequence, parameters: dict)
     except ValueError as mixed:
         error = mixed
     return (kind_of(error) or ValueError)(f"{cls.__name__}({got}): {error}")
-
-
-@contextlib.contextmanager
-def detect_anomaly() -> Iterator[None]:
-    """Inside this block, the op that first makes a NaN or infinity from finite numbers raises FloatingPointError.
-
-    Forward and backward are both watched; the error names the op and the line that called it. Slow: use
-    it only to find mistakes.
-    """
-    token = anomaly.set("")
-    try:
-        yield
-    finally:
-        anomaly.reset(token)
-
-
-def _user_line() -> str:
-    """The innermost line outside this package."""
-    package = str(Path(__file__).parents[1]) + os.sep
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def _finite(*arrays: object) -> bool:
-    return all(bool(np.all(np.isfinite(array))) for array in arrays)
-
-
-def _check_forward(op: Op, result: Tensor, arrays: list) -> None:
-    rule_of = anomaly.get()
-    if result.node is op:
-        op.origin = rule_of or _user_line()
-    # Inside a backward rule, `_check_backward` names the op that the rule belongs to.
-    if not rule_of and not _finite(result._data) and _finite(*arrays):
-        raise FloatingPointError(
-            f"{type(op).__name__} made a NaN or infinity from finite inputs, called at {_user_line()}"
-        )
-
-
-def _watched_backward(op: Op, g: Tensor) -> Tensor | Sequence[Tensor | None]:
-    token = anomaly.set(op.origin)
-    try:
-        return op.backward(g)
-    finally:
-        anomaly.reset(token)
-
-
-def _check_backward(op: Op, g: Tensor, results: Sequence[Tensor | None]) -> None:
-    needed = [r._data for r, need in zip(results, op.needs, strict=True) if need and r is not None]
-    if _finite(g._data) and not _finite(*needed):
-        raise FloatingPointError(
-            f"the backward of {type(op).__name__} made a NaN or infinity from a finite cotangent; "
-            f"it was called at {op.origin}"
-        )
 
 
 from tinygen.autograd import ops  # noqa: E402
