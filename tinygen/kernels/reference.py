@@ -290,7 +290,7 @@ def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array
 def least(dtype: np.dtype, eps: float = 1.0, beta: float = 0.0) -> float:
     """The limit below which a running average counts as 0: the smallest normal number, or 0 to keep every average.
 
-    If there are no more gradients, as behind a dead relu, their averages decay, but rounding stops them short of 0, at
+    Once gradients are 0 for good, as behind a dead relu, their averages decay, but rounding stops them short of 0, at
     subnormal numbers, which take a processor several times as long. So these count as 0. One would have moved a
     parameter by less than lr times the limit (Adam: over eps), which matters only next to 0. But Adam divides by
     sqrt(v/(1-beta^step)) + eps. If eps is so small that rounding does not lose the root for the smallest v beside it, a
@@ -380,7 +380,7 @@ def _pcg64(state: int, increment: int, left: int | None) -> np.random.PCG64:
 def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     """1 where the next number of NumPy's PCG64 in this state is below p, else 0.
 
-    left: the second half (32 bits) of the last step, if it has not been drawn yet: it comes first. Else None.
+    left: the second half (32 bits) of the last step if it has not been drawn yet, which comes first; or None.
     Raises ValueError unless all of p lies in [0, 1]; a NaN does not.
     """
     if p.size and not (p.min() >= 0 and p.max() <= 1):

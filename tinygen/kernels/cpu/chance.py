@@ -80,8 +80,7 @@ def _uniform(word):
 
 @melting
 def _toss(out, p, bits):
-    """out[i] = 1 if the upper 24 bits of bits[i], a fraction, are below p[i], else 0. Returns whether all p are in [0,
-    1]."""
+    """out[i] = 1 if the fraction in the upper 24 bits of bits[i] is below p[i], else 0. Returns whether 0 <= p <= 1."""
     wrong = np.int32(0)  # not a bool: LLVM vectorises `|=` on integers
     for i in range(out.size):
         out[i] = np.float32(_uniform(bits[i]) < p[i])

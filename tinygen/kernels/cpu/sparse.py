@@ -16,8 +16,7 @@ The cores divide the listing, too, by rows of a or columns of b, and read each o
 matrix, which another core may have just written and would have to send.
 
 Each vector that is loaded is used for one multiply-add; the dense product uses it for many. So a multiply-add costs two
-or three times as much. With the lists and the packing, skipping pays off if a third of the multiply-adds or fewer are
-left.
+or three times as much. With the lists and the packing, this pays off if at most a third of the multiply-adds is left.
 
 The terms that are skipped would have added zero, and the others are added in the order of k. So the result is that of
 the dense product, bit for bit but for the sign of a zero, unless the dense product sums in two halves (`matmul.py`). If
@@ -86,7 +85,7 @@ def _side(a, b):
 
 @compiled
 def _find(places, count, a, i, k, depth):
-    """Append to places[:count] where a[i, k : k + depth] is not zero, counted from k. Returns the new count.
+    """Append to places[:count] the columns, from k, where a[i, k : k + depth] is not zero. Returns the new count.
 
     Rows of a are contiguous. Up to eight entries after the last one may be overwritten.
     """
