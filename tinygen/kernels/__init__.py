@@ -1,9 +1,9 @@
 """Floor 0: raw arrays in, raw arrays out.
 
-`reference.py` specifies every kernel in NumPy; `cpu/` overrides the slow ones with Numba, `cuda.py` for GPUs with CuPy.
-An array's own type picks the device (`device.py`). For arrays of NumPy `kernels.tanh(x)` calls whichever backend is
-chosen: for the process with `set_backend`, for a block with `backend`, at start-up with the environment variable
-TINYGEN_BACKEND. Numba is imported when the first kernel is called, CuPy when the first array goes to a GPU.
+`reference.py` specifies every kernel in NumPy. `cpu/` overrides the slow ones with Numba, `cuda.py` overrides them with
+CuPy for GPUs. An array's own type picks the device (`device.py`). For a NumPy array, `kernels.tanh(x)` calls the chosen
+backend: `set_backend` chooses it for the process, `backend` for a block, and the environment variable TINYGEN_BACKEND
+at start-up. Numba is imported when the first of its kernels is called, CuPy when device "cuda" is first asked for.
 """
 
 import contextlib
@@ -62,13 +62,13 @@ def backend(name: str) -> Iterator[None]:
 
 
 def _dispatched(specification: Callable) -> Callable:
-    # backend, or type of array on a GPU -> its function for this kernel, looked up at the first call
+    # name of a backend, or type of a GPU array -> its function for this kernel, looked up at the first call
     found: dict[str | type, Callable] = {}
 
     @functools.wraps(specification)
     def kernel(*args):
         if trace.running and trace.traced(args):
-            # What the specification does is recorded, or the kernel as one step.
+            # A trace records either the steps of the specification or the kernel as one step.
             known = specification if specification.__name__ in SPELLED_OUT else recorded
             return known(*args)
         chosen: str | type = _here.get() or _default

@@ -1,4 +1,4 @@
-"""What backends that override the reference check alike: which arrays fit a kernel, and what to say of others."""
+"""Checks shared by the backends that override the reference: which arrays fit a kernel, and the errors otherwise."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ KERNEL_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def by_reference(specification: Callable, arrays: Sequence[object]) -> object:
-    """What the reference makes of arguments that do not fit; if it fails, a TypeError that says what would fit."""
+    """The reference's result for arguments that do not fit a backend; if it fails, a TypeError says what would fit."""
     try:
         return specification(*arrays)
     except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
@@ -25,13 +25,14 @@ def shapes(arrays: Sequence[Array]) -> str:
     return ", ".join(str(x.shape) for x in arrays)
 
 
-SIDES = {"m": slice(0, 2), "v": slice(0, 1), "c": slice(1, 2)}  # of the first matrix's shape
+# The part of the first matrix's shape that each kind of array has.
+SIDES = {"m": slice(0, 2), "v": slice(0, 1), "c": slice(1, 2)}
 
 
 def check_rows(name: str, kinds: str, arrays: Sequence[Array]) -> None:
-    """Check that the matrices ("m") have one shape, and vectors a number for each row ("v") or column ("c")."""
+    """Check that all matrices ("m") have one shape, and that vectors have one element per row ("v") or column ("c")."""
     shape = arrays[0].shape
-    for x, kind in zip(arrays, kinds):  # noqa: B905 (`fit` has counted; strict costs 0.2 us)
+    for x, kind in zip(arrays, kinds):  # noqa: B905 (callers have counted; strict costs 0.2 us)
         if x.shape != shape[SIDES[kind]] or len(shape) != 2:
             wanted = ", ".join({"m": "(rows, n)", "v": "(rows,)", "c": "(n,)"}[k] for k in kinds)
             raise ValueError(f"{name}: needs arrays of shapes {wanted}, not {shapes(arrays)}")

@@ -1,17 +1,17 @@
 """The CuPy backend: the kernels of `reference.py` for arrays in the memory of an NVIDIA GPU.
 
-A kernel here is an expression of CUDA C++, for one element. CuPy writes the program around it: for an
-`ElementwiseKernel` a thread for each element, for a `ReductionKernel` a block of threads for each row, which fold the
-row's elements two by two. It is compiled when it is first called, once for each type `T` (float or double), and kept on
-disk. Inputs broadcast, in any layout; results are C-contiguous.
+A kernel here is a CUDA C++ expression for one element. CuPy writes the program around it: an `ElementwiseKernel` has a
+thread for each element; a `ReductionKernel` has a block of threads for each long row (or for several short ones), which
+reduce its elements pairwise. CuPy compiles the program at its first call, once for each type `T` (float or double), and
+caches it on disk. Inputs may have any layout and broadcast; results are C-contiguous.
 
-A launch costs some microseconds however little it does, and memory is what large arrays wait for. So what the reference
-writes as several passes is one here: a loss and its sum, an optimiser's step, the bias and activation of a layer.
+A launch costs some microseconds however little it does, and kernels on large arrays wait for memory. So one kernel here
+does what the reference does in several passes: a loss and its sum, an optimiser's step, a layer's bias and activation.
 
-Two things differ from the other backends, for to look at a number would make the computer wait for the GPU. A label
-that names no column gives NaN instead of an error. And what is a Python float elsewhere, `sum_of_squares`, stays there.
-A third is CuPy's choice: it has all programs compiled with -ftz=true, so a float32 below the smallest normal number,
-1.2e-38, counts as 0.
+Three things differ from the other backends. Two avoid reading a number, which would make the host wait for the GPU: a
+label that names no column gives NaN instead of an error, and `sum_of_squares` returns a GPU array instead of a Python
+float. The third is CuPy's choice: it compiles all programs with -ftz=true, so a float32 below the smallest normal
+number, 1.2e-38, counts as 0.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ __device__ T softplus(T x) {{ return relu(x) + log1p(exp(-fabs(x))); }}
 __device__ T square(T x) {{ return x * x; }}
 """
 
-# A sum of exponentials is sum * e^top. To add two, that of the lesser top is scaled; equal tops, be they infinite, need
-# no scaling. Whatever NaN is compared with, the sum becomes NaN.
+# A sum of exponentials is stored as sum * e^top. To add two, the one with the smaller top is scaled down; equal tops
+# need no scaling, even if they are infinite. If either top is NaN, the sum becomes NaN.
 TERMS = """
 struct Terms {
     T top, sum;
@@ -65,13 +65,13 @@ __device__ Terms added(const Terms& a, const Terms& b) {
 
 
 def _fit(*arrays: object) -> bool:
-    """Whether these are arrays on the GPU of one type, float32 or float64."""
+    """Whether these are GPU arrays of one dtype, float32 or float64."""
     alike = all(type(x) is Array and x.dtype == arrays[0].dtype for x in arrays)
     return alike and arrays[0].dtype in KERNEL_FLOATS
 
 
 def _checked(specification: Callable, kinds: str = "") -> Callable[[Callable], Callable]:
-    """Decorate a kernel of arrays of one shape, or of matrices, vectors and columns (`kinds`, as in `check_rows`)."""
+    """Decorate a kernel to check its arguments: arrays of one shape, or of these `kinds` (as in `check_rows`)."""
     name, count = specification.__name__, len(signature(specification).parameters)
 
     def decorate(function: Callable) -> Callable:
@@ -98,7 +98,7 @@ BESIDE_A_MATRIX = {"m": np.s_[:], "v": np.s_[:, None], "c": np.s_[None]}
 
 
 def _elementwise(specification: Callable, *expressions: str, kinds: str = "") -> Callable:
-    """The kernel whose results, one or several, are these expressions of the specification's arguments."""
+    """The kernel that returns these expressions (one or several) of the specification's arguments."""
     names = list(signature(specification).parameters)
     results = [f"out{k}" for k in range(len(expressions))]
     kernel = cupy.ElementwiseKernel(
@@ -117,7 +117,7 @@ def _elementwise(specification: Callable, *expressions: str, kinds: str = "") ->
 
 
 def _sum_of_rows(specification: Callable, expression: str, result: str = "a") -> Callable:
-    """The kernel that adds up an expression of matrices' elements along rows; `result` is made of the sum, a."""
+    """The kernel that sums an expression of the matrices' elements along rows; `result` is computed from the sum, a."""
     names = list(signature(specification).parameters)
     name, post = f"tinygen_{specification.__name__}", f"out0 = {result}"
     kernel = cupy.ReductionKernel(
@@ -148,14 +148,14 @@ reparameterise_grad = _elementwise(
 
 # Along rows --------------------------------------------------------------------------------------------------
 
-# For a sum with one input CuPy may compile another program (with CUB), in which it replaces the parameters' names as
-# text: they must be no part of any other word, nor CuPy's own in0 and out0.
+# For a reduction with one input CuPy may compile another program (with CUB), in which it replaces the parameters' names
+# as text. So no name may be part of another word, or be CuPy's own in0 or out0.
 _log_sum = cupy.ReductionKernel(
     *("T element", "T result", "Terms(element, T(1))", "added(a, b)"),
     *("result = log(a.sum) + a.top", "Terms()", "tinygen_logsumexp", "Terms"),
     preamble=TERMS,
 )
-# The greatest of a row, or 0 if that is infinite. A NaN may be passed over, and ends up in the sum of the differences.
+# The maximum of a row, or 0 if it is infinite. A NaN may be passed over; it ends up in the sum of the differences.
 _top = cupy.ReductionKernel(
     *("T element", "T result", "element", "a < b ? b : a", "result = isinf(a) ? T(0) : a"),
     *("-T(1) / T(0)", "tinygen_top"),
@@ -181,7 +181,7 @@ logsumexp_columns_grad = _elementwise(reference.logsumexp_columns_grad, _SHARE, 
 
 
 def _from_top(x):
-    """Beside large elements their log-sum-exp is rounded too much; beside 0, the greatest of these, it is not."""
+    """x less each row's maximum. Next to large elements their log-sum-exp is rounded too much; next to 0 it is not."""
     return x - _top(x, axis=1, keepdims=True)
 
 
@@ -246,10 +246,10 @@ _cross_entropy_grad = cupy.ElementwiseKernel(
 
 
 def _labels(specification: Callable, arrays: Sequence[object]) -> Array:
-    """The labels as int64, if they are integers and all the arguments fit each other."""
+    """The labels as int64. Raises TypeError or ValueError unless they are integers and all arguments fit each other."""
     name, (logits, labels, *rest) = specification.__name__, arrays
     if not _fit(logits, *rest) or type(labels) is not Array:
-        raise TypeError(f"{name}: needs arrays on the GPU, the others of labels of one float type")
+        raise TypeError(f"{name}: needs arrays on the GPU, all but the labels of one float type")
     if labels.dtype.kind not in "iu":
         raise TypeError(f"{name}: labels must be integers, not {labels.dtype}")
     check_rows(name, "m" + "v" * (1 + len(rest)), arrays)
@@ -287,7 +287,7 @@ _ACTIVATED = {
         *("T b", "T z", f"z = {activation or ''}(z + b)", f"tinygen_bias_{activation}"),
         preamble=MATHS,
     )
-    for activation in reference.ACTIVATIONS  # by the name that MATHS or CUDA has for it
+    for activation in reference.ACTIVATIONS  # each is the name of a function in MATHS or CUDA
 }
 
 
@@ -303,15 +303,15 @@ def linear(x, w, b, activation):
 
 
 # Optimiser steps, in place -----------------------------------------------------------------------------------
-# A kernel's outputs are references to the arrays' elements: read before they are written, they are inputs, too. The
-# settings are rounded to T. g may be p itself, so all that is made of g comes first.
+# A kernel's outputs are references to the arrays' elements: an operation may read them before it writes them, so they
+# are inputs, too. The settings are rounded to T. g may be p itself, so g is read before p is written.
 
 
 SETTLED = "__device__ T settled(T x, T least) { return fabs(x) < least ? T(0) : x; }"
 
 
 def _step(name: str, settings: str, arrays: Sequence[str], operation: str) -> Callable:
-    """The kernel `operation` on the gradient g, settings, and arrays that it updates, p and the optimiser's state."""
+    """The kernel that runs `operation` on the gradient g, settings, and the arrays to update: p and its state."""
     kernel = cupy.ElementwiseKernel(
         _typed(["g", *settings.split(), "least"]),
         _typed(arrays),

@@ -1,12 +1,13 @@
-"""Where arrays live: NumPy's in the computer's memory, "cpu", CuPy's in that of an NVIDIA GPU, "cuda".
+"""Where arrays live: NumPy's in host memory ("cpu"), CuPy's in the memory of an NVIDIA GPU ("cuda").
 
-An array's own type says where it is, so nobody else keeps account. Most code is written once for both: NumPy's
-functions hand a CuPy array over to CuPy's (`__array_ufunc__`, `__array_function__`), and `np.zeros(3, like=x)` makes
-one where x is. What they do not do stands here: telling them apart, and moving.
+An array's own type says where it is, so nothing else keeps track of devices. Most code is written once for both:
+NumPy's functions dispatch a CuPy array to CuPy's (`__array_ufunc__`, `__array_function__`), and `np.zeros(3, like=x)`
+makes an array where x is. This file does the rest: it tells the two kinds of array apart, and moves arrays between
+devices.
 
-Nothing comes back by itself. A copy to the computer's memory waits until the GPU has done all it was asked before,
-which costs more than most kernels, so it is made only where it is asked for: by `to_device`, or by a Python number made
-of an array. CuPy is imported when the first array goes to a GPU, not before.
+Nothing is copied back to the host implicitly. Such a copy waits until the GPU has finished all earlier work, which
+costs more than most kernels. So it happens only on request: in `to_device`, or when an array is converted to a Python
+number. CuPy is imported when "cuda" is first asked for, not before.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _default = "cpu"
 
 
 def checked_device(device: str) -> str:
-    """The device. Raises ValueError on an unknown one; ImportError or RuntimeError where "cuda" is not to be had."""
+    """`device`. Raises ValueError on an unknown one; ImportError or RuntimeError if it is "cuda" and cannot be used."""
     if not isinstance(device, str) or device not in DEVICES:
         raise ValueError(f"unknown device {device!r}: choose one of {', '.join(DEVICES)}")
     if device == "cuda":
@@ -40,23 +41,24 @@ def checked_device(device: str) -> str:
 
 
 def set_default_device(device: str) -> None:
-    """Choose where tensors made of numbers, lists and NumPy arrays go, and generators draw: "cpu" or "cuda".
+    """Choose the device, "cpu" or "cuda", of tensors made of numbers, lists and NumPy arrays, and of random draws.
 
-    Raises ValueError on any other name; ImportError where CuPy is missing, RuntimeError where a GPU is.
+    Raises ValueError on any other name; ImportError if CuPy is missing, RuntimeError if there is no GPU, or a full one.
     """
     global _default
     _default = checked_device(device)
 
 
 def get_default_device() -> str:
-    """Where a tensor goes whose data do not say it."""
+    """The device of tensors whose data do not decide it."""
     return _default
 
 
 def cupy() -> ModuleType:
-    """The module, on a machine that has what it needs.
+    """The module `cupy`, on a machine that can use it.
 
-    Raises ImportError if CuPy, or what it needs of CUDA, is missing; RuntimeError if there is no GPU, or a full one.
+    Raises ImportError if CuPy, or a part of CUDA that it needs, is missing; RuntimeError if no GPU, or a full one, is
+    found.
     """
     try:
         import cupy
@@ -74,7 +76,7 @@ def cupy() -> ModuleType:
 def _require_gpu(cupy: ModuleType) -> None:
     try:
         cupy.cuda.runtime.getDeviceCount()
-        cupy.cuda.get_cublas_handle()  # else the first product would say that cuBLAS, or memory, is missing
+        cupy.cuda.get_cublas_handle()  # else a missing cuBLAS or a full GPU would show only at the first product
     except RuntimeError as error:
         raise RuntimeError(
             f"device 'cuda': CuPy is installed, but finds no GPU to use, or none with room: {error}; "
@@ -83,7 +85,7 @@ def _require_gpu(cupy: ModuleType) -> None:
 
 
 def on_gpu(x: object) -> bool:
-    """Whether x is an array of CuPy's."""
+    """Whether x is a CuPy array."""
     module = sys.modules.get("cupy")
     return module is not None and isinstance(x, module.ndarray)
 
@@ -93,7 +95,7 @@ def is_array(x: object) -> bool:
 
 
 def as_array(x: object) -> Array:
-    """x, where it is an array; else, of a number, a NumPy array."""
+    """x if it is an array, else (a number) a NumPy array of it."""
     return x if is_array(x) else np.asarray(x)
 
 
@@ -102,7 +104,7 @@ def device_of(x: Array) -> str:
 
 
 def to_device(x: Array, device: str) -> Array:
-    """x itself where it lies on that device, else a copy there, C-contiguous.
+    """x itself if it is on that device, else a C-contiguous copy there.
 
     Raises what `checked_device` raises, and MemoryError if the GPU has no room.
     """
@@ -112,7 +114,7 @@ def to_device(x: Array, device: str) -> Array:
         return x.get()
     checked_device(device)
     try:
-        # Of an array without axes CuPy takes the number, and -0.0 becomes 0.0.
+        # CuPy fills a 0-d array from a number, which turns -0.0 into 0.0: hence `atleast_1d`.
         return cupy().asarray(np.atleast_1d(x), order="C").reshape(x.shape)
     except MemoryError as error:
         raise MemoryError(
@@ -121,7 +123,7 @@ def to_device(x: Array, device: str) -> Array:
 
 
 def require_one_device(arrays: Iterable[object]) -> None:
-    """Raise ValueError if some of these are arrays on the GPU, and others are not."""
+    """Raise ValueError if some arrays among these are on the GPU and others are not."""
     found = {device_of(x) for x in arrays if is_array(x)}
     if len(found) > 1:
         raise ValueError(
@@ -130,7 +132,7 @@ def require_one_device(arrays: Iterable[object]) -> None:
 
 
 def exact_solver(x: Array) -> contextlib.AbstractContextManager[None]:
-    """A context in which a matrix that cannot be solved is a LinAlgError on a GPU, too, at the price of asking it."""
+    """A context in which an unsolvable matrix raises LinAlgError on a GPU, too, at the price of waiting for the GPU."""
     if not on_gpu(x):
         return contextlib.nullcontext()
     import cupyx

@@ -1,6 +1,6 @@
-"""Whose an error is: what goes wrong inside a public function is reported under that function's name.
+"""Errors name the public function that was called, not what failed inside it.
 
-NumPy's own errors tell of ufuncs and loops that the caller never wrote. The price is paid by the call that fails:
+NumPy's own errors speak of ufuncs and loops that the caller never wrote. Only a call that fails pays for the renaming:
 entering a `try` costs nothing.
 """
 
@@ -20,16 +20,16 @@ MISTAKES = (TypeError, ValueError, LookupError, AttributeError, OverflowError, Z
 
 
 def kind_of(error: Exception) -> type[Exception] | None:
-    """Which of the kinds that public functions raise; NumPy's AxisError is a ValueError and an IndexError."""
+    """The kind of `error` that public functions raise, or None; an AxisError is a ValueError and an IndexError, too."""
     kinds = (AxisError, IndexError, TypeError, ValueError)
     return next((kind for kind in kinds if isinstance(error, kind)), None)
 
 
 def in_the_name_of(name: str, error: Exception) -> Exception:
-    """`error` as one of those kinds that names `name`: itself, if it already does."""
+    """`error` if its message already starts with `name`; else an error of one of those kinds, whose message does."""
     kind = kind_of(error)
     if kind is None:
-        # A missing attribute tells of a wrong type; an unknown key, or a number too large, of a wrong value.
+        # A missing attribute means a wrong type; an unknown key or too large a number means a wrong value.
         kind = TypeError if isinstance(error, AttributeError) else ValueError
     start = re.match(r"([\w.]+)[:(]", str(error))
     if start and _letters(name) in map(_letters, start[1].split(".")):
@@ -38,7 +38,7 @@ def in_the_name_of(name: str, error: Exception) -> Exception:
 
 
 def named(function: F, by_class: bool = False) -> F:
-    """`function`, whose mistakes are reported under its name, or that of the class of what it is a method of."""
+    """`function`, with its errors reported under its own name or, `by_class`, under that of the class of its `self`."""
 
     @functools.wraps(function)
     def public(*args, **kwargs):
@@ -51,15 +51,15 @@ def named(function: F, by_class: bool = False) -> F:
                     raise
                 raise found from error
             finally:
-                del found  # which holds this frame, and so the arguments
+                del found  # its traceback holds this frame, and so the arguments
 
     return public
 
 
 def finite(value: float) -> float:
-    """A setting as a Python float, for a NumPy scalar would decide the dtype of what it meets.
+    """A setting as a Python float: a NumPy scalar could change the dtype of arrays that it is combined with.
 
-    Raises TypeError if it is no number, ValueError if it is infinite or NaN: found out only steps later.
+    Raises TypeError if it is not a number, ValueError if it is infinite or NaN, which would show only some steps later.
     """
     if not math.isfinite(value):
         raise ValueError(f"{value} is not a finite number")
@@ -67,9 +67,9 @@ def finite(value: float) -> float:
 
 
 class NamesItself:
-    """A base of classes that report mistakes under their own names, in the constructor and in what takes arguments.
+    """A base of classes that report errors under their own names, in the constructor and the methods with arguments.
 
-    Of this package only: what goes wrong in somebody's own subclass is theirs to report.
+    This covers only classes of this package: a user's own subclass reports its errors itself.
     """
 
     def __init_subclass__(cls, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""Indexing, and what undoes it."""
+"""Indexing, and its adjoint."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from tinygen.kernels.fusion.trace import as_one_step
 
 
 def is_basic(index: tuple) -> bool:
-    """Whether NumPy's indexing with it gives a view, which holds no element twice."""
+    """Whether `index` is basic in NumPy's sense: it gives a view, in which no element occurs twice."""
     return all(
         part is None
         or part is Ellipsis
@@ -19,10 +19,10 @@ def is_basic(index: tuple) -> bool:
 
 @as_one_step
 def scatter_add(x: Array, index: tuple, shape: tuple[int, ...]) -> Array:
-    """Zeros of `shape`, to which x is added at `index`, as often as an element occurs there."""
+    """Zeros of `shape`, with x added at `index`: an element that occurs there several times gets several additions."""
     out = np.zeros(shape, x.dtype, like=x)
     if is_basic(index):
         out[index] = x
-    else:  # which NumPy does not hand over
+    else:  # NumPy does not dispatch ufunc.at to CuPy
         (cupy() if on_gpu(out) else np).add.at(out, index, x)
     return out

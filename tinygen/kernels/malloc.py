@@ -1,14 +1,14 @@
-"""Freed memory is kept for the arrays to come, and lies in large pages.
+"""Keep freed memory for the next arrays, in large pages.
 
-A training step makes the same arrays over and over. The C library gives large blocks back to the system as soon as they
-are freed, and the system hands out fresh ones page by page, each with an interruption and 4 KiB of zeros: for an array
-of 512 KiB that takes longer than the arithmetic on it. So glibc is told to keep up to `KEPT` bytes.
+Every training step allocates the same arrays. The C library returns large blocks to the system as soon as they are
+freed, and the system provides new ones page by page. Each page costs a page fault and 4 KiB of zeros: for an array of
+512 KiB, this takes longer than the arithmetic on it. So glibc is told to keep up to `KEPT` bytes.
 
-A step goes through some ten megabytes, which are thousands of such pages: more than a core remembers the places of, and
-a message to another process has each of them looked up. So the system is asked for pages of 2 MiB in the first `LARGE`
-bytes and a few more. What is not used takes up no memory.
+A step goes through some ten megabytes, which are thousands of such pages: more than a core's TLB holds, and a message
+to another process has to look up each of them. So the system is asked for pages of 2 MiB in the next `LARGE` bytes of
+the heap and a few more. Pages that are never used take up no memory.
 
-Other C libraries, and users who have set glibc's own variables, are left alone.
+Nothing changes with other C libraries, or if the user has set glibc's own variables.
 """
 
 import ctypes
@@ -18,9 +18,9 @@ import sys
 KEPT = 256 << 20
 LARGE = 128 << 20
 PAGE = 2 << 20
-LARGEST = 32 << 20  # of the blocks that glibc takes from its heap: the most that every glibc allows
+LARGEST = 32 << 20  # block that glibc takes from its heap: the most that every glibc allows
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of <malloc.h>
-TOP_PAD = 128 << 10  # glibc's own
+TOP_PAD = 128 << 10  # glibc's default
 MADV_HUGEPAGE = 14  # of <sys/mman.h>
 VARIABLES = (
     "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES",
@@ -28,7 +28,7 @@ VARIABLES = (
 
 
 def keep_freed_memory() -> None:
-    """Do all that, for the whole process."""
+    """Apply these settings to the whole process."""
     if sys.platform != "linux" or any(name in os.environ for name in VARIABLES):
         return
     library = ctypes.CDLL(None)
@@ -41,10 +41,10 @@ def keep_freed_memory() -> None:
     library.sbrk.argtypes, library.sbrk.restype = [ctypes.c_ssize_t], address
     library.madvise.argtypes = [address, size, ctypes.c_int]
     library.free.argtypes = [address]
-    library.mallopt(M_TOP_PAD, LARGE)  # what the heap grows by beyond the block that is asked for
+    library.mallopt(M_TOP_PAD, LARGE)  # how much the heap grows beyond the requested block
     block = library.malloc(LARGEST - PAGE)
     begin, end = -(-(block or 0) // PAGE) * PAGE, library.sbrk(0) // PAGE * PAGE
     if block and begin < end:
-        library.madvise(begin, end - begin, MADV_HUGEPAGE)  # which the system may not follow
+        library.madvise(begin, end - begin, MADV_HUGEPAGE)  # a request that the system may ignore
     library.free(block)
     library.mallopt(M_TOP_PAD, TOP_PAD)

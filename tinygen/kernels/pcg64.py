@@ -1,8 +1,8 @@
-"""Where NumPy's generator is: PCG64's state as the numbers that kernels take, and as the dict that NumPy does."""
+"""The position of NumPy's generator: PCG64's state, as the numbers that kernels take or the dict that NumPy takes."""
 
 import numpy as np
 
-# The state, the increment, and the 32 bits that are left of the last step, whose second half was not drawn; or None.
+# The state, the increment, and the second 32 bits of the last step if they have not been drawn yet, else None.
 Position = tuple[int, int, int | None]
 
 

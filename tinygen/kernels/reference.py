@@ -1,15 +1,14 @@
 """Every kernel in a few lines of NumPy: the specification.
 
-A kernel takes raw arrays and returns raw arrays. What is written here is the contract: the faster backends may
-override any of these functions and must agree with it, for every float dtype, layout, size and special value
-(one conformance suite holds them to it). Unless a docstring says otherwise:
+A kernel takes raw arrays and returns raw arrays. This file is the contract: the faster backends may override any of
+these functions and must agree with it, for every float dtype, layout, size and special value (one conformance suite
+checks them all). Unless a docstring says otherwise:
 
 - arrays are float32 or float64, the result has the first array's dtype, and no kernel writes to its inputs;
 - arrays that are combined element by element have one shape (the ops broadcast before they call);
 - NaN in gives NaN out, empty in gives empty out, and no kernel warns about overflow or division by zero;
-- a `..._grad` kernel takes the cotangent `g` of the kernel's result last, and returns the cotangent of its input.
-
-Kernels on rows take arrays of shape (rows, n) and work along the last axis.
+- a `..._grad` kernel takes the cotangent `g` of the kernel's result last, and returns the cotangent of its input;
+- kernels on rows take arrays of shape (rows, n) and work along the last axis.
 """
 
 import functools
@@ -29,7 +28,7 @@ quiet = np.errstate(all="ignore")
 
 
 def _pointwise(function: Callable) -> Callable:
-    """Makes one number of one from each input: a trace records it as one step, wherever it is called."""
+    """An elementwise kernel, without floating-point warnings; a trace records it as one step, wherever it is called."""
     return as_one_step(quiet(function))
 
 
@@ -120,9 +119,9 @@ def logsumexp(x: Array) -> Array:
 
 
 def _log_sum(x: Array) -> tuple[Array, Array]:
-    """The greatest element of each row, t (0 if it is infinite), and log sum_j e^(x_ij - t): (rows, 1).
+    """The maximum t of each row (0 if it is infinite or NaN) and log sum_j e^(x_ij - t), both (rows, 1).
 
-    Their sum, rounded, is off by as much as a float beside t is: what is compared with elements is taken from both.
+    Their sum would be rounded to a float near t. So what is subtracted from elements is first t, then the logarithm.
     """
     top = np.max(x, axis=1, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0)
@@ -136,7 +135,7 @@ def logsumexp_grad(x: Array, y: Array, g: Array) -> Array:
 
 
 def logsumexp_columns(x: Array) -> Array:
-    """log sum_i e^(x_ij), shape (columns,): `logsumexp` of what stands below each other."""
+    """log sum_i e^(x_ij), shape (columns,): `logsumexp` down each column."""
     return logsumexp(x.T)
 
 
@@ -147,7 +146,7 @@ def logsumexp_columns_grad(x: Array, y: Array, g: Array) -> Array:
 
 @quiet
 def softmax(x: Array) -> Array:
-    """e^(x_ij) / sum_k e^(x_ik); NaN in a row of -inf, which has no largest element to compare with."""
+    """e^(x_ij) / sum_k e^(x_ik); NaN in a row of -inf, where this is 0 / 0."""
     return np.exp(log_softmax(x))
 
 
@@ -175,10 +174,8 @@ def log_softmax_grad(y: Array, g: Array) -> Array:
 
 @quiet
 def bce_with_logits(logits: Array, targets: Array) -> Array:
-    """-log Bernoulli(t; sigmoid(l)) = sum_j softplus(l_ij) - t_ij l_ij, shape (rows,).
-
-    softplus(l) = max(l, 0) + softplus(-|l|), of which the first is what t l may cancel.
-    """
+    """-log Bernoulli(t; sigmoid(l)) = sum_j softplus(l_ij) - t_ij l_ij, shape (rows,)."""
+    # softplus(l) = max(l, 0) + softplus(-|l|). Only max(l, 0) may cancel with t l: subtract them first.
     rest = np.maximum(logits, 0) - targets * logits
     return np.sum(softplus(-np.abs(logits)) + rest, axis=1)
 
@@ -193,7 +190,7 @@ def bce_with_logits_grad(logits: Array, targets: Array, g: Array) -> Array:
 def _check_labels(labels: Array, n: int) -> None:
     if labels.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers, not {labels.dtype}")
-    if labels.size and labels.astype(np.uint64).max() >= n:  # one below 0 is large as well
+    if labels.size and labels.astype(np.uint64).max() >= n:  # negative labels wrap to large ones
         raise ValueError(f"labels must lie in [0, {n})")
 
 
@@ -201,7 +198,7 @@ def _check_labels(labels: Array, n: int) -> None:
 def cross_entropy_with_logits(logits: Array, labels: Array) -> Array:
     """-log softmax(l)_(i, label_i), shape (rows,); `labels` are integers in [0, n), shape (rows,).
 
-    Raises ValueError on labels that are not.
+    Raises TypeError if labels are not integers, ValueError if one is out of range.
     """
     _check_labels(labels, logits.shape[1])
     top, rest = _log_sum(logits)
@@ -228,9 +225,7 @@ def gaussian_log_density(x: Array, mean: Array, log_var: Array) -> Array:
 def gaussian_log_density_grad(
     x: Array, mean: Array, log_var: Array, g: Array
 ) -> tuple[Array, Array]:
-    """The cotangents of mean, g_i (x - m) e^-v (that of x is its negative), and of log_var, g_i/2
-    ((x - m)^2 e^-v - 1).
-    """
+    """The cotangents of mean, g_i (x - m) e^-v (x's is minus that), and of log_var, g_i/2 ((x - m)^2 e^-v - 1)."""
     scale = np.exp(-0.5 * log_var)
     u = (x - mean) * scale
     return g[:, None] * u * scale, 0.5 * g[:, None] * (u * u - 1)
@@ -293,13 +288,13 @@ def linear(x: Array, w: Array, b: Array | None, activation: str | None) -> Array
 
 @functools.lru_cache(maxsize=64)
 def least(dtype: np.dtype, eps: float = 1.0, beta: float = 0.0) -> float:
-    """The least size of an average that counts: the smallest normal number; or 0, all do.
+    """The limit below which a running average counts as 0: the smallest normal number, or 0 to keep every average.
 
-    Where there are no gradients any more, as behind a relu that has died, averages of them decay, but rounding keeps
-    them from reaching 0: they end among the subnormal numbers, for which a processor takes several times as long. So
-    they count as 0. One would have moved a parameter by less than lr times that (Adam: over eps), which is nothing
-    but next to 0. But Adam divides by the root of an average of squares over 1 - beta, plus eps. Where eps is so small
-    that the least such root is not lost beside it, a step would change: there all of them count.
+    Once gradients are 0 for good, as behind a dead relu, their averages decay, but rounding stops them short of 0, at
+    subnormal numbers, which take a processor several times as long. So these count as 0. One would have moved a
+    parameter by less than lr times the limit (Adam: over eps), which matters only next to 0. But Adam divides by
+    sqrt(v/(1-beta^step)) + eps. If eps is so small that rounding does not lose the root for the smallest v beside it, a
+    step would change: then every average counts.
     """
     info = np.finfo(dtype)
     size = float(info.smallest_normal)
@@ -330,8 +325,7 @@ def rmsprop_step(
     p: Array, g: Array, s: Array, lr: float, alpha: float, eps: float, weight_decay: float
 ) -> None:
     """d = g + weight_decay p;  s <- alpha s + (1 - alpha) d^2;  p <- p - lr d / (sqrt s + eps).
-    Hinton (2012), lecture 6e.
-    """
+    Hinton (2012), lecture 6e."""
     d = g + weight_decay * p
     s[...] = _settled(alpha * s + (1 - alpha) * d * d, least(s.dtype, float(eps)))
     p -= lr * d / (np.sqrt(s) + eps)
@@ -351,11 +345,10 @@ def adam_step(
     weight_decay: float,
     decoupled: bool,
 ) -> None:
-    """Adam, Kingma and Ba (2015), algorithm 1; `step` counts from 1. With `decoupled`, AdamW,
-    Loshchilov and Hutter (2019).
+    """Adam, Kingma and Ba (2015), algorithm 1; with `decoupled`, AdamW, Loshchilov and Hutter (2019).
 
     d = g + weight_decay p (or p <- p - lr weight_decay p first, if decoupled);  m <- b1 m + (1 - b1) d;
-    v <- b2 v + (1 - b2) d^2;  p <- p - lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps).
+    v <- b2 v + (1 - b2) d^2;  p <- p - lr (m / (1 - b1^step)) / (sqrt(v / (1 - b2^step)) + eps);  step = 1, 2, ...
     """
     d = np.array(g) if decoupled else g + weight_decay * p  # a copy: g may be p itself
     if decoupled:
@@ -368,7 +361,7 @@ def adam_step(
 
 @quiet
 def sum_of_squares(x: Array) -> float:
-    """sum x^2 over all elements, accumulated in float64; of an array on a GPU it may stay there, as an array."""
+    """sum x^2 over all elements, accumulated in float64; for an array on a GPU, the result may be one, too."""
     return float(np.sum(np.square(x, dtype=np.float64)))
 
 
@@ -387,8 +380,8 @@ def _pcg64(state: int, increment: int, left: int | None) -> np.random.PCG64:
 def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     """1 where the next number of NumPy's PCG64 in this state is below p, else 0.
 
-    left: the 32 bits that come first, as the last step's second half was not drawn yet; or None.
-    Raises ValueError unless all of p lies in [0, 1], which a NaN does not.
+    left: the second half (32 bits) of the last step if it has not been drawn yet, which comes first; or None.
+    Raises ValueError unless all of p lies in [0, 1]; a NaN does not.
     """
     if p.size and not (p.min() >= 0 and p.max() <= 1):
         raise ValueError(NO_PROBABILITY)
@@ -399,7 +392,7 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
 def normal(out: Array, state: int, increment: int, left: int | None) -> tuple[int, int | None]:
     """Fill `out` with the next standard normal numbers of NumPy's PCG64 in this state.
 
-    The state afterwards, and what is left then: None, or the second half of its last step.
+    Returns the state afterwards, and `left` for it: the second half of its last step, or None.
     """
     bits = _pcg64(state, increment, left)
     out[...] = np.random.Generator(bits).standard_normal(out.shape, out.dtype)

@@ -1,10 +1,10 @@
 """How the CPU kernels are compiled, cached and spread over the cores.
 
-Numba compiles a kernel when it is first called with a new dtype and keeps the machine code on disk, filed under a
-digest of every source file of this folder: a kernel inlines functions of its neighbours, and Numba alone would only
-notice a change in the kernel's own file.
+Numba compiles a kernel when it is first called with a new dtype, and caches the machine code on disk. The cache key
+includes a digest of all source files of this folder: a kernel inlines functions of other files, and Numba alone would
+notice only a change in the kernel's own file.
 
-Loops are compiled without bounds checks. They are private: each is reached through an entry (`elementwise.py`,
+Loops are compiled without bounds checks. They are private: each is reached only through an entry (`elementwise.py`,
 `rows.py`, ...) that has checked shapes, dtypes and strides.
 """
 
@@ -25,12 +25,12 @@ DIGEST = hashlib.sha256(
     b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 ).hexdigest()[:12]
 
-# Contraction alone of the fast-math licences: a fused multiply-add rounds once, all else is IEEE arithmetic.
+# Contraction is the only fast-math flag here: a fused multiply-add rounds once, all else is IEEE arithmetic.
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 _OPTIONS |= {"no_cfunc_wrapper": True}
 
-# Starting the threads costs 2 microseconds, and far more where other programs keep the cores busy. One core needs 4
-# microseconds (relu) to 20 (softplus) for this many elements.
+# Starting the threads costs 2 microseconds, and far more if other programs keep the cores busy. One core needs 4 (relu)
+# to 20 microseconds (softplus) for this many elements.
 PARALLEL_FROM = 1 << 16
 
 
@@ -44,7 +44,7 @@ def compiled(function: Callable, suffix: str = "", **options: object) -> Callabl
 
 
 def inner(function: Callable, **options: object) -> Callable:
-    """`function` compiled for loops to call, not for Python: it is cached as part of each of them."""
+    """`function` compiled to be called by loops, not by Python: it is cached as part of each loop."""
     return compiled(function, cache=False, no_cpython_wrapper=True, **options)
 
 
@@ -54,7 +54,7 @@ def melting(function: Callable) -> Callable:
 
 
 def reordering(function: Callable) -> Callable:
-    """`inner`, with leave to reorder: additions that wait for no other fill the lanes of several vectors."""
+    """`inner`, but LLVM may reorder sums: independent partial sums then fill the lanes of several vectors."""
     return inner(function, fastmath={"contract", "reassoc"})
 
 
@@ -62,10 +62,10 @@ _compiling = threading.Lock()
 
 
 def only(kernel: Callable, *signature: numba.types.Type) -> Callable:
-    """`kernel` compiled for this signature: a function that takes its arguments for such without a look.
+    """`kernel` compiled for this signature: the machine code, which does not check its arguments' types.
 
-    Under its own name, `kernel` takes what it is called with for one of the signatures asked for in this way, and is
-    never compiled again by itself. So kernels that it calls and that are compiled like this must be before it.
+    From then on `kernel` itself converts its arguments to one of the signatures requested in this way, and never
+    compiles for others. So if it calls another kernel that is compiled in this way, that one must be compiled first.
     """
     with _compiling:
         kernel.disable_compile(False)
@@ -75,7 +75,7 @@ def only(kernel: Callable, *signature: numba.types.Type) -> Callable:
 
 
 def layouts(dtype: np.dtype) -> tuple[numba.types.Type, ...]:
-    """Types of a contiguous matrix to write to, and of a matrix and a vector of any strides that are only read."""
+    """The types of a C-contiguous matrix to write to, and of a read-only matrix and vector of any strides."""
     scalar = numba.from_dtype(dtype)
     return (
         numba.types.Array(scalar, 2, "C"),
@@ -87,12 +87,12 @@ def layouts(dtype: np.dtype) -> tuple[numba.types.Type, ...]:
 class Loop:
     """A loop over `prange`, compiled twice: for one core and for all of them.
 
-    `loop(work, *arrays)` picks by `work`: the number of elements that the loop visits, times what each of them costs
-    more than one of a relu. Both versions must do the same arithmetic in the same order, so that results do not depend
-    on the number of cores.
+    `loop(work, *arrays)` picks by `work`: the number of elements that the loop visits, times the cost of one relative
+    to an element of relu. Both versions must do the same arithmetic in the same order, so that results do not depend on
+    the number of cores.
     """
 
-    # Not every threading layer of Numba's may be entered by two threads at once.
+    # Some of Numba's threading layers may not be entered by two threads at once.
     taken = threading.Lock()
 
     def __init__(self, function: Callable):
@@ -108,6 +108,6 @@ class Loop:
             Loop.taken.release()
 
 
-# A forked child has none of its parent's threads, and GNU's OpenMP ends it when it asks for them: it stays on one core.
+# A forked child has none of its parent's threads, and GNU OpenMP kills it if it asks for them: it stays on one core.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: Loop.taken.acquire(blocking=False))

@@ -1,8 +1,8 @@
-"""What stands between any array and a compiled loop: the checks that make the loop safe.
+"""The checks between an arbitrary array and a compiled loop, which make the loop safe.
 
-A loop has one signature for each float type: contiguous, aligned, writeable arrays. Everything else
-is brought into that form here by a copy, or handed to the reference. Writeable even where the loop
-only reads, because Numba would compile it anew for a read-only array.
+A loop has one signature for each float type: contiguous, aligned, writeable arrays. Other arrays are copied into that
+form here, or passed to the reference. An array must be writeable even if the loop only reads it, because Numba would
+compile the loop anew for a read-only array.
 """
 
 import functools
@@ -18,7 +18,7 @@ Array = np.ndarray
 
 
 def fit(arrays: Sequence[object], count: int) -> bool:
-    """Whether these are so many plain arrays of one type, float32 or float64 in the machine's byte order."""
+    """Whether these are `count` plain NumPy arrays of one dtype, float32 or float64 in native byte order."""
     if len(arrays) != count or type(arrays[0]) is not Array or arrays[0].dtype not in KERNEL_FLOATS:
         return False
     dtype = arrays[0].dtype
@@ -40,7 +40,7 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
 
     @functools.wraps(specification)
     def of_one(x):
-        """The same of one array: most calls are on few numbers, and then every look at something counts."""
+        """`kernel` below, for one array. Most calls are on small arrays, where the time of every check counts."""
         if type(x) is not Array or x.dtype not in KERNEL_FLOATS:
             return by_reference(specification, (x,))
         if not x.flags.carray:
@@ -78,8 +78,8 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
 def along_rows(loop: Callable, specification: Callable, takes: str, gives: str) -> Callable:
     """The entry of `loop(work, *results, *inputs)`.
 
-    `takes` and `gives` list their kinds: "m" is a matrix (rows, n), "v" a vector (rows,), "c" a vector (n,). The
-    first input is a matrix.
+    `takes` and `gives` list the kinds of inputs and results: "m" is a matrix (rows, n), "v" a vector (rows,), "c" a
+    vector (n,). The first input is a matrix.
     """
     name, count = specification.__name__, len(signature(specification).parameters)
     sides = [SIDES[kind] for kind in gives]

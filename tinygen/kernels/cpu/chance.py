@@ -1,20 +1,20 @@
-"""Coins and normal numbers, the very ones that NumPy's generator would draw; coins are tossed on all cores.
+"""Coins (Bernoulli samples) and normal numbers, exactly those of NumPy's generator; coins are tossed on all cores.
 
-PCG64 (O'Neill, 2014) is a recurrence s <- M s + c mod 2^128; each state gives 64 bits, by exclusive or of its halves
-and a rotation, and these give two floats of 24 bits. One step waits for the last one, which leaves most of a core
-idle. But k steps at once are a recurrence of the same kind,
+PCG64 (O'Neill, 2014) is a recurrence s <- M s + c mod 2^128. Each state gives 64 bits, the exclusive or of its halves,
+rotated; these give two floats of 24 bits. Each step waits for the one before, which leaves most of a core idle. But k
+steps at once are a recurrence of the same kind,
 
     s <- M^k s + c (M^k - 1) / (M - 1),
 
-so the sequence can be entered anywhere, by each core at a place of its own, and dealt out to `LANES` recurrences that
-do not wait for each other.
+so each core can jump to a place of its own in the sequence, and deal out the steps from there to `LANES` recurrences
+that do not wait for each other.
 
-How many numbers a normal one takes is not known before, so these are drawn one after the other, by the ziggurat
-(Marsaglia and Tsang, "The Ziggurat Method for Generating Random Variables", J. Stat. Software 5(8), 2000). The area
-under f(x) = e^(-x^2/2), x >= 0, is covered by 256 layers of equal area. Layers 1 to 255 are rectangles, [0, x_i] wide
-and from f(x_i) to f(x_(i-1)) high, where x_0 = 0. Layer 0 is what is left, below f(x_255): a rectangle up to x_255 and
-the tail beyond, taken together for a rectangle of their area. A layer is chosen at random, and a place in it. Left of
-x_(i-1), in layer 0 of x_255, all of it lies under the curve, and 98.5 times in 100 that is all there is to do.
+How many words a normal number takes is not known beforehand, so normal numbers are drawn one after the other, by the
+ziggurat (Marsaglia and Tsang, "The Ziggurat Method for Generating Random Variables", J. Stat. Software 5(8), 2000). The
+area under f(x) = e^(-x^2/2), x >= 0, is covered by 256 layers of equal area. Layers 1 to 255 are rectangles, [0, x_i]
+wide and from f(x_i) to f(x_(i-1)) high, where x_0 = 0. Layer 0 is the rest, below f(x_255): a rectangle up to x_255 and
+the tail beyond, treated as one rectangle of the same area. A layer is chosen at random, and a place x in it. Left of
+x_(i-1) (in layer 0, of x_255) the whole layer lies under the curve, so x is accepted: this happens 98.5 times in 100.
 """
 
 import functools
@@ -36,9 +36,9 @@ from tinygen.kernels.cpu._entry import Array, plain
 MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
 WORD, STATE = (1 << 64) - 1, (1 << 128) - 1
 LANES = 4
-DEALT = 2 * LANES  # floats for one step of each lane
-BATCH = 512  # steps of each lane, after which coins are tossed with their bits, many at once
-SHARES = 16  # of a large array, each of which any core may take
+DEALT = 2 * LANES  # floats from one step of each lane
+BATCH = 512  # steps of each lane, whose bits then toss many coins in one loop
+SHARES = 16  # parts of a large array, each for any core
 
 U8 = np.uint32(8)
 U1, U2, U3, U58, U63, U64 = (np.uint64(n) for n in (1, 2, 3, 58, 63, 64))
@@ -46,7 +46,7 @@ U1, U2, U3, U58, U63, U64 = (np.uint64(n) for n in (1, 2, 3, 58, 63, 64))
 
 @intrinsic
 def _step(_, high, low, m_high, m_low, c_high, c_low):
-    """(high, low) of m s + c: LLVM knows 128 bits, Numba does not."""
+    """(high, low) of m s + c: LLVM has 128-bit integers, Numba does not."""
     pair = types.UniTuple(types.uint64, 2)
 
     def codegen(context, builder, signature, arguments):
@@ -80,8 +80,8 @@ def _uniform(word):
 
 @melting
 def _toss(out, p, bits):
-    """out[i] = 1 if the upper 24 of bits[i] are less than p[i], else 0; whether all p are probabilities."""
-    wrong = np.int32(0)  # a number, because LLVM makes vector code of adding these
+    """out[i] = 1 if the fraction in the upper 24 bits of bits[i] is below p[i], else 0. Returns whether 0 <= p <= 1."""
+    wrong = np.int32(0)  # not a bool: LLVM vectorises `|=` on integers
     for i in range(out.size):
         out[i] = np.float32(_uniform(bits[i]) < p[i])
         wrong |= np.int32(not ((p[i] >= np.float32(0)) & (p[i] <= np.float32(1))))
@@ -89,8 +89,8 @@ def _toss(out, p, bits):
 
 
 @melting
-def _entered(jump, high, low, c_high, c_low):
-    """The state a s + b c of a jump (a, b), two words each."""
+def _jumped(jump, high, low, c_high, c_low):
+    """The state a s + b c after the jump (a, b); each number is two words."""
     zero = np.uint64(0)
     c_high, c_low = _step(c_high, c_low, jump[2], jump[3], zero, zero)
     return _step(high, low, jump[0], jump[1], c_high, c_low)
@@ -98,23 +98,23 @@ def _entered(jump, high, low, c_high, c_low):
 
 @Loop
 def _bernoulli(out, p, shares, jumps, high, low, c_high, c_low):
-    """Toss all coins; whether all p are probabilities. The last round may have fewer coins than its steps give."""
+    """Toss all coins. Returns whether all p are in [0, 1]. The last round may have fewer coins than its steps give."""
     rounds, zero = (out.size + DEALT - 1) // DEALT, np.uint64(0)
     right = np.ones(shares, np.bool_)
     m_high, m_low = jumps[shares, 0, 0], jumps[shares, 0, 1]
-    step_high, step_low = _entered(jumps[shares, 0], zero, zero, c_high, c_low)
+    step_high, step_low = _jumped(jumps[shares, 0], zero, zero, c_high, c_low)
     for share in prange(shares):
-        h0, l0 = _entered(jumps[share, 0], high, low, c_high, c_low)
-        h1, l1 = _entered(jumps[share, 1], high, low, c_high, c_low)
-        h2, l2 = _entered(jumps[share, 2], high, low, c_high, c_low)
-        h3, l3 = _entered(jumps[share, 3], high, low, c_high, c_low)
+        h0, l0 = _jumped(jumps[share, 0], high, low, c_high, c_low)
+        h1, l1 = _jumped(jumps[share, 1], high, low, c_high, c_low)
+        h2, l2 = _jumped(jumps[share, 2], high, low, c_high, c_low)
+        h3, l3 = _jumped(jumps[share, 3], high, low, c_high, c_low)
         bits = np.empty(LANES * BATCH, np.uint64)
         halves = bits.view(np.uint32)  # in memory, the lower half of each comes first
         last = rounds * (share + 1) // shares
         for first in range(rounds * share // shares, last, BATCH):
             count = min(BATCH, last - first)
             for i in range(count):
-                j = np.uint64(LANES * i)  # unsigned: never from the end
+                j = np.uint64(LANES * i)  # unsigned: no negative indices to handle
                 bits[j], bits[j + U1] = _bits(h0, l0), _bits(h1, l1)
                 bits[j + U2], bits[j + U3] = _bits(h2, l2), _bits(h3, l3)
                 h0, l0 = _step(h0, l0, m_high, m_low, step_high, step_low)
@@ -127,7 +127,7 @@ def _bernoulli(out, p, shares, jumps, high, low, c_high, c_low):
 
 
 def _jump(steps: int) -> tuple[int, int]:
-    """(a, b) such that so many steps from s lead to a s + b c."""
+    """(a, b) such that `steps` steps from s lead to a s + b c."""
     a, b, power, total = 1, 0, MULTIPLIER, 1
     while steps:
         if steps & 1:
@@ -139,7 +139,7 @@ def _jump(steps: int) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=256)
 def _jumps(rounds: int, shares: int) -> Array:
-    """The words of a and b for where each lane of each share enters; last, for one step of a lane."""
+    """The words of (a, b) for the jump to each lane of each share; in the last row, for one step of a lane."""
     firsts = [rounds * share // shares * LANES + 1 for share in range(shares)]
     steps = [[first + lane for lane in range(LANES)] for first in firsts] + [[LANES] * LANES]
     words = [
@@ -154,7 +154,7 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     result = np.empty(p.shape, p.dtype)
     out, p = result.ravel(), plain(p).ravel()
     half = None if left is None else int(np.uint32(operator.index(left)))
-    first = int(half is not None and p.size > 0)  # tossed with what is left of the last step
+    first = int(half is not None and p.size > 0)  # 1 if `half` tosses the first coin
     coins = p.size - first
     shares = SHARES if coins >= PARALLEL_FROM else 1
     jumps = _jumps(-(-coins // DEALT), shares)
@@ -171,13 +171,13 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
 # Normal numbers ------------------------------------------------------------------------------------------------
 
 TAIL = 3.6541528853610088  # x_255
-PLACES = 1 << 23  # in a layer
+PLACES = 1 << 23  # across a layer
 SECOND, SIGN, LAYER = np.uint64(32), np.uint32(1 << 8), np.uint32(255)
 M_HIGH, M_LOW = np.uint64(MULTIPLIER >> 64), np.uint64(MULTIPLIER & WORD)
 
 
 def _layers() -> tuple[Array, Array, Array]:
-    """Of each layer: its width / PLACES; its first place that is not surely under the curve; and f(x_i)."""
+    """For each layer: its width / PLACES; the first place that is not accepted at once; and f(x_i)."""
 
     def f(x: float) -> float:
         return math.exp(-x * x / 2)
@@ -203,7 +203,7 @@ WIDTHS, INSIDE, HEIGHTS = _layers()
 
 @melting
 def _word(source):
-    """The next 32 bits, and the source after them: of the 64 of a step the lower half comes first."""
+    """The next 32 bits, and the generator's state after them: the lower half of a step's 64 bits comes first."""
     high, low, c_high, c_low, half, left = source
     if left:
         return half, (high, low, c_high, c_low, half, False)
@@ -212,7 +212,7 @@ def _word(source):
     return np.uint32(bits), (high, low, c_high, c_low, np.uint32(bits >> SECOND), True)
 
 
-# As NumPy's wheels for x86-64 have it, which decides the last bit: each operation rounds.
+# Each operation rounds, as in NumPy's wheels for x86-64: a fused multiply-add would change last bits.
 @functools.partial(inner, fastmath=False)
 def _under_the_curve(x, layer, uniform, heights):
     below, above = heights[layer], heights[layer - 1]
@@ -221,7 +221,7 @@ def _under_the_curve(x, layer, uniform, heights):
 
 @functools.partial(inner, fastmath=False)
 def _beyond(source):
-    """How far beyond TAIL a number of the tail lies, and the source after it (Marsaglia, 1964)."""
+    """How far beyond TAIL a number drawn from the tail lies, and the generator's state after it (Marsaglia, 1964)."""
     while True:
         word, source = _word(source)
         other, source = _word(source)

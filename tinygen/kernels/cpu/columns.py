@@ -1,7 +1,8 @@
-"""Log-sum-exp down the columns of a matrix, which need not be transposed for it.
+"""Log-sum-exp down the columns of a matrix, without transposing it.
 
-`rows.py` goes along a row; here a strip of columns goes down side by side, each with a greatest element and a sum of
-its own, which fill the lanes of a vector just as well. A strip is read twice, and stays in the second cache.
+`rows.py` goes along one row. Here a loop goes down a strip of columns at once. Each column has its own maximum and sum,
+and those of neighbouring columns fill the lanes of a vector just as well. A strip is read twice, and stays in the L2
+cache.
 """
 
 import numpy as np
@@ -13,12 +14,12 @@ from tinygen.kernels.cpu._compile import Loop, inner
 from tinygen.kernels.cpu._entry import along_rows
 
 STRIP = 64  # columns
-PIECE = 64  # rows whose sum is taken in the arrays' own type; over the pieces it is in float64
+PIECE = 64  # rows that are summed in the arrays' own dtype; the sums of pieces are added in float64
 
 
 @inner
 def _strip(out, x, start, stop):
-    """out[start : stop], unsigned, or Numba would take care of negative indices."""
+    """Fill out[start : stop]. The bounds are unsigned: otherwise Numba would handle negative indices."""
     width = stop - start
     top = np.full(STRIP, -np.inf, x.dtype)
     part = np.empty(STRIP, x.dtype)

@@ -18,7 +18,7 @@ def _exp(out, x):
 
 @inner
 def _log_block(out, x):
-    """A third of a logarithm's work is for numbers that are hardly ever there: do without, and look afterwards."""
+    """A third of a logarithm's work is for rare numbers (0, NaN, ...): skip it, and redo the block if one occurs."""
     unusual = scalar.unusual(x[0])
     for i in range(out.size):
         out[i] = scalar.log_of_normal(x[i])

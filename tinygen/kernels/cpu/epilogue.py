@@ -1,4 +1,4 @@
-"""What a product does to a few rows of its result while they are in the L1 cache: the activation."""
+"""The activation of a product's result, applied to a few rows at a time while they are in the L1 cache."""
 
 from tinygen.kernels.cpu._compile import compiled
 from tinygen.kernels.cpu.formulas import relu
@@ -9,7 +9,7 @@ CODES = {None: 0, "relu": 1, "tanh": 2, "sigmoid": 3}
 
 @compiled
 def activate(out, i, rows, j, columns, code):
-    """Apply the activation of that code, in place, to out[i : i + rows, j : j + columns]."""
+    """Apply the activation with this code, in place, to out[i : i + rows, j : j + columns]."""
     for r in range(i, i + rows):
         row = out[r, j : j + columns]
         if code == 1:

@@ -4,10 +4,10 @@
   to base 2, writing it makes a power of two. Rounding is an addition: adding 1.5 * 2^52 to a float64 leaves no room for
   a fraction, and the rounded integer stands in the lowest bits of the sum.
 - The polynomials are *minimax*: of all those of their degree, the one whose greatest error on the interval is least. A
-  Taylor polynomial spends its accuracy at the centre; this one spreads its error evenly and saves some terms. They were
-  found by Remez' exchange algorithm in 50 digits (Muller, "Elementary Functions", chapter 3), rounding one coefficient
-  at a time, the lowest first, and fitting the rest anew. The leading terms stay exact (the 1 + r of e^r, for one): they
-  are added last, so that little is left of the error but their half ulp, which no one can avoid.
+  Taylor polynomial spends its accuracy at the centre; a minimax polynomial spreads its error evenly and saves terms.
+  They were found by Remez' exchange algorithm in 50 digits (Muller, "Elementary Functions", chapter 3), rounding one
+  coefficient at a time, the lowest first, and fitting the rest anew. The leading terms stay exact (the 1 + r of e^r,
+  for one): they are added last, which leaves little error beyond the unavoidable half ulp of that rounding.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from tinygen.kernels.cpu._compile import melting
 
 
 class Constants(NamedTuple):
-    """A float type: its numbers, and its layout in integers of the same width."""
+    """The constants of a float type, and its layout in integers of the same width."""
 
     zero: np.floating
     one: np.floating
@@ -142,7 +142,7 @@ def _(x):
 
 
 def narrow(integer, like):
-    """An integer back in the width of `like`: Numba computes in 64 bits, which would halve the vectors."""
+    """An integer in the width of `like`: Numba computes in 64 bits, which would halve the lanes of float32 vectors."""
     return integer
 
 
@@ -199,5 +199,5 @@ def power_of_two(n, like, k):
 
 @melting
 def with_sign_of(x, y, k):
-    """|x| with the sign of y, be it that of a zero."""
+    """|x| with the sign of y, even if y is a zero."""
     return float_of((bits_of(x) & ~k.sign) | (bits_of(y) & k.sign), x)

@@ -1,6 +1,6 @@
-"""What is made of single numbers beside the functions of `scalar.py`: activations, their gradients, samples.
+"""Formulas for one number, beyond the functions of `scalar.py`: activations, their gradients, samples.
 
-Written once, for the loops of `elementwise.py` and those that `fusion/` generates.
+The hand-written loops (`elementwise.py`, ...) and those that `fusion/` generates share them.
 """
 
 from tinygen.kernels.cpu import scalar
@@ -10,7 +10,7 @@ from tinygen.kernels.cpu._compile import melting
 @melting
 def relu(x):
     zero = type(x)(0)
-    return zero if x < zero else x  # NaN stays
+    return zero if x < zero else x  # NaN stays NaN
 
 
 @melting
@@ -47,7 +47,7 @@ def reparameterise_grad(log_var, noise, g):
 
 @melting
 def maximum(a, b):
-    """The larger, NaN where either is."""
+    """The larger; NaN if either is NaN."""
     return a if (a >= b) | (a != a) else b
 
 

@@ -1,6 +1,6 @@
-"""The innermost loops of products that skip zeros: places listed without a branch, and rows added up.
+"""The innermost loops of products that skip zeros: list places without a branch, and add up rows.
 
-LLVM finds none of these in plain loops: it would gather and scatter single numbers, or keep sums in memory.
+LLVM does not find this code in plain loops: it would gather and scatter single numbers, or keep sums in memory.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 from tinygen.kernels.cpu.vectors import INT32, INT64, Matrix, Vectors
 
-# For each set of eight bits: the places of those that are set.
+# For each byte: the places of the bits that are set.
 PLACES = np.array(
     [([i for i in range(8) if byte >> i & 1] + [0] * 8)[:8] for byte in range(256)], np.int32
 )
@@ -34,7 +34,7 @@ def nonzero(_, a, i, j, columns):
 
 @intrinsic
 def append(_, places, count, p, table, byte):
-    """places[count : count + 8] = p + table[byte], contiguous both. Returns count plus how many bits are set."""
+    """places[count : count + 8] = p + table[byte], both contiguous. Returns count plus the number of set bits."""
 
     def codegen(context, builder, signature, arguments):
         places_, count, p, table_, byte = arguments
@@ -57,7 +57,7 @@ def append(_, places, count, p, table, byte):
 
 
 def _gather(vectors):
-    """The innermost loop, for `vectors` vectors of columns."""
+    """The innermost loop, for rows of `vectors` vectors."""
 
     @intrinsic
     def gather(_, out, i, j, columns, weights, places, count, b, start, first):

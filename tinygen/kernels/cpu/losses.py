@@ -113,7 +113,7 @@ gaussian_kl = along_rows(_kl, reference.gaussian_kl, "mm", "v")
 gaussian_kl_grad = along_rows(_kl_grad, reference.gaussian_kl_grad, "mmv", "mm")
 
 
-# Cross-entropy, which also takes integers: the loops index with them, unchecked -------------------------------------
+# Cross-entropy, which also takes integers: the loops index with them unchecked -------------------------------------
 
 
 @Loop
@@ -143,7 +143,7 @@ def _within(labels, n):
 
 
 def _checked(name, logits, labels):
-    """The labels as int64, each the number of a column."""
+    """The labels as int64. Raises TypeError or ValueError unless each is the number of a column."""
     if type(labels) is not np.ndarray or labels.dtype.kind not in "iu":
         got = getattr(labels, "dtype", type(labels).__name__)
         raise TypeError(f"{name}: labels must be an array of integers, not of {got}")

@@ -3,28 +3,28 @@
 The naive triple loop reads a whole matrix from memory for every row of the result: it is bound by memory, at a few
 percent of what the multiply-add units could do. Goto and van de Geijn ("Anatomy of High-Performance Matrix
 Multiplication", ACM TOMS 34(3), 2008; as layered loops in Van Zee and van de Geijn, "BLIS", ACM TOMS 41(3), 2015)
-cut the problem so that each level of the memory holds what the next one reads again and again:
+cut the problem so that each level of the memory holds what the next one reads repeatedly:
 
     for each block of `DEPTH` steps of k, and of up to `WIDTH` panels of columns:
         pack that block of b                                   -> stays in the L2 cache
-        for each ROWS rows of a:                               -> DEPTH of them stay in the L1 cache
+        for each ROWS rows of a:                               -> ROWS x DEPTH stay in the L1 cache
             for each panel (up to three vectors wide) of b:
                 update one tile of the result                  -> in registers: `microkernel.tile`
 
 *Packing* copies the block of b panel by panel into the order in which the tiles will read it. That makes the reads
 contiguous whatever b's strides, keeps them from competing for the same few cache sets, and pads the last panel with
 columns that are computed and not stored, so that nothing outside an array is ever touched. It costs one copy of b for
-m / ROWS uses of it. Elements of a are broadcast one by one, which works as well from where they are: a is not packed.
+m / ROWS uses of it. Elements of a are broadcast one by one, which works as well without a copy: a is not packed.
 
-A large product is first offered to `sparse.py`, which skips zeros where one side is mostly that.
+A large product is first offered to `sparse.py`, which skips zeros if one side is mostly zeros.
 
 A bias costs nothing: the sums start from it instead of from zero. An activation is applied to a few rows of the result
 while they are in the L1 cache.
 
 Threads get disjoint blocks of the result and never share a sum: the result is the same, bit for bit, on any number of
-threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`. (Where a
-and b lie in rows, b is large and a has few of them, as in the gradient g W, each half of k is summed in this way, and
-the two are added.)
+threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`. (If a and b have
+contiguous rows, b is large and a has few rows, as in the gradient g W, each half of k is summed in this way, and the
+two sums are added.)
 """
 
 import functools
@@ -49,21 +49,21 @@ Array = np.ndarray
 DEPTH = 400
 WIDTH = 4
 
-# Starting the threads takes 2 microseconds, a quarter of what one core needs for this. What is twice as much is shared.
+# Starting the threads takes 2 microseconds, a quarter of what one core needs for this. Twice as much is shared out.
 MULTIPLY_ADDS_PER_THREAD = 1 << 18
 
-# From so many elements of W on, a gradient g W may be summed in two halves: see `_sum_of_halves`.
+# From this many elements of W on, a gradient g W may be summed in two halves: see `_sum_of_halves`.
 HALVED = 1 << 17
 
-# What NumPy's BLAS does faster: all products on CPUs with vectors of 16 bytes (on Apple's, it has a matrix unit to
-# itself). It would be faster at a matrix times a vector, too, where tiles are mostly padding; but it has threads of its
-# own, and when it wakes them among ours, both wait for a core: 20 ms in a step of 6.
+# Whether to leave all products to NumPy's BLAS: on CPUs with vectors of 16 bytes it is faster (on Apple's, only BLAS
+# can use the matrix unit). It is also faster at a matrix times a vector, where tiles are mostly padding. But BLAS has
+# its own threads, and when it wakes them among ours, both wait for a core: 20 ms in a step of 6 ms.
 BLAS_ALWAYS = VECTOR_BYTES < 32
 
 
 @compiled
 def _block(out, a, b, bias, code, down, across, thread):
-    """Block number `thread` of out = f(a b + bias), cut into down x across blocks; an empty bias is none."""
+    """Block number `thread` of out = f(a b + bias), cut into down x across blocks; an empty bias means none."""
     (m, n), k = out.shape, a.shape[1]
     lanes = VECTOR_BYTES // out.itemsize
     tall, wide = -(-m // ROWS), -(-n // lanes)
@@ -110,7 +110,7 @@ def _blocks(out, a, b, bias, code, down, across):
 
 
 def _in_halves(a: Array, b: Array, bias: Array, code: int) -> bool:
-    """Whether this looks like g W, with a large W of twice as many rows as g: then adding up once more is cheap."""
+    """Whether this looks like g W, with a large W of at least twice the rows of g: then one more addition is cheap."""
     return (
         b.size >= HALVED
         and 2 * len(a) <= len(b)
@@ -121,11 +121,11 @@ def _in_halves(a: Array, b: Array, bias: Array, code: int) -> bool:
 
 @Loop
 def _sum_of_halves(out, a, b, none, down, across):
-    """out = a b, the sum of two products: of a's left half with b's upper half, and of the others.
+    """out = a b, the sum of two products: a's left half with b's upper half, and a's right half with b's lower half.
 
-    For the gradient g W, whose other products and whose optimiser's step share W out by rows. Otherwise each core would
-    read what the other is going to write, and a line that two cores have read costs the one that writes to it 70 ns if
-    they share no cache: for Adam five times its arithmetic.
+    This is for the gradient g W. Like the other products with W and its optimiser's step, it divides W among the cores
+    by rows. Otherwise each core would read rows that another will write, and a write to a cache line that two cores
+    have read costs 70 ns if they share no cache: for Adam, five times its arithmetic.
     """
     half, blocks = a.shape[1] // 2, down * across
     rest = np.empty_like(out)
@@ -142,10 +142,10 @@ def _sum_of_halves(out, a, b, none, down, across):
 
 @functools.lru_cache(maxsize=1024)
 def _split(m: int, n: int, lanes: int, threads: int) -> tuple[int, int]:
-    """Into how many blocks down and across to cut a result for `threads` threads, so that a block costs least.
+    """Into how many blocks down and across to cut an (m, n) result for `threads` threads, so that a block costs least.
 
-    Packing takes a panel as long as one or two tiles do, and a narrow tile takes longer than its share of a wide one,
-    hence what is added to the sides.
+    Packing a panel takes as long as one or two tiles, hence the + 1.5; a narrow tile takes longer than its share of a
+    wide one, hence the + 0.5.
     """
     tall, wide = -(-m // ROWS), -(-n // lanes)
     splits = [
@@ -164,7 +164,7 @@ class _Product:
         self._ready: dict[Callable, Callable] = {}
 
     def ready(self, loop: Callable) -> Callable:
-        """One of the loops above, compiled for this dtype; each takes seconds, so none is before it is needed."""
+        """One of the loops above, compiled for this dtype when it is first needed: each takes seconds to compile."""
         found = self._ready.get(loop)
         if found is None:
             found = self._ready[loop] = loop if config.DISABLE_JIT else self._compiled(loop)
@@ -197,7 +197,7 @@ class _Product:
     def into(
         self, out: Array, a: Array, b: Array, bias: Array, code: int, down: int, across: int
     ) -> None:
-        """out, C-contiguous, becomes f(a b + bias), cut so; an empty bias is none."""
+        """Write f(a b + bias) to out (C-contiguous), in down x across blocks; an empty bias means none."""
         threads = down * across
         parallel = threads > 1 and Loop.taken.acquire(blocking=False)
         try:
@@ -219,7 +219,7 @@ PRODUCTS = {np.dtype(dtype): _Product(dtype) for dtype in (np.float32, np.float6
 
 
 def _product_of(name: str, *arrays: Array) -> _Product | None:
-    """The product for these arrays, or None if not all are plain float32 or plain float64 arrays."""
+    """The product for these arrays, or None unless all are plain, aligned arrays of one dtype, float32 or float64."""
     for x in arrays:
         if not isinstance(x, np.ndarray):
             raise TypeError(f"{name}: needs arrays, got {type(x).__name__}")

@@ -1,8 +1,8 @@
 """The innermost loop of the matrix product: a tile of the result that lives in registers.
 
 Element (i, j) of a product needs one multiply-add per k, and each multiply-add needs an element of each matrix. Done
-one by one, that is two loads per multiply-add, and a core that could do 32 or 64 of them per cycle waits for its
-caches. The way out is to hold a whole *tile* of the result in registers, ROWS rows by three vectors of columns:
+one by one, that is two loads per multiply-add, and a core that could do 16 or 32 multiply-adds per cycle (in float32)
+waits for its caches. So a whole *tile* of the result is held in registers, ROWS rows by three vectors of columns:
 
     for p in range(depth):                      # one step: 3 loads, ROWS broadcasts, 3 ROWS multiply-adds
         b0, b1, b2 = three vectors of b[p]
@@ -12,13 +12,13 @@ caches. The way out is to hold a whole *tile* of the result in registers, ROWS r
 
 so that each number loaded is used three times or ROWS times. A machine with 32 vector registers has room for 8 rows
 (24 sums, 3 vectors of b, 1 broadcast), one with 16 for 4: ROWS = registers / 4. The multiply-adds of one step do not
-depend on each other, which is what keeps several in flight. This is the micro-kernel of Goto and van de Geijn,
+depend on each other, so several are in flight at once. This is the micro-kernel of Goto and van de Geijn,
 "Anatomy of High-Performance Matrix Multiplication" (ACM TOMS 34(3), 2008), in the form of Van Zee and van de Geijn,
 "BLIS: A Framework for Rapidly Instantiating BLAS Functionality" (ACM TOMS 41(3), 2015).
 
 No compiler finds this arrangement reliably from loops, so it is written here as LLVM instructions, which Numba splices
-into the kernels that call `tile`. With NUMBA_DISABLE_JIT=1 it is the few lines of NumPy at the end of this file, which
-say what it does.
+into the kernels that call `tile`. With NUMBA_DISABLE_JIT=1, the few lines of NumPy at the end of this file take its
+place; they say what it does.
 """
 
 from llvmlite import ir
@@ -46,7 +46,7 @@ def _tile(vectors):
             start_ = Matrix(context, builder, start, start_)
             zero, one = ir.Constant(INT64, 0), ir.Constant(INT64, 1)
 
-            # Below the last row, the tile repeats it, so that nothing outside `a` is read.
+            # Below the last real row, the tile repeats that row, so that nothing outside `a` is read.
             last = builder.sub(rows, one)
             real = [minimum(builder, ir.Constant(INT64, r), last) for r in range(ROWS)]
             a_rows = [a_[builder.add(i, r), k] for r in real]

@@ -1,7 +1,7 @@
 """Optimiser steps: parameter, gradient and state are read and written once, in one pass.
 
-Written with whole arrays, Adam makes about fifteen passes over memory; a model of a million parameters does not fit in
-a core's cache, so the passes are what it costs.
+In NumPy, Adam makes about fifteen passes over memory. A model of a million parameters does not fit in a core's cache,
+so these passes determine the cost.
 """
 
 import functools
@@ -16,12 +16,12 @@ from tinygen.kernels.checks import KERNEL_FLOATS, by_reference
 from tinygen.kernels.cpu._compile import Loop, inner, melting, reordering
 from tinygen.kernels.cpu._entry import Array, fit, plain
 
-DEAR = 4  # work of an element that is divided by a root, in the measure of PARALLEL_FROM
+COST = 4  # work per element of a step that divides by a root; relu's is 1, as for `Loop`
 CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the number of cores
 
 
-# The settings arrive as Python's floats, which are in double precision; the arithmetic is that of the arrays. No loop
-# reads back what it has just written: where arrays are not aligned to 64 bytes, that takes three times as long.
+# The settings arrive as Python floats (float64); the arithmetic is in the arrays' dtype. No loop reads back what it has
+# just written: if arrays are not aligned to 64 bytes, that takes three times as long.
 
 
 @melting
@@ -31,7 +31,7 @@ def _settled(x, smallest):
 
 @functools.partial(inner, fastmath=False, forceinline=True)
 def _rounded(x, y):
-    """x y. Of two products in a sum a fused multiply-add takes one unrounded: which, is not left to the compiler."""
+    """x y, rounded: in a sum of two products, a fused multiply-add leaves one unrounded. This decides which."""
     return x * y
 
 
@@ -95,7 +95,7 @@ def _sums_of_squares(x, out):
 
 
 def _checked(name: str, *arrays: Array) -> list[Array]:
-    """p, g and state as loops take them; g, the second, may be a copy, the others are written to and may not."""
+    """p, g and state as loops take them. g, the second, may be a copy; the others are written to, so they may not."""
     if _usual(arrays):
         return [x.ravel() for x in arrays]
     p = arrays[0]
@@ -117,7 +117,7 @@ def _checked(name: str, *arrays: Array) -> list[Array]:
 
 
 def _usual(arrays: Sequence[object]) -> bool:
-    """Whether all is well at first sight: as loops take them, alike, each the only owner of its memory."""
+    """Whether this is the usual case: arrays as loops take them, of one dtype and shape, each owning its memory."""
     p = arrays[0]
     if type(p) is not Array or p.dtype not in KERNEL_FLOATS:
         return False
@@ -131,7 +131,7 @@ def _usual(arrays: Sequence[object]) -> bool:
 
 
 def _apart(name: str, p: Array, g: Array, *state: Array) -> tuple[Array, ...]:
-    """The arrays with g copied, if need be, so that no loop reads what it has just written; g may be p itself."""
+    """The arrays, with g copied if it overlaps others, so that no loop reads what it just wrote; g may be p itself."""
     written = (p, *state)
     for i, x in enumerate(written):
         for y in written[:i]:
@@ -155,7 +155,7 @@ def sgd_step(p, g, v, lr, momentum, nesterov, weight_decay):
 def rmsprop_step(p, g, s, lr, alpha, eps, weight_decay):
     p, g, s = _checked("rmsprop_step", p, g, s)
     settings = map(float, (lr, alpha, eps, weight_decay, reference.least(p.dtype, float(eps))))
-    _rmsprop(DEAR * p.size, p, g, s, *settings)
+    _rmsprop(COST * p.size, p, g, s, *settings)
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
@@ -164,7 +164,7 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     keep = 1 - lr * weight_decay if decoupled else 1
     smallest = reference.least(p.dtype, float(eps), float(beta2))
     settings = map(float, (rate, beta1, beta2, scale, eps, weight_decay, keep, smallest))
-    _adam(DEAR * p.size, p, g, m, v, *settings, bool(decoupled))
+    _adam(COST * p.size, p, g, m, v, *settings, bool(decoupled))
 
 
 def sum_of_squares(x):

@@ -1,9 +1,9 @@
-"""Blocks of a matrix, copied into the order in which a product will read them.
+"""Copy blocks of a matrix into the order in which a product will read them.
 
-Whole vectors at a time, whichever way the matrix lies: rows as they are, columns turned into rows by transposing
-squares of them in registers. What is copied is rounded up to whole vectors, so that a product needs no special case
-for the last columns, and nothing outside an array is ever read. With NUMBA_DISABLE_JIT=1, `pack_row` and `pack_square`
-are a few lines of NumPy, which say what they do.
+If rows or columns are contiguous, a whole vector is copied at a time: rows as they are, columns by transposing squares
+of them in registers. All else is copied number by number. The copy is rounded up to whole vectors, so that a product
+needs no special case for the last columns, and nothing outside an array is ever read. With NUMBA_DISABLE_JIT=1,
+`pack_row` and `pack_square` are a few lines of NumPy, which say what they do.
 """
 
 import numpy as np
@@ -85,8 +85,7 @@ if config.DISABLE_JIT:
 
 @inner
 def whole_vectors(rows, columns, like):
-    """Memory, not filled, for a matrix of like's dtype: its rows are whole vectors, and no vector lies in two lines of
-    the cache."""
+    """An uninitialised matrix of like's dtype: its rows are whole vectors, and no vector straddles two cache lines."""
     lanes = VECTOR_BYTES // like.itemsize
     width = -(-columns // lanes) * lanes
     memory = np.empty(rows * width + lanes, like.dtype)

@@ -1,12 +1,12 @@
 """Log-sum-exp and softmax along the rows of a matrix.
 
-Written with whole arrays, log-sum-exp reads its input twice: for the greatest element, and for the sum of the
-exponentials of all elements relative to it, which cannot overflow. Here a row is read once, in pieces that stay in the
-first cache. A piece may raise the greatest element so far; the sum so far is then scaled down to it (Milakov and
-Gimelshein, "Online normalizer calculation for softmax", 2018).
+In NumPy, log-sum-exp reads its input twice: for the maximum, and for the sum of the exponentials of all elements less
+the maximum, which cannot overflow. Here a row is read from memory once, in pieces that stay in the L1 cache. If a piece
+raises the maximum so far, the sum so far is scaled down to the new one (Milakov and Gimelshein, "Online normalizer
+calculation for softmax", 2018).
 
-Where the greatest is infinite nothing is subtracted, which would make inf - inf: e^-inf = 0 and e^inf = inf are right
-as they stand. A NaN is greater than nothing, and ends up in the sum.
+If the maximum is infinite, nothing is subtracted: inf - inf is NaN, while e^-inf = 0 and e^inf = inf are right as they
+are. A piece with a NaN does not raise the maximum; the NaN ends up in the sum.
 """
 
 import numpy as np
@@ -17,16 +17,16 @@ from tinygen.kernels.cpu import scalar
 from tinygen.kernels.cpu._compile import Loop, inner, melting, reordering
 from tinygen.kernels.cpu._entry import along_rows
 
-# Sums are taken by pieces of this length in the arrays' own type, and over the pieces in float64.
+# Pieces of this length are summed in the arrays' own dtype; the sums of the pieces are added in float64.
 PIECE = 1024
 
-# Functions on pieces take their first and last column unsigned, or Numba would take care of negative indices at the
-# price of vectorisation; and the whole matrix, because slices are counted references.
+# Functions on pieces take unsigned bounds: otherwise Numba would handle negative indices, and LLVM would not vectorise
+# the loop. They take the whole matrix, because a slice costs reference counting.
 
 
 @inner
 def _greatest(x, i, start, stop):
-    """The greatest element, as integers compare: vectors do not compare floats in Python's order if there is a NaN."""
+    """The maximum, compared as integers: vector instructions do not order floats as Python does if there is a NaN."""
     top = scalar.rank(x.dtype.type(-np.inf))
     for j in range(start, stop):
         top = max(top, scalar.rank(x[i, j]))
@@ -59,13 +59,13 @@ def _dot(x, y, i, start, stop):
 
 @melting
 def piece(start, n):
-    """The piece of a row of n that begins there: its first column, and the one after its last."""
+    """The piece that begins at `start` in a row of n columns: its first column, and the one after its last."""
     return np.uintp(start), np.uintp(min(start + PIECE, n))
 
 
 @inner
 def log_sum_row(x, i):
-    """The greatest element t of row i (0 if it is infinite), and log sum_j e^(x[i, j] - t), in float64."""
+    """The maximum t of row i (0 if it is infinite) and, in float64, log sum_j e^(x[i, j] - t)."""
     top, total = x.dtype.type(-np.inf), 0.0
     for begin in range(0, x.shape[1], PIECE):
         start, stop = piece(begin, x.shape[1])

@@ -2,20 +2,20 @@
 
 A call of the C library inside a loop keeps LLVM from vectorising it: one number per call, instead of 8 or 16 per
 instruction. These functions are arithmetic only. They have no branches (an `a if c else b` computes both and selects),
-no tables and no calls, so that they melt into the loop that uses them.
+no tables and no calls, so that they are inlined into the loop that uses them.
 
-Nearly all are built on two, and both follow one recipe: *reduce* the argument to a short interval by an identity,
+Nearly all are built on exp and log, which follow one recipe: *reduce* the argument to a short interval by an identity,
 *approximate* there by a polynomial, *rebuild*.
 
     e^x   = 2^n e^r,          n = round(x / ln 2),  r = x - n ln 2,  |r| <= ln 2 / 2
     log x = n ln 2 + log m,   x = 2^n m,  1 / sqrt 2 <= m < sqrt 2
 
 Bits and constants are in `floats.py`. Most digits of x and of n ln 2 cancel in r. Cody and Waite ("Software Manual for
-the Elementary Functions", 1980) split ln 2 into a high and a low part, with so many zeros at the end of the high one
-that n times it is exact, and so is x less that.
+the Elementary Functions", 1980) split ln 2 into a high and a low part. The high part ends in so many zero bits that n
+times it is exact, and so is x minus this product.
 
-An *ulp* is the distance from a result to the next float. `ULPS` states the errors: bounds, little above the greatest
-measured, in float32 and float64, over all magnitudes (`tests/test_scalar.py`). NaN gives NaN, zeros keep their signs.
+An *ulp* is the distance from a result to the next float. `ULPS` bounds the errors (a little above the greatest
+measured) in float32 and float64, over all magnitudes (`tests/test_scalar.py`). NaN gives NaN, zeros keep their signs.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def _exp(x, k):
     x = k.exp_high if x > k.exp_high else x
     n, whole = _multiples_of_ln2(x, k)
     excess = _expm1_near_zero((x - n * k.ln2_high) - n * k.ln2_low, k)
-    half = whole >> 1  # 2^n itself is not a normal number at either end, though e^x may be
+    half = whole >> 1  # at either end, 2^n is not a normal number, though e^x may be
     return (k.one + excess) * power_of_two(half, x, k) * power_of_two(whole - half, x, k)
 
 
@@ -73,7 +73,7 @@ def _split(x, k):
 
 @melting
 def _log_rebuilt(n, f, k):
-    """n ln 2 + log(1 + f); log(1 + f) = 2 atanh(s) = f - s (f - s^2 P(s^2)), of which f weighs most."""
+    """n ln 2 + log(1 + f); log(1 + f) = 2 atanh(s) = f - s (f - s^2 P(s^2)), where f is the largest term."""
     s = f / (k.two + f)
     z = s * s
     return n * k.ln2_high + (f - (s * (f - z * horner(z, k.log)) - n * k.ln2_low))
@@ -87,14 +87,14 @@ def _log_of_normal(x, k):
 
 @melting
 def _unusual(x, k):
-    """Among the bits of positive normal numbers, no difference is negative: for all others, one of these two is."""
+    """For positive normal numbers, neither difference of bits is negative; for all others, one of the two is."""
     bits = bits_of(x)
     return narrow((bits - k.smallest_bits) | (k.largest_bits - bits), x)
 
 
 @melting
 def _log_defined(x, y, k):
-    """y where log x is a finite number, else what it is."""
+    """y if log x is finite, else log x itself: an infinity or NaN."""
     y = y if x < k.infinity else x
     return y if x > k.zero else (-k.infinity if x == k.zero else k.nan)
 
@@ -111,7 +111,7 @@ def _log(x, k):
 def _log1p(x, k):
     u = k.one + x
     b = u - k.one
-    # What rounding u lost, exactly (Knuth, TAOCP 4.2.2, theorem B).
+    # The rounding error of u, exactly (Knuth, TAOCP 4.2.2, theorem B).
     rest = (k.one - (u - b)) + (x - b)
     n, m = _split(u, k)
     y = _log_rebuilt(n, (m - k.one) + rest * (m / u), k)
@@ -120,12 +120,12 @@ def _log1p(x, k):
 
 @melting
 def _tanh(x, k):
-    """-t / (2 + t), t = e^(-2|x|) - 1, which for small x comes out of the reduction with nothing cancelled.
+    """|tanh x| = -t / (2 + t), t = e^(-2|x|) - 1. For small x, the reduction gives t without cancellation.
 
-    Here n <= 0, and an error of n ln 2 counts but 2^n times in t: one constant for ln 2 is enough.
+    Here n <= 0, and an error of n ln 2 enters t multiplied by 2^n: one constant for ln 2 is enough.
     """
     size = k.tanh_high if abs(x) > k.tanh_high else abs(x)
-    twice = -(size + size)  # an addition: multiplications are what this waits for
+    twice = -(size + size)  # an addition, because multiplications are the bottleneck
     n, whole = _multiples_of_ln2(twice, k)
     power = power_of_two(whole, x, k)
     t = power * _expm1_near_zero(twice - n * k.ln2, k) + (power - k.one)
@@ -164,17 +164,17 @@ def _finite(x, k):
 
 @melting
 def _turned(x, k):
-    """The bits of a float are sign and size: an integer sorts likewise once those of negative size are turned round."""
+    """A float's bits are sign and magnitude: with the magnitudes of negative floats inverted, they sort as integers."""
     bits = bits_of(x)
     return narrow(bits ^ ~k.sign if bits < 0 else bits, x)
 
 
 @melting
 def _rank(x, k):
-    return _turned(abs(x) if x != x else x, k)  # the NaN of a processor is a negative one
+    return _turned(abs(x) if x != x else x, k)  # a processor's NaN may have the sign bit set
 
 
-# The same for either type, for compiled code to call; and for Python, where nothing is compiled ---------------------
+# The same for either type, for compiled code to call; and for Python if nothing is compiled ------------------------
 
 
 # Bounds on the errors, in ulp.
@@ -223,10 +223,10 @@ rank = _either(
 )
 
 
-turned = _either(_turned, "turned", "`rank`, but that a negative NaN is below all numbers.")
+turned = _either(_turned, "turned", "`rank`, but a NaN with the sign bit set is below all numbers.")
 
 
 @melting
 def of_rank(r, like):
-    """The float of the type of `like` that has rank r: turning undoes itself."""
+    """The float of the type of `like` that has rank r: `turned` is its own inverse."""
     return float_of(turned(float_of(r, like)), like)

@@ -1,8 +1,8 @@
 """The matrix product where one side is mostly zeros, as pictures of digits are.
 
-A product spends one multiply-add on each element of a row of a, times a whole row of b, also where that element is
-zero: of the binary digits of MNIST seven in eight are. To skip them costs more than a test for each, which would stop
-the pipeline at every change. So the places of the others are listed first, a vector at a time and without a branch:
+The dense product multiplies each element of a row of a by a whole row of b, even if that element is zero: of the binary
+digits of MNIST, seven in eight are. Skipping zeros with a branch for each element would stall the pipeline at every
+change. So the places of the nonzero elements are listed first, a vector at a time and without a branch:
 
     for each row i of a:                                      # a is mostly zeros: x W^T
         places = [p where a[i, p] != 0]
@@ -12,17 +12,16 @@ the pipeline at every change. So the places of the others are listed first, a ve
         places = [p where b[p, j] != 0]
         for p in places:  out[:, j] += a[:, p] b[p, j]        -> 3 or 4 vectors of out[:, j] in registers
 
-The cores share out the lists, too, by rows of a or columns of b, and read each other's: they are shorter than what they
-list, which another core may have just written and would have to send.
+The cores divide the listing, too, by rows of a or columns of b, and read each other's lists: these are shorter than the
+matrix, which another core may have just written and would have to send.
 
-Each vector that is loaded is used for one multiply-add, where the dense product uses it many times over. So a
-multiply-add costs two or three times as much, and with the lists and the packing all this pays off where a third of
-them is left or less.
+Each vector that is loaded is used for one multiply-add; the dense product uses it for many. So a multiply-add costs two
+or three times as much. With the lists and the packing, this pays off if at most a third of the multiply-adds is left.
 
-What is skipped would have added zero, and the others are added in the order of k: the result is that of the dense
-product, bit for bit but for the sign of a zero, unless that one sums in two halves (`matmul.py`), and except where the
-other side is infinite or NaN. There zero times it is NaN, so such products are left to the dense one; and so are all
-if nothing is compiled.
+The terms that are skipped would have added zero, and the others are added in the order of k. So the result is that of
+the dense product, bit for bit but for the sign of a zero, unless the dense product sums in two halves (`matmul.py`). If
+the other side has an infinity or NaN, zero times it is NaN, so such products are left to the dense loop; so are all
+products if nothing is compiled.
 """
 
 import functools
@@ -49,20 +48,20 @@ from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
 Array = np.ndarray
 
-MULTIPLY_ADDS = 1 << 23  # a product of fewer is not worth the look at its zeros
-MOST = 0.3  # of a's or b's elements, the share that may be other than zero: see `benchmarks/products.py`
-NARROWEST = 4  # vectors of the other side
-WIDEST = 13  # vectors of a row that are summed in registers, of at least 16
+MULTIPLY_ADDS = 1 << 23  # in a smaller product, looking for zeros does not pay
+MOST = 0.3  # the largest share of nonzero elements in a or b: see `benchmarks/products.py`
+NARROWEST = 4  # the fewest vectors that a nonzero element is multiplied by
+WIDEST = 13  # the most vectors of a row that are summed in registers, of at least 16
 DEPTH = 400  # rows of a block of b, which stays in the L2 cache
-NARROW = 3  # vectors of a column that are summed in registers, or one more
-SHALLOW = 256  # rows of a block that is so narrow: 48 or 64 KiB, mostly in the L1 cache
+NARROW = 3  # vectors of a column that are summed in registers; some strips have one more
+SHALLOW = 256  # rows of such a narrow block: 48 or 64 KiB, mostly in the L1 cache
 LARGEST = 1 << 24  # elements whose places are listed at once
 
 
 @compiled
 def _share(x):
-    """The share of x's elements that are not zero, from 0 to 1, by a sample of at most 8 x 128. Of more than MOST, any
-    number above that."""
+    """The share of x's elements that are not zero, from 0 to 1, in a sample of at most 8 x 128. If it exceeds MOST, the
+    result may be any number above MOST."""
     rows, columns = min(x.shape[0], 8), min(x.shape[1], 128)
     count = 0
     for r in range(rows):
@@ -75,8 +74,8 @@ def _share(x):
 
 @compiled
 def _side(a, b):
-    """Which of two matrices is mostly zeros, the more if both are: 1, 2 or, neither, 0. One whose rows are not
-    contiguous is none that the loops below could read."""
+    """Which matrix is mostly zeros: 1 for a, 2 for b, 0 for neither; if both are, the one with more zeros. A matrix
+    whose rows are not contiguous does not count, because the loops below cannot read it."""
     left = _share(a) if a.strides[1] == a.itemsize else np.inf
     right = _share(b) if b.strides[1] == b.itemsize else np.inf
     if min(left, right) > MOST:
@@ -86,9 +85,9 @@ def _side(a, b):
 
 @compiled
 def _find(places, count, a, i, k, depth):
-    """places[count:]: where a[i, k : k + depth] is not zero, counted from k. Returns the new count.
+    """Append to places[:count] the columns, from k, where a[i, k : k + depth] is not zero. Returns the new count.
 
-    Rows of a are contiguous. What is written may end eight places after the last.
+    Rows of a are contiguous. Up to eight entries after the last one may be overwritten.
     """
     lanes = VECTOR_BYTES // a.itemsize
     for q in range(0, depth, lanes):
@@ -101,7 +100,7 @@ def _find(places, count, a, i, k, depth):
 
 @compiled
 def _finite(x):
-    """Whether all of x is: zero times each number is zero then, and their sum."""
+    """Whether all of x is finite: then zero times each number is zero, and so is the sum of these."""
     zero = x.dtype.type(0)
     sums = np.zeros(x.shape[1], x.dtype)
     for p in range(len(x)):
@@ -112,10 +111,10 @@ def _finite(x):
 
 @compiled
 def _list(places, weights, ends, x, side, depth, part, parts):
-    """Where rows of x are not zero, and what they are there, for one block of `depth` columns after the other.
+    """List where rows of x are not zero, and their values there, for one block of `depth` columns after the other.
 
-    Of as many rows as are part number `part` of all. Those of row i of a block lie at places[ends[block, 0, i] :
-    ends[block, 1, i]], counted from the block's first column; in `weights` likewise.
+    Only the rows of part number `part` of `parts` are listed. The places of row i in a block, counted from the block's
+    first column, are places[ends[block, 0, i] : ends[block, 1, i]]; its values lie likewise in `weights`.
     """
     rows, k = x.shape
     lanes = VECTOR_BYTES // x.itemsize
@@ -143,7 +142,7 @@ def _list(places, weights, ends, x, side, depth, part, parts):
 
 @compiled
 def _of_sparse_a(out, b, places, weights, ends, bias, code, i0, i1, j0, j1):
-    """out[i0:i1, j0:j1] = f(a b + bias) there, at most WIDEST vectors in a row, for an a listed by rows. Whether b is
+    """out[i0:i1, j0:j1] = f(a b + bias), at most WIDEST vectors wide, for an a listed by rows. Returns whether b is
     finite there."""
     lanes = VECTOR_BYTES // out.itemsize
     columns, k = j1 - j0, b.shape[0]
@@ -176,16 +175,16 @@ def _of_sparse_a(out, b, places, weights, ends, bias, code, i0, i1, j0, j1):
 
 @compiled
 def _of_sparse_b(out, a, places, weights, ends, i0, i1):
-    """out[i0:i1] = a[i0:i1] b, for a b listed by columns. Whether a is finite there."""
+    """out[i0:i1] = a[i0:i1] b, for a b listed by columns. Returns whether a is finite there."""
     lanes = VECTOR_BYTES // out.itemsize
     k, columns = a.shape[1], out.shape[1]
     widest = (NARROW + 1) * lanes
     packed = whole_vectors(min(SHALLOW, k), widest, out)
     sums = whole_vectors(columns, widest, out)
     start = np.zeros(widest, out.dtype)
-    packed[:] = 0  # what lies beyond the last row is summed, too, and not stored
+    packed[:] = 0  # rows beyond the last are summed, too, but not stored
     tall = -(-(i1 - i0) // lanes)
-    strips = max(tall // NARROW, -(-tall // (NARROW + 1)))  # of NARROW vectors, some of one more
+    strips = max(tall // NARROW, -(-tall // (NARROW + 1)))  # of NARROW vectors; some have one more
     for strip in range(strips):
         i = i0 + tall * strip // strips * lanes
         rows = min(i0 + tall * (strip + 1) // strips * lanes, i1) - i
@@ -214,7 +213,7 @@ def _of_sparse_b(out, a, places, weights, ends, i0, i1):
 
 @compiled
 def _block(out, a, b, places, weights, ends, bias, code, side, down, across, thread):
-    """Block number `thread` of out = f(a b + bias), cut into down x across blocks. Whether it was done."""
+    """Block number `thread` of out = f(a b + bias), cut into down x across blocks. Returns whether it was done."""
     lanes = VECTOR_BYTES // out.itemsize
     m, n = out.shape
     tall, wide = -(-m // lanes), -(-n // lanes)
@@ -234,10 +233,10 @@ def _block(out, a, b, places, weights, ends, bias, code, side, down, across, thr
 
 @Loop
 def _blocks(out, a, b, bias, code, side, down, across):
-    """All of out = f(a b + bias), each block on a thread of its own. Whether it was done."""
+    """All of out = f(a b + bias), each block on a thread of its own. Returns whether it was done."""
     parts = down * across
     x, depth = (a, DEPTH) if side == 1 else (b.T, SHALLOW)
-    # As long as can be, though pages that are not needed are never touched.
+    # As long as they can get; pages that are not needed are never touched.
     places, weights = np.empty(x.size + 8 * parts, np.int32), np.empty(x.size + 8 * parts, x.dtype)
     ends = np.empty((-(-x.shape[1] // depth), 2, x.shape[0]), np.int64)
     for part in numba.prange(parts):
@@ -253,7 +252,7 @@ def _blocks(out, a, b, bias, code, side, down, across):
 def _cut(wide: int, threads: int) -> tuple[int, int]:
     """Into how many blocks down and across to cut a result of `wide` vectors in a row.
 
-    Across where they are wide enough: then each core copies its own columns of b, and no other's.
+    It is cut across if the blocks stay wide enough: then each core packs only its own columns of b.
     """
     across = max(c for c in range(1, threads + 1) if threads % c == 0 and c <= max(wide // 8, 1))
     return threads // across, across
@@ -275,10 +274,10 @@ def _loop(dtype: np.dtype, parallel: bool) -> Callable:
 
 
 def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int) -> bool:
-    """out = f(a b + bias), if a or b has so many zeros that it is worth while. Whether it was; if not, out may hold
-    anything.
+    """Write f(a b + bias) to out, if a or b has enough zeros for this to pay off. Returns whether it was done; if not,
+    out may hold anything.
 
-    An empty bias is none. `out` is C-contiguous, and all are of one dtype.
+    An empty bias means none. `out` is C-contiguous, and all arrays have one dtype.
     """
     if out.size * a.shape[1] < MULTIPLY_ADDS or config.DISABLE_JIT:
         return False
@@ -286,7 +285,7 @@ def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int
     if side == 0 or (side == 2 and (code or len(bias) or b.size > LARGEST)):
         return False
     n = out.shape[1] if side == 1 else out.shape[0]
-    wide = -(-n * out.itemsize // VECTOR_BYTES)  # vectors that each element is multiplied with
+    wide = -(-n * out.itemsize // VECTOR_BYTES)  # vectors that each element is multiplied by
     if wide < NARROWEST:
         return False
     down, across = _cut(wide, threads) if side == 1 else (threads, 1)

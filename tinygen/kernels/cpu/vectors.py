@@ -1,8 +1,7 @@
 """LLVM's vector instructions, for kernels that Numba compiles.
 
-Most loops are left to LLVM, which finds vectors in them by itself. Where it does not find the right ones, an
-`@intrinsic` writes them down, in these words: the address of an element of an array, and loads, stores and arithmetic
-on vectors as wide as the CPU's.
+LLVM vectorises most loops by itself. Where it does not do so well, an `@intrinsic` emits the instructions with these
+helpers: the address of an array's element, and loads, stores and arithmetic on vectors as wide as the CPU's.
 """
 
 import platform
@@ -13,7 +12,7 @@ from numba.core.codegen import get_host_cpu_features
 
 
 def _registers() -> tuple[int, int]:
-    """How many vector registers the code will have, and of how many bytes: of the CPU that Numba generates code for."""
+    """The number of vector registers, and the bytes of each, of the CPU that Numba generates code for."""
     features = config.CPU_FEATURES
     if features is None:
         features = get_host_cpu_features()
@@ -78,7 +77,7 @@ class Vectors:
         self.builder.store(value, self.vector_at(address, v), align=self.bytes)
 
     def first_lanes(self, count, v):
-        """The mask of those lanes of vector v that lie below `count` columns."""
+        """The mask of the lanes of vector number v whose column is below `count`."""
         lanes = range(v * self.lanes, (v + 1) * self.lanes)
         places = ir.Constant(ir.VectorType(INT32, self.lanes), list(lanes))
         count = self.fill(self.builder.trunc(count, INT32))
@@ -111,7 +110,7 @@ class Vectors:
         return self.fill(self.builder.load(pointer, align=self.bytes))
 
     def loop(self, count, begin, body):
-        """body(t, values) for t = 0, 1, ... below `count`, each time of what it gave before, at first of `begin`.
+        """A loop of values = body(t, values) for t = 0, 1, ... below `count`, starting with values = `begin`.
 
         Returns the last values.
         """
@@ -137,8 +136,8 @@ class Vectors:
         return last
 
     def opaque(self, count):
-        """`count`, by no instruction at all, but hidden from LLVM: a loop whose steps it could count it would unroll,
-        and then run out of registers."""
+        """`count`, at no cost, but opaque to LLVM: if it could count a loop's steps, it would unroll the loop, and run
+        out of registers."""
         nothing = ir.FunctionType(count.type, [count.type])
         return self.builder.asm(nothing, "", "=r,0", [count], side_effect=False)
 
