@@ -19,7 +19,7 @@ def test_grad_accumulates_until_it_is_cleared():
     first = x.grad
     (x * 3).sum().backward()
     np.testing.assert_array_equal(x.grad.numpy(), [5, 5])
-    np.testing.assert_array_equal(first.numpy(), [2, 2])  # not changed under its holder's feet
+    np.testing.assert_array_equal(first.numpy(), [2, 2])  # not changed: the caller may hold it
     x.zero_grad()
     assert x.grad is None
 

@@ -17,7 +17,7 @@ from tinygen.optim.optimiser import SMALL
 
 
 class TwoAlike:
-    """Stands in for a communicator of two ranks that hold the same numbers, and records what travels."""
+    """A stand-in for a communicator of two ranks that hold the same numbers; it records what is sent."""
 
     def __init__(self, rank: int = 0):
         self.rank, self.sent = rank, []
@@ -33,13 +33,13 @@ class TwoAlike:
         array *= 2
 
     def Sendrecv(self, sent: np.ndarray, to: int, recvbuf: np.ndarray, source: int) -> None:
-        """The other sends what it gets, but mirrored."""
+        """The other rank sends back what it gets, mirrored."""
         assert to == source == 1 - self.rank
         self.sent.append(sent.copy())
         recvbuf[:] = sent[::-1]
 
     def Allgather(self, _, array: np.ndarray) -> None:
-        """The other's half looks like ours, but mirrored, to be told apart."""
+        """The other rank's half is ours mirrored, to tell the two apart."""
         halves = array.reshape(2, -1)
         self.sent.append(halves[self.rank].copy())
         halves[1 - self.rank] = halves[self.rank][::-1]
@@ -66,7 +66,7 @@ def pair(mpi):
 
 @pytest.fixture
 def in_pair(pair, monkeypatch):
-    """What demos ask is answered that they are in it."""
+    """The pair as the team that demos find themselves in."""
     for module in (parallel, vae, iwae):
         monkeypatch.setattr(module, "team", lambda: pair)
     return pair
@@ -106,7 +106,8 @@ def test_small_gradients_travel_together(pair):
     b.grad = tg.tensor(np.float32(5))
     pair.step_(optim.SGD([a, b, c], 1.0))
     (sent,) = pair._communicator.sent
-    assert sent.tolist() == [1, 1, 0, 0, 1, 2, 3, 4, 5, 5, 0, 0, 0, 0]  # first, which there are
+    # First which gradients there are, then the gradients.
+    assert sent.tolist() == [1, 1, 0, 0, 1, 2, 3, 4, 5, 5, 0, 0, 0, 0]
     assert a.tolist() == [[0, -2, -4], [-6, -8, -10]]
     assert (b.item(), c.tolist()) == (-10, [0] * 4)
     assert a.grad is b.grad is c.grad is None
@@ -216,7 +217,8 @@ def test_what_all_ranks_would_say_is_said_by_rank_0(rank, mpi, tmp_path, capsys)
 
 def test_ranks_that_see_different_checkpoints_do_not_go_on(pair, tmp_path, monkeypatch):
     rounds(tmp_path, 4, None)
-    monkeypatch.setattr(TwoAlike, "Allreduce", lambda *_: None)  # the other adds 0: it has none
+    # The other rank adds 0: it has no checkpoint.
+    monkeypatch.setattr(TwoAlike, "Allreduce", lambda *_: None)
     with pytest.raises(SystemExit, match=r"storage that all ranks see, .* of 4, 0 epochs$"):
         rounds(tmp_path, 6, pair, resume=True)
 
