@@ -1,7 +1,7 @@
 """How thoroughly Hypothesis draws, the rule that no tolerance may hide what it compares, and demos made short.
 
-By default the same quick examples are drawn every time; `pytest --hypothesis-profile=nightly` draws
-twenty times as many, other ones each time.
+By default the same quick examples are drawn every time; `pytest --hypothesis-profile=nightly` draws twenty times as
+many, and new ones each time.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _assert_allclose = np.testing.assert_allclose
 
 
 def _audited(actual, desired, rtol=1e-7, atol=0, **options):
-    """NumPy's comparison, if its tolerance is at most a hundredth of the largest number compared with.
+    """NumPy's comparison, with a tolerance of at most a hundredth of the largest expected number.
 
-    A number that is only rounding (all terms cancelled) is told from zero by no tolerance: then it must be tiny.
+    Where all terms cancel, the expected number is only rounding: then a tiny absolute tolerance is allowed.
     """
     numbers = np.abs(np.asarray(desired, np.float64))
     size = float(numbers[np.isfinite(numbers)].max(initial=0))
@@ -53,17 +53,15 @@ def no_tolerance_hides_what_it_compares(monkeypatch):
 
 
 def _nobody_waits(cupyx: ModuleType) -> contextlib.AbstractContextManager:
-    """A context in which to wait for the GPU is an error, if this CuPy can still tell."""
-    if not hasattr(
-        cupyx, "allow_synchronize"
-    ):  # which is deprecated, and nothing has come in its place
+    """A context in which it is an error to wait for the GPU, if this CuPy can still tell."""
+    if not hasattr(cupyx, "allow_synchronize"):  # it is deprecated, and has no successor
         return contextlib.nullcontext()
     return cupyx.allow_synchronize(False)
 
 
 @pytest.fixture(scope="module", params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
 def cuda(request):
-    """CuPy: the stand-in, and where there is a GPU the real one. `.counts` are the stand-in's, None for the real.
+    """CuPy: the stand-in, and the real one where there is a GPU. `.counts` are the stand-in's; the real one has None.
 
     `with cuda.nobody_waits():` forbids copies from the GPU.
     """
@@ -78,7 +76,7 @@ def cuda(request):
             cupy, cupyx, counts = pytest.importorskip("cupy"), pytest.importorskip("cupyx"), None
             if not cupy.cuda.is_available():
                 pytest.skip("CuPy finds no GPU")
-        sys.modules.pop("tinygen.kernels.cuda", None)  # which is made of one or the other
+        sys.modules.pop("tinygen.kernels.cuda", None)  # imported anew, it uses this CuPy
         nobody_waits = functools.partial(_nobody_waits, cupyx)
         yield SimpleNamespace(cupy=cupy, cupyx=cupyx, counts=counts, nobody_waits=nobody_waits)
         sys.modules.pop("tinygen.kernels.cuda", None)
@@ -86,7 +84,7 @@ def cuda(request):
 
 @pytest.fixture
 def a_classifier(monkeypatch, tmp_path_factory):
-    """One of digits in the cache, which need not be good."""
+    """A classifier of digits in the cache; it need not be good."""
     import tinygen as tg
     from tinygen.metrics import Classifier, save_classifier
 
@@ -99,7 +97,7 @@ def a_classifier(monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def short_demos(monkeypatch, a_classifier):
-    """Few samples."""
+    """Demos that draw few samples."""
     from demos import autoencoder, density_network, iwae, monte_carlo, vae
 
     short = {"ROUND": 2, "JUDGED_CODES": 2000, "JUDGED": 500, "MOST": 2**8, "POINTS": 3}

@@ -13,7 +13,7 @@ from demos.run import Run
 
 
 def play(demo: ModuleType, options: list[str], out: Path) -> dict:
-    """What metrics.json holds in the end."""
+    """Run the demo; return what metrics.json holds in the end."""
     demo.main([*options, "--out", str(out)])
     return json.loads((out / "metrics.json").read_text())
 
@@ -28,7 +28,7 @@ def leaves(tree) -> list:
 
 
 def runs_and_resumes(demo: ModuleType, options: list[str], folder: Path) -> tuple[dict, Path]:
-    """Run a demo twice, once undisturbed, once stopped after its first round and resumed: the same bits, all finite.
+    """Run a demo undisturbed, and again stopped after its first round and resumed: the same bits, all finite.
 
     Returns the figures and the folder of the first run.
     """

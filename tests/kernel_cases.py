@@ -1,11 +1,11 @@
-"""For each kernel: arguments to try it on, and how far from the specification rounding may take it.
+"""For each kernel: arguments to test it on, and how far from the specification rounding may take it.
 
-An error is measured in units of eps times a *scale*. For most kernels that is the result itself. Where terms of
-opposite signs are added it is the sum of their sizes: rounding errs by a fraction of the terms, however little is left
-of their difference.
+An error is measured in units of eps times a *scale*. For most kernels the scale is the result itself. Where terms of
+opposite signs are added, it is the sum of their sizes: the rounding error is a fraction of the terms, however small
+their sum.
 
-A number below the smallest normal one has few digits, and on a GPU, if it is a float32, none: there it counts as 0.
-What is lost so is lost of the result, too, times what the number is multiplied by.
+A subnormal number, one below the smallest normal number, has few digits; in float32 on a GPU it counts as 0. The result
+loses what the number loses, times the number's factor in it (`Case.times`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Case(NamedTuple):
         6  # the error allowed, times eps * scale: that of both sides, and NumPy's is up to 4
     )
     scale: Callable | None = None  # given the arguments in a wider type; None: |result|
-    times: Callable | None = None  # given the same: what a number that may be lost is multiplied by
+    times: Callable | None = None  # given the same: the factor of a number that may be lost
     writes: tuple[int, ...] = ()  # which arguments are written to
     sums: int | None = (
         None  # the axis that is summed, n numbers long: with 16 to 64 sums side by side, on both sides
@@ -90,7 +90,7 @@ def _linear_scale(x: Array, w: Array, b: Array | None, activation: str | None) -
 
 
 def _settling(x: Array) -> float:
-    """The scale of an average that counts as 0 on one side, and on the other, rounded otherwise, does not."""
+    """The scale of an average that is flushed to 0 on one side, but not on the other, which rounds it differently."""
     info = np.finfo(np.float32 if x.dtype == np.float64 else np.float64)
     return float(info.smallest_normal / info.eps)
 
@@ -114,7 +114,7 @@ def _adam_scale(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled
     new = beta2 * v + (1 - beta2) * d * d
     m = beta1 * np.abs(m) + (1 - beta1) * size + _settling(m)
     moved = lr * m / (1 - beta1**step) / (np.sqrt(new / (1 - beta2**step)) + eps)
-    lost = np.where(new > 0, (1 - beta2) * np.abs(d) * size / new, 1)  # of the digits of v
+    lost = np.where(new > 0, (1 - beta2) * np.abs(d) * size / new, 1)  # digits of v
     total = beta2 * v + (1 - beta2) * size**2 + _settling(v)
     return np.abs(p) + moved * (2 + lost), m, total
 
@@ -308,7 +308,7 @@ def arguments(name: str, dtype: type, shape: tuple, nature: str = "moderate", se
 
 
 def results(kernel: Callable, name: str, args: tuple) -> tuple:
-    """Copies of the arrays that the kernel writes to after it has, and what it returns."""
+    """Copies of the arrays that the kernel writes to, after the call, and what it returns."""
     writes = CASES[name].writes
     args = tuple(a.copy() if i in writes else a for i, a in enumerate(args))
     found = kernel(*args)
@@ -348,7 +348,7 @@ def agree(
     ulps: float | None = None,
     flushed: bool = False,
 ) -> None:
-    """Hold results to the specification's: dtype, shape, NaN, infinities, signs of zeros, and values.
+    """Compare results with the specification's: dtype, shape, NaN, infinities, signs of zeros, and values.
 
     With `flushed`, numbers below the smallest normal one count as 0.
     """
@@ -367,8 +367,8 @@ def agree(
     for y, r, scale, size, times in zip(got, expected, *bounds, strict=True):
         assert (y.dtype, y.shape) == (r.dtype, r.shape)
         info = np.finfo(r.dtype)
-        # Where finite terms are almost too large, the order of the operations decides what overflows. And what is lost
-        # on one side gives NaN there, times infinity.
+        # Where finite terms are almost too large, the order of the operations decides what overflows. And a number that
+        # is lost on one side only gives NaN there when infinity multiplies it.
         sure = ~((size > info.max / 8) | (flushed & (times > info.max / 8)))
         error = np.abs(y.astype(scale.dtype) - r)
         n = 0 if case.sums is None else args[0].shape[case.sums]

@@ -1,7 +1,7 @@
-"""What kernels are tried on: shapes, numbers of several natures, and ways to lie in memory.
+"""What kernels are tested on: shapes, numbers of several natures, and memory layouts.
 
-Floats are drawn by a seeded generator and not one by one, which would take minutes at the sizes where loops go
-parallel. Hypothesis draws the seed, the shapes, the layouts and the *nature* of the numbers (`NATURES`).
+Hypothesis draws the seed, the shapes, the layouts and the *nature* of the numbers (`NATURES`). A generator with that
+seed draws the floats: Hypothesis would take minutes to draw them one by one at the sizes where loops go parallel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the tests of layers share: numbers to feed them, and a gradient check of all their parameters."""
+"""What the tests of layers share: inputs, and a gradient check of all parameters."""
 
 import numpy as np
 from hypothesis import strategies as st

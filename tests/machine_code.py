@@ -1,4 +1,4 @@
-"""What compiled code touches, and how it does on other CPUs: asked in a process of its own, which may die of it."""
+"""Tools to test which memory compiled code touches, and how it runs on other CPUs, in a process that may crash."""
 
 import ctypes
 import functools
@@ -14,7 +14,7 @@ _kept = []
 
 
 def fenced(shape, order, dtype, at_end):
-    """An array of ones between two pages that may not be touched, flush with one of them."""
+    """An array of ones between two pages that must not be accessed, flush with one of them."""
     mprotect = ctypes.CDLL(None, use_errno=True).mprotect
     mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     memory = mmap.mmap(-1, (PAGES + 2) * PAGE)

@@ -1,4 +1,4 @@
-"""Python processes of their own: for what is decided when one starts, and what one may die of."""
+"""New Python processes: to test what is decided when one starts, and what may crash one."""
 
 import os
 import subprocess
@@ -9,9 +9,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(code: str, *arguments: object, flags: tuple[str, ...] = (), **environment: str) -> str:
-    """What a new interpreter prints that runs this code and can import the tests.
+    """Run this code in a new interpreter, which can import the tests; return what it prints.
 
-    Raises AssertionError with what it complained of, if it does not end well.
+    Raises AssertionError with its error output if it fails.
     """
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

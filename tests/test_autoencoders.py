@@ -1,4 +1,4 @@
-"""Autoencoders and their bounds: the mathematics of `demos/vae.py` and its relatives is what they say."""
+"""Autoencoders and their bounds: `demos/vae.py` and its relatives compute what their docstrings say."""
 
 import math
 from statistics import NormalDist
@@ -75,7 +75,7 @@ def test_the_kl_by_dimension_is_that_of_all():
 
 
 def test_weights_and_free_bits_do_what_they_say():
-    """Weights scale both terms; a dimension whose KL is below the free bits costs these, and has no slope."""
+    """Weights scale both terms; a dimension whose KL is below the free bits costs these, and has no gradient."""
     rng = np.random.default_rng(0)
     surprise = tg.tensor(rng.standard_normal(5))
     mean = tg.tensor(rng.standard_normal((5, 2)) * [2.0, 0.1], requires_grad=True)
@@ -94,7 +94,7 @@ def test_weights_and_free_bits_do_what_they_say():
 
 
 def test_the_weight_of_the_kl_grows_from_nothing(tmp_path, monkeypatch):
-    """With a warm-up of two epochs, the weights in the first two are 0, 1/2n, 2/2n, ...; then 1."""
+    """With a warm-up of two epochs, the weights in these are beta times 0, 1/2n, 2/2n, ...; then beta."""
     seen = []
     compiled_objective = vae.compiled_objective
 
@@ -116,7 +116,7 @@ def test_the_weight_of_the_kl_grows_from_nothing(tmp_path, monkeypatch):
 
 
 def test_bits_are_those_of_the_grey_level():
-    """Of a wide Gaussian, -log2 of the density of a spread level is -log2 of the probability of the level."""
+    """For a wide Gaussian, -log2 of the density of a dequantised level is -log2 of the level's probability."""
     levels, kind = 16, Gaussian(0.3)
     x = dequantise(np.full((2000, 1), 9 / 15), levels, np.random.default_rng(0))
     nats = (
@@ -148,7 +148,7 @@ def test_the_likelihood_of_a_linear_model_is_known():
     )
     covariance = w @ w.T + sigma**2 * np.eye(6)
     exact = MultivariateNormal(b, covariance).log_prob(x.astype(np.float64)).numpy()
-    # The encoder is put near the posterior N(A (x - b), S), for untrained it would need too many codes.
+    # The encoder is set near the posterior N(A (x - b), S): an untrained one would need too many codes.
     s = np.linalg.inv(np.eye(2) + w.T @ w / sigma**2)
     a = s @ w.T / sigma**2
     head = np.concatenate([a, np.zeros((2, 6))])
@@ -162,7 +162,7 @@ def test_the_likelihood_of_a_linear_model_is_known():
 
 
 def test_an_image_that_was_never_seen_is_an_anomaly():
-    """Half of the pixels of a one are black in all others, and a model that has seen only these keeps them black."""
+    """Half of a one's pixels are black in all other images, and a model that has seen only these keeps them black."""
     rng = np.random.default_rng(0)
     test, labels = rng.random((100, 8)), np.repeat([0, 1], 50)
     test[labels == 0, 4:] = 0

@@ -1,5 +1,5 @@
-"""Images are checked when they are made; batches hold every sample once, in an order that can be had again; and pixels
-are tossed, or spread, as they should be.
+"""`Images` checks its arrays; batches hold every sample once, in a reproducible order; binarised and dequantised pixels
+have the right distribution.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Every library that is timed does the same work: from the same weights, with the same noise, it learns as tinygen."""
+"""Every library that is timed does the same work: with the same weights and noise it learns as tinygen does."""
 
 import contextlib
 import functools
@@ -19,11 +19,11 @@ from benchmarks.training import NEEDS, table
 from tests.processes import run
 from tinygen.kernels import KERNELS
 
-TWICE_IS_TOO_MUCH = {"mygrad", "numpy", "torch-compile"}  # they do not differentiate a gradient
+TWICE_IS_TOO_MUCH = {"mygrad", "numpy", "torch-compile"}  # they cannot differentiate a gradient
 
 
 def with_tinygens_noise(peer):
-    """The kit of `peer`, drawing what tinygen's draws: NumPy's numbers from the same seed."""
+    """The kit of `peer`, with the noise of tinygen's kit: NumPy's numbers from the same seed."""
     kit = KITS[peer]()
     if not isinstance(kit, NumPyRandom) and peer != "tinygen-eager":
         noise = NumPyRandom()
@@ -35,7 +35,7 @@ def with_tinygens_noise(peer):
 
 
 def outside_of_compiled_code(peer):
-    """Compiled, noise from outside would be drawn once and for all."""
+    """A context without compilation: compiled code would draw noise from outside only once."""
     if NEEDS[peer] == "jax":
         return pytest.importorskip("jax").disable_jit()
     if peer == "torch-compile":
@@ -104,7 +104,7 @@ def test_how_far_two_cores_are_apart():
         assert distance() == math.inf
         if usual > 1:
             numba.set_num_threads(2)
-            assert distance() > 1  # inf where other processes keep the two from running at once
+            assert distance() > 1  # inf if other processes keep the two cores from running at once
     finally:
         numba.set_num_threads(usual)
 

@@ -158,7 +158,7 @@ def test_parameter_and_state_may_not_share_memory(name):
         np.testing.assert_array_equal(p, before)
 
 
-# What made no sense was accepted ------------------------------------------------------------------------------------
+# Senseless arguments were accepted ----------------------------------------------------------------------------------
 
 
 def schedule(name, **settings):

@@ -1,6 +1,6 @@
-"""`tg.compile`: what is recorded, when it is recorded anew, and that its results are nobody else's.
+"""`tg.compile`: what is recorded, when it is recorded anew, and that its results share no memory.
 
-Each op is compared with itself compiled in `tests/properties/test_compiled.py`.
+`tests/properties/test_compiled.py` compares each op with itself compiled.
 """
 
 import warnings
@@ -50,7 +50,7 @@ def test_the_gradient_and_what_is_returned_beside_the_loss():
 
 
 def test_truths_and_whole_numbers_keep_numpys_rules():
-    """Two truths add up to one, and a whole number is not rounded to a float that it is compared with."""
+    """True + True is True, and an integer is not rounded to the dtype of a float that it is compared with."""
     big = np.array([16777217, 16777216, 3])
 
     def f(x, n):
@@ -244,7 +244,7 @@ def test_random_numbers_are_drawn_anew_and_in_order():
 
 
 def test_the_statistics_of_batches():
-    """State that a layer keeps is overwritten at each call, and what reads it later in the call sees that."""
+    """Each call overwrites a layer's state, and code later in the call reads the new state."""
     layers = [nn.BatchNorm1d(4) for _ in range(2)]
     f, compiled = (
         (lambda x, layer=layer: layer(x).sum() * 0.0 + layer.running_mean.sum()) for layer in layers
@@ -342,7 +342,7 @@ def test_arrays_of_any_layout_and_empty_ones():
 
 
 def test_a_dtype_that_is_equal_but_another_object():
-    """As arrays have that come out of a pickle."""
+    """Unpickled arrays have such a dtype."""
     dtype = np.dtype("f4").newbyteorder("=")
     assert dtype is not np.dtype("f4")
     assert dtype == np.dtype("f4")

@@ -1,4 +1,4 @@
-"""`tg.compile` where a recording could tell another story than the function: each is the same, or an error at once."""
+"""`tg.compile` where a recording could differ from the function: the same results, or an error at once."""
 
 import gc
 import warnings
@@ -21,7 +21,7 @@ def numbers(*shape: int, dtype: type = np.float32) -> np.ndarray:
 
 
 def same(f, *argument_lists, rtol=1e-5):
-    """Called with each of these in turn, f compiled gives what f does, and the same gradients."""
+    """Called with each of these in turn, the compiled f gives the results and gradients of f."""
     compiled = tg.compile(f)
     for arguments in argument_lists:
         results = []
@@ -149,7 +149,7 @@ def test_a_gradient_has_its_inputs_dtype_also_scaled():
 
 @pytest.mark.parametrize("again", [False, True])
 def test_a_factor_that_the_gradients_dtype_cannot_hold(again):
-    """As where a loss is scaled up for gradients that would vanish in float16."""
+    """As where a loss is scaled up because its gradients would vanish in float16."""
     w = leaf(np.float16([1, 2]))
     f = tg.compile(lambda x: (w.astype(np.float32) * x).sum() * 1e-3)
     for scale in (2.0**17, 2.0**10):
@@ -219,7 +219,7 @@ def test_a_leaf_that_is_made_inside_asks_for_no_gradient_outside():
         compiled(x).backward()
         np.testing.assert_allclose(w.grad.numpy(), (32 * x * x * w).sum(0).numpy(), rtol=1e-4)
         w.grad = None
-    assert traces[0]() is None  # or all that was traced would be kept
+    assert traces[0]() is None  # else the whole trace would be kept
 
 
 @pytest.mark.parametrize("value", [5.0, 0.1, np.float64([1, 2, 0.1])])

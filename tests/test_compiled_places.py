@@ -1,4 +1,4 @@
-"""Where the words of a compiled function find their numbers and put them: parts, views and constants of any layout."""
+"""Where the words of a compiled function read and write: parts, views and constants of any layout."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def parts_that_overlap(x, y):
 
 
 def parts_that_are_combined(x, y):
-    """Gradients of parts are zeros with something in them: only their sum has both."""
+    """The gradient of each part is zero elsewhere: only the sum of the gradients has both parts."""
     (a,) = tg.autograd.grad((x[1:] ** 3).sum(), x, create_graph=True)
     (b,) = tg.autograd.grad((x[:1] ** 3).sum(), x, create_graph=True)
     return (a * b + (a - b) ** 2 + (a + b) ** 3 + tg.maximum(a, b)).sum() + y.sum()
@@ -156,7 +156,7 @@ def test_a_reduction_over_no_axis(reduce):
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("rows", [7, 100, 600])
 def test_products_of_one_column_of_many(rows, backend):
-    """Their gradient is a product of one row, whose elements lie apart."""
+    """Their gradient is a product of a single row, whose elements are strided."""
 
     def f(x, w, y):
         heads = tg.concat([x[:, :1] @ w, y[:, 2:] @ w], axis=1)

@@ -1,4 +1,4 @@
-"""What a compiled function refuses, since its record could not tell it: an error at once, never another number."""
+"""What a compiled function refuses, because its record could not hold it: an error at once, never a wrong number."""
 
 from collections import namedtuple
 
@@ -85,7 +85,7 @@ def test_backward_inside_is_refused():
     ],
 )  # fmt: skip
 def test_numbers_that_are_found_elsewhere_cannot_be_looked_at_either(look):
-    """They would belong to the recording, and be what they were."""
+    """They would become part of the recording, and never change again."""
     s = tg.tensor(2.0)
     with pytest.raises(TypeError, match="no numbers yet"):
         tg.compile(lambda x: (x.sum(), look(s))[0])(tg.tensor(numbers(3)))

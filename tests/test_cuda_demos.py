@@ -1,4 +1,4 @@
-"""Every demo runs on a GPU (`--device cuda`), is stopped and resumed there, and a run goes on where it began only."""
+"""Every demo runs, stops and resumes on a GPU (`--device cuda`), and a run resumes only on its first device."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The CUDA kernels agree with their specification, whatever array they are handed.
 
-They are held to the same cases as the Numba kernels (`kernel_cases.py`), on the stand-in and, if there is one, a GPU.
+They are tested on the same cases as the Numba kernels (`kernel_cases.py`), on the stand-in and, if there is one, a GPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tinygen import kernels
 from tinygen.kernels import KERNELS, reference
 from tinygen.kernels.device import device_of, on_gpu, to_device
 
-# The numbers of these are NumPy's; on a GPU CuPy draws.
+# The specification of these draws with NumPy; on a GPU CuPy draws.
 NAMES = sorted(set(KERNELS) - {"bernoulli", "normal"})
 every_kernel = pytest.mark.parametrize("name", NAMES)
 ON_A_GPU = sorted(set(LAYOUTS) - {"unaligned", "read-only"})
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("cuda")
 
 
 def ulps(name: str, args: tuple) -> float | None:
-    """What a GPU is allowed where it adds up one number after the other, and NumPy adds pairs; None: as others are."""
+    """The error allowed where a GPU adds numbers one after the other, and NumPy adds in pairs; None: the usual one."""
     return 6 + args[0].size / 8 if name == "sum_of_squares" else None
 
 
@@ -82,13 +82,13 @@ def test_agrees_with_the_specification(name, dtype, data):
         i: np.asarray(LAYOUTS[layout](args[i])) for i in arrays_of(args) if i not in case.writes
     }
     args = tuple(read.get(i, a) for i, a in enumerate(args))  # some layouts change the numbers
-    flushed = dtype == np.float32  # CuPy's programs have no others (-ftz=true)
+    flushed = dtype == np.float32  # CuPy's programs flush smaller ones (-ftz=true)
     args = tuple(map(normal, args)) if flushed else args
     got = results_on_gpu(name, args, layout)
     agree(name, args, got, results(KERNELS[name], name, args), ulps(name, args), flushed)
 
 
-# Each as many launches as memory must be crossed, by a product or a row's sum counted apart.
+# As many launches as passes over memory; a product and a row's sum count as passes of their own.
 LAUNCHES = {"softmax": 4, "softmax_grad": 2, "log_softmax": 4, "log_softmax_grad": 2, "linear": 2}
 LAUNCHES |= dict.fromkeys(LABELLED, 4)
 
@@ -109,7 +109,7 @@ def test_is_fused(name, cuda):
 
 
 def held_to_the_reference(name: str, args: tuple) -> None:
-    """The kernel gives what the reference gives, or a TypeError or ValueError that says whose it is."""
+    """The kernel gives what the reference gives, or a TypeError or ValueError that names the kernel."""
     args = moved(args)
     copies = [tuple(a.copy() if on_gpu(a) else a for a in args) for _ in range(2)]
     try:

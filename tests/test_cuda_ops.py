@@ -1,4 +1,4 @@
-"""Every op on a GPU: the numbers and gradients that it gives on the CPU, without a look at them on the way."""
+"""Every op on a GPU gives the CPU's numbers and gradients, and its forward pass does not wait for the GPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ every_op = pytest.mark.parametrize("name", sorted(SPECS))
 
 pytestmark = pytest.mark.usefixtures("cuda")
 
-# To solve is to ask whether there was a solution; a mask's result is as long as the mask has ones.
+# These do wait: solve asks whether there was a solution, and a mask how many ones it has.
 ASKING = ("inv", "solve", "cholesky", "_log_abs_det", "getitem")
 
 

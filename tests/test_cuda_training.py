@@ -1,4 +1,4 @@
-"""Training on a GPU: the numbers of the CPU's, and of all that it computes only the logged loss comes back."""
+"""Training on a GPU gives the numbers of the CPU, and copies only the logged loss to the host."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def train_vae(device: str, draw: Callable) -> tuple[Callable, nn.Module]:
 
 
 def train_wgan(device: str, draw: Callable) -> tuple[Callable, nn.Module]:
-    """A critic's step with the penalty of its slope, the gradient of a gradient, and one of the generator."""
+    """A step of the critic with a gradient penalty, the gradient of a gradient, and a step of the generator."""
     rng = tg.random.default_rng(1, device="cpu")
     generator = nn.Sequential(
         nn.Linear(CODE, 8, activation="relu", rng=rng), nn.Linear(8, 2, rng=rng)

@@ -1,4 +1,4 @@
-"""Data sets: where their files are looked for, what a damaged one is told, and that splits are what they say."""
+"""Data sets: where their files are looked for, the error for a damaged file, and that splits are as documented."""
 
 import functools
 import gzip
@@ -209,7 +209,7 @@ def mat_bytes(**variables) -> bytes:
 
 
 def columns(frames):
-    """As in the original file: one frame a column."""
+    """The frames as in the original file: one frame a column."""
     return frames.reshape(len(frames), -1).T
 
 

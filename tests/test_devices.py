@@ -1,4 +1,4 @@
-"""Tensors on a GPU: getting there and back, what may not mix, and what is asked of them."""
+"""Tensors on a GPU: copies to it and back, what may not mix, and layers, optimisers and random numbers there."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_tensor_goes_there_and_comes_back():
 
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_zero_keeps_its_sign(shape):
-    """CuPy fills an array without axes, and where it fills with 0 it clears bytes."""
+    """CuPy fills a 0-d array, and to fill with 0 it clears bytes."""
     x = there(np.full(shape, -0.0, np.float32))
     assert np.signbit(x.to("cpu").numpy()).all()
     assert (1 / x).sum().item() == -np.inf
@@ -94,7 +94,7 @@ def test_the_norm_of_nothing_is_the_same_there():
 
 
 def test_indices_in_an_array_begin_again_beyond_the_end():
-    """CuPy's way, which asks nothing of the GPU."""
+    """As in CuPy, which thus need not wait for the GPU."""
     x, beyond = there(), np.array([2, -3, 5])
     assert x[beyond].tolist() == X[[0, 1, 1]].tolist()
 

@@ -1,4 +1,4 @@
-"""Densities: closed forms, integrals, gradients, samples, and what wrong parameters do."""
+"""Densities: closed forms, integrals, gradients, samples, and errors for wrong parameters."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Wrong calls: one clear error each, of the right type, that names the op and what it got."""
+"""Wrong calls: each raises one clear error of the right type, which names the op and what it got."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_an_axis_out_of_range_names_the_op(name, axis):
     call = calls.get(name, lambda t: getattr(tg, name)(t, axis=axis))
     with pytest.raises(np.exceptions.AxisError) as caught:
         call(x(2, 2))
-    # It alone, and not another op that it is made of.
+    # This op's name only, not that of an op that it is made of.
     by_name = rf"{name.replace('_', '')}(\(.*\))?: axis {axis} is out of bounds"
     assert re.match(by_name, str(caught.value).replace("_", ""), re.IGNORECASE)
 

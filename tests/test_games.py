@@ -1,4 +1,4 @@
-"""The demos of adversarial games: each runs, shows, stops and resumes; and their mathematics is what they say."""
+"""The demos of adversarial games: each runs, draws, stops and resumes, and computes what its docstring says."""
 
 import functools
 import json
@@ -87,7 +87,7 @@ def test_a_frame_shows_how_each_fake_is_pushed(tmp_path):
     corner = players.d(tg.tensor([[2.0, -1.0]])).sigmoid().item()  # lower right
     assert frame["d"][0, -1] == pytest.approx(corner, rel=1e-4)
     assert frame["d"][-1, 0] != pytest.approx(corner, rel=1e-3)
-    # The grid: the first axis is the second coordinate of the noise, evenly likely.
+    # The grid: its first axis is the second coordinate of the noise, in steps of equal probability.
     z = np.float32([[NormalDist().inv_cdf(1.5 / 25), NormalDist().inv_cdf(3.5 / 25)]])
     sent = players.fake(tg.tensor(z), players.average).numpy()[0]
     np.testing.assert_allclose(frame["net"][3, 1], sent, rtol=1e-4, atol=1e-5)

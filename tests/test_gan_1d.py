@@ -75,6 +75,6 @@ def test_a_stopped_game_is_resumed_and_ends_with_the_same_bits(played, tmp_path,
 
 
 def test_a_game_of_another_length_is_another_game(played, capsys):
-    """The players cool down over the second half, so its first half is not that of a longer one."""
+    """The learning rates fall over the second half, so a game is not the beginning of a longer one."""
     with pytest.raises(SystemExit, match="cannot resume"):
         gan_1d.main(["--seeds", "2", "--steps", "400", "--out", str(played[0]), "--resume"])

@@ -1,4 +1,4 @@
-"""IDX files: what goes in comes out, and a file that lies is refused at little cost."""
+"""IDX files: what goes in comes out, and a file with a false header is refused at little cost."""
 
 import gzip
 import struct

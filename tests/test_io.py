@@ -33,7 +33,7 @@ states = st.recursive(
 
 
 def same(a, b) -> bool:
-    """The same structure, key order, types and bits; arrays may have been turned to native order."""
+    """The same structure, key order, types and bits; arrays may have been converted to native byte order."""
     if isinstance(a, np.ndarray):
         a = a.astype(a.dtype.newbyteorder("="))
         return (

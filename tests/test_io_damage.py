@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, cut short, forged or somebody else's: noticed, and said so."""
+"""Checkpoints that are damaged, cut short, forged or made by another program: each raises an error that says so."""
 
 import json
 import pickle

@@ -125,7 +125,7 @@ def test_a_second_process_finds_everything_in_the_cache(tmp_path):
     given = {
         "NUMBA_CACHE_DIR": str(tmp_path),
         "NUMBA_NUM_THREADS": "2",
-    }  # one thread shares nothing out
+    }  # one thread has nothing to share out
     first, second = (json.loads(run(CACHED, **given)) for _ in range(2))
     assert first["hits"] == 0
     assert first["misses"] >= 10  # five kernels, for one core and for all, and what they call
@@ -133,7 +133,7 @@ def test_a_second_process_finds_everything_in_the_cache(tmp_path):
 
 
 def test_a_change_of_any_source_makes_the_cache_out_of_date(tmp_path):
-    """A kernel has what it calls from other files compiled into it."""
+    """A compiled kernel contains the functions that it calls from other files."""
     folder = tmp_path / "cpu"
     shutil.copytree(Path(cpu.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
 

@@ -1,4 +1,4 @@
-"""The Numba kernels agree with their specification, whatever array they are handed, and no array can harm them.
+"""The Numba kernels agree with their specification, whatever array they are given, and no array can crash them.
 
 `kernel_cases.py` says what is drawn and how close is close enough.
 """
@@ -45,7 +45,7 @@ def test_every_kernel_is_tested():
 
 @st.composite
 def calls(draw, name: str, dtype: type) -> tuple:
-    """Arguments of any nature; arrays that are only read lie in memory in any way."""
+    """Arguments of any nature; arrays that are only read have any memory layout."""
     case = CASES[name]
     numbers = Numbers(draw(st.integers(0, 2**32 - 1)), dtype, draw(st.sampled_from(NATURES)))
     args = list(case.draw(numbers, draw(case.shapes.any)))
@@ -84,7 +84,7 @@ OF_NEIGHBOURS = ("matmul", "linear", "bernoulli", "normal")
 @both_dtypes
 @given(data=st.data())
 def test_a_result_does_not_depend_on_its_neighbours(name, dtype, data):
-    """An element, a row or a column gives the same bits wherever it stands: in a vector, in the rest, alone."""
+    """An element, a row or a column gives the same bits wherever it is: in a vector, in the loop's remainder, alone."""
     nature = data.draw(st.sampled_from(["moderate", "special"]))
     axis = -1 if "columns" in name else 0
     shape = data.draw(CASES[name].shapes.any.filter(lambda s: s and s[axis] > 1))
@@ -111,7 +111,7 @@ def with_floats(args: tuple, change) -> tuple:
 
 
 def held_to_the_reference(name: str, args: tuple) -> None:
-    """The kernel gives what the reference gives, or a TypeError or ValueError of its own that says whose it is."""
+    """The kernel gives what the reference gives, or a TypeError or ValueError that names the kernel."""
     copies = [tuple(a.copy() if isinstance(a, np.ndarray) else a for a in args) for _ in range(2)]
     try:
         got = getattr(kernels, name)(*copies[0])
@@ -292,9 +292,9 @@ def averages_come_to_rest(
     back: Callable = np.asarray,
     flushed: bool = False,
 ) -> None:
-    """At 0, not among the subnormal numbers, which are slow. NaN stays, and what counts in a step without eps.
+    """Averages decay to 0, not to subnormal numbers, which are slow. NaN stays, and so do Adam's averages without eps.
 
-    With `flushed` subnormal numbers are 0 anyway.
+    With `flushed`, subnormal numbers are 0 anyway.
     """
     tiny = np.finfo(dtype).smallest_normal
 
@@ -341,7 +341,7 @@ def test_an_empty_model_is_updated_without_complaint():
 
 
 def test_log_sum_exp_meets_infinity_before_the_greatest_number():
-    """In a long row, which is taken piece by piece."""
+    """In a long row, which is read piece by piece."""
     for dtype in (np.float32, np.float64):
         x = np.zeros((2, 3000), dtype)
         x[:, 5], x[0, 2000], x[1, 2999] = np.inf, 1e4, np.finfo(dtype).max

@@ -1,4 +1,4 @@
-"""The gradient checker where there is no derivative: kinks, jumps and infinities are called by their name."""
+"""The gradient checker where there is no derivative: its errors name kinks, jumps and infinities."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AWAY = [0.0, 1e-12, 1e-6, 1e-4, 2e-4, 3e-4, 4e-4, 4.5e-4, 4.8e-4, 6e-4, 8e-4, 8.
     ],
 )
 def test_a_kink_or_jump_within_a_step_is_called_one(f, vjp, away):
-    """Whatever the gradient claims, right on one side or wrong on both."""
+    """Whatever the claimed gradient, right on one side or wrong on both."""
     for claim in (vjp, lambda g, x: 2 * vjp(g, x)):
         with pytest.raises(NearKink, match=r"input 0, at index \[0\].*kink or jump within"):
             check_vjp(f, claim, np.array([1 + away]))

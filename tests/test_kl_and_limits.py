@@ -1,4 +1,4 @@
-"""KL divergences, and what densities do at extreme logits and at probabilities of exactly 0 and 1."""
+"""KL divergences, and densities at extreme logits and at probabilities of exactly 0 and 1."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""The demos of models with a hidden code: each runs, stops and resumes; and their mathematics is what they say."""
+"""The demos of models with a hidden code: each runs, stops and resumes, and computes what its docstring says."""
 
 import math
 

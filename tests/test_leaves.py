@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +19,7 @@ def test_grad_accumulates_until_it_is_cleared():
     first = x.grad
     (x * 3).sum().backward()
     np.testing.assert_array_equal(x.grad.numpy(), [5, 5])
-    np.testing.assert_array_equal(first.numpy(), [2, 2])  # not changed under its holder's feet
+    np.testing.assert_array_equal(first.numpy(), [2, 2])  # not changed: the caller may hold it
     x.zero_grad()
     assert x.grad is None
 
@@ -105,6 +106,59 @@ def test_no_grad_ends_after_an_error():
     with pytest.raises(KeyError), tg.no_grad():
         raise KeyError
     assert autograd.grad_enabled()
+
+
+@pytest.mark.parametrize("switch", [tg.no_grad, lambda: autograd.set_grad_enabled(True)])
+def test_what_does_not_run_when_it_is_called_cannot_be_decorated(switch):
+    def generator():
+        yield
+
+    async def coroutine():
+        pass
+
+    async def both():
+        yield
+
+    for function in (generator, coroutine, both):
+        with pytest.raises(TypeError, match=f"{function.__name__} does not run when it is called"):
+            switch()(function)
+
+
+def test_one_switch_may_be_used_again_and_inside_itself():
+    off = tg.no_grad()
+    with off:
+        with off:
+            assert not autograd.grad_enabled()
+        assert not autograd.grad_enabled()
+    assert autograd.grad_enabled()
+
+    @off
+    def countdown(n):
+        assert not autograd.grad_enabled()
+        return n and countdown(n - 1)
+
+    assert countdown(3) == 0
+    assert autograd.grad_enabled()
+
+
+def test_one_switch_may_be_used_by_two_threads_at_once():
+    off, inside, leave, after = tg.no_grad(), threading.Event(), threading.Event(), []
+
+    def other():
+        with off:
+            inside.set()
+            leave.wait()
+        after.append(autograd.grad_enabled())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait()
+    with off:
+        leave.set()
+        thread.join()
+        assert not autograd.grad_enabled()
+    assert autograd.grad_enabled()
+    assert after == [True]
 
 
 def test_backward_works_inside_no_grad():

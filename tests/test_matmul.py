@@ -1,5 +1,5 @@
-"""The matrix product and the linear layer's kernel: every size around the blocks' edges, every layout, every width of
-vector, against sums in twice the precision; nothing read or written outside the arrays; the same bits on any threads.
+"""The matrix product and the linear layer's kernel: every size around the blocks' edges, every layout and vector width,
+against sums in twice the precision; no access outside the arrays; the same bits on any number of threads.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -331,7 +331,7 @@ print("right")
 
 
 def test_both_dtypes_in_python_threads_at_once(tmp_path):
-    """Nothing is compiled yet: what one needs must not get in another's way."""
+    """Nothing is compiled yet: what one thread compiles must not disturb another."""
     assert run(AT_ONCE, NUMBA_CACHE_DIR=str(tmp_path)) == "right"
 
 
@@ -349,7 +349,7 @@ def test_on_a_cpu_without_wide_vectors():
 
 
 def test_on_a_cpu_with_half_the_vectors_width():
-    """32 bytes where this CPU has 64, else what it has."""
+    """Vectors of 32 bytes where this CPU has 64, else its own."""
     width = min(VECTOR_BYTES, 32)
     assert run(SMALL, **half_the_width()) == f"right at {width}"
 

@@ -1,4 +1,4 @@
-"""Likelihoods by importance sampling and the worth of codes, against values known in closed form."""
+"""Likelihoods by importance sampling and measures of codes, against values known in closed form."""
 
 import math
 
@@ -87,7 +87,7 @@ def test_weights_of_zero():
 
 
 def test_equal_weights_leave_no_gap():
-    log_w = np.tile(rng().standard_normal(100), (3, 1))  # some of the means are above by rounding
+    log_w = np.tile(rng().standard_normal(100), (3, 1))  # rounding puts some of the means above
     assert (importance_log_likelihood([log_w]).gap >= 0).all()
 
 
@@ -173,7 +173,7 @@ def test_the_error_is_a_mean_over_samples_and_dimensions():
         reconstruction_error(np.zeros((2, 2)), np.zeros((3, 2)))
 
 
-# The entropy that a density network is held against
+# The entropy that a density network is compared with
 
 
 @pytest.mark.parametrize(

@@ -67,14 +67,14 @@ def test_mmd2_is_unbiased(mean, t):
 def test_mmd_of_any_size_and_bandwidth():
     x, y = rng(0).normal(size=(20, 3)), rng(1).normal(size=(15, 3)) + 1
     width, value, test = median_bandwidth(x, y), mmd2(x, y), mmd_test(x, y, rng())
-    for size in (2.0**664, 2.0**-664):  # 1e200: their squares are no numbers
+    for size in (2.0**664, 2.0**-664):  # 1e200 and 1e-200: the squares are inf and 0
         assert median_bandwidth(x * size, y * size) == width * size
         assert mmd2(x * size, y * size) == value == mmd2(x * size, y * size, width * size)
         assert mmd_test(x * size, y * size, rng()) == test
     for narrow in (1e-170, 1e-200):
         assert mmd2(x, y, narrow) == 0  # all are equally far apart
         twice = np.repeat(x, 2, axis=0)
-        assert math.isclose(mmd2(twice, y, narrow), 1 / 39)  # but for each and its double
+        assert math.isclose(mmd2(twice, y, narrow), 1 / 39)  # except each point and its copy
         assert mmd_test(twice, y, rng(), bandwidth=narrow).mmd2 > 0.02
     for wide in (1e200, math.nextafter(math.inf, 0)):
         assert abs(mmd2(x, y, wide)) < 1e-14
@@ -116,12 +116,12 @@ def test_the_mmd_test_is_calibrated_and_has_power():
 def test_the_mmd_test_repeats_with_its_seed():
     x, y = rng(0).normal(size=(20, 2)), rng(1).normal(size=(20, 2))
     assert mmd_test(x, y, rng(2)) == mmd_test(x, y, rng(2))
-    for permutations in (1, 200):  # no dealing brings two equal sets nearer
+    for permutations in (1, 200):  # no permutation brings two equal sets nearer
         assert mmd_test(x, x, rng(2), permutations).p_value == 1
 
 
 def test_dealings_that_are_the_truth_again_count_against_it():
-    # Of the six ways to deal four points, two are the truth, up to which set is called x.
+    # Of the six ways to split four points, two are the true split: the sets may be exchanged.
     x, y = np.array([[0.0], [1.1]]), np.array([[10.3], [11.7]])
     assert abs(mmd_test(x, y, rng(), permutations=1999).p_value - 1 / 3) < 0.05
 

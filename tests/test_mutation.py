@@ -1,4 +1,4 @@
-"""The tests can fail: a few mutants of every kind are killed. The whole run is `python -m tests.mutation`."""
+"""The tests can fail: they kill a few mutants of every kind. The whole run is `python -m tests.mutation`."""
 
 from __future__ import annotations
 

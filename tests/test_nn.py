@@ -1,4 +1,4 @@
-"""Modules and layers: closed forms, central differences, and what wrong input does."""
+"""Modules and layers: closed forms, central differences, and errors for wrong input."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What stands between a tensor and a GPU: no CuPy, no GPU, no room there. Who asks for none meets nothing of CuPy."""
+"""Errors where a tensor cannot go to a GPU: no CuPy, no GPU, no memory. Without such a request CuPy is not imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisation and initialisers: closed forms, central differences, spreads, and what wrong input does."""
+"""Normalisation and initialisers: closed forms, central differences, spreads, and errors for wrong input."""
 
 import math
 import re
@@ -164,7 +164,7 @@ def test_orthogonal(shape):
 
 
 def test_orthogonal_is_even_handed():
-    """Every rotation is as likely as any other: QR alone would give the first column's head one sign."""
+    """All rotations are equally likely: QR alone would give the first element of the first column one sign."""
     rng = tg.random.default_rng(0)
     heads = [init.orthogonal((2, 2), rng=rng).numpy()[0, 0] for _ in range(400)]
     assert abs(np.mean(np.sign(heads))) < 5 / math.sqrt(400)

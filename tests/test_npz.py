@@ -1,4 +1,4 @@
-"""Arrays in npz files: what goes in comes out, nothing is unpickled, and a file that lies is refused at little cost."""
+"""Arrays in npz files: what goes in comes out, nothing is unpickled, and false headers are refused at little cost."""
 
 import io
 import struct
@@ -24,7 +24,7 @@ from tinygen.data import read_npz
 
 
 def forged_npz(content: bytes, name: str = "images.npy") -> bytes:
-    """A whole zip, checksums and all, around any content."""
+    """A valid zip file, with checksums, around any content."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, content)

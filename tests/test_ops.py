@@ -1,4 +1,4 @@
-"""Calls of ops that their specifications do not draw; `properties/` holds every op to what it promises."""
+"""Calls of ops that their specifications do not draw; `properties/` tests every op on drawn calls."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_the_mean_of_equal_numbers_is_that_number():
 
 @pytest.mark.parametrize("most", [0.5, 4])
 def test_means_of_more_halves_than_a_half_counts(most):
-    """The sum of the larger ones is beyond what it holds, too."""
+    """The sum of the larger ones overflows too."""
     x = tg.tensor(np.resize(np.float16([0, most]), 70_000), requires_grad=True)
     mean = x.mean()
     assert mean.dtype == x.var().dtype == np.float16

@@ -1,4 +1,4 @@
-"""Copies of an optimiser, with its parameters."""
+"""Copies of an optimiser together with its parameters."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Small parameters are stepped together, in one call of a kernel, with the bits of one by one."""
+"""One kernel call steps all small parameters together, with the same bits as one by one."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def give_gradients(params, seed):
 
 
 def step_both(params, optimiser, others, single, seeds):
-    """Steps of one optimiser for all, and of one for each, end with the same bits."""
+    """One optimiser for all parameters and an optimiser for each end with the same bits."""
     for seed in seeds:
         give_gradients(params, seed)
         give_gradients(others, seed)

@@ -1,4 +1,4 @@
-"""Ops of a user's own: what their rules may give, and what they are told when they err."""
+"""Ops of a user's own: what their rules may return, and the errors for what they may not."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_mistake_of_a_rule_is_not_explained_by_arrays():
 
 
 def packed():
-    """A parameter that lies in one array with another of its optimiser's."""
+    """A parameter that shares an array with another parameter of its optimiser."""
     params = [leaf([1.0, 2.0]), leaf([0.0])]
     optim.SGD(params, 1.0)
     return params[0]

@@ -1,5 +1,5 @@
-"""Ten hand-written NumPy gradients, each right and with the mistake that people make: the right one is proved, the
-mistake found, from nothing but a strategy of shapes.
+"""Ten hand-written NumPy gradients, each right and with a typical mistake. Given only a strategy of shapes, the checker
+proves the right one and finds the mistake.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def logsumexp(x):
 
 
 def through_the_maximum(g, x):
-    """Differentiates the maximum that was subtracted, too: that cancels, unless there is a tie."""
+    """Differentiates the subtracted maximum too: its gradient cancels, unless there is a tie."""
     top = x.max(-1, keepdims=True)
     first = np.arange(x.shape[-1]) == x.argmax(-1)[..., None]
     return g[..., None] * (softmax(x) - (x == top) + first)
@@ -92,7 +92,7 @@ def proof(f, vjp):
     @settings(phases=[Phase.generate])
     @given(x=strategies.arrays(strategies.shapes(min_dims=2, max_dims=2, min_side=1)))
     def prove(x):
-        # A product of the two axes needs as many rows as columns to hide a wrong axis from the shapes.
+        # Only with as many rows as columns does a wrong axis leave the shapes right.
         check_vjp(f, vjp, x[: min(x.shape), : min(x.shape)])
 
     return prove

@@ -1,4 +1,4 @@
-"""What the process's memory is asked to be: kept when freed, and in large pages."""
+"""The settings of the process's memory: freed memory is kept, and large pages are used."""
 
 import ctypes
 import re
@@ -14,7 +14,7 @@ HEAP = 5 * malloc.PAGE + 16  # where the heap has room
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What the C library is asked for, by a process that has set none of its variables."""
+    """The calls of the C library, in a process that has set none of its variables."""
     calls = []
 
     class Function:

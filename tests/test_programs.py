@@ -1,4 +1,4 @@
-"""What a compiled function is made into: buffers, results, and files in the cache."""
+"""What a compiled function becomes: buffers, results, and files in the cache."""
 
 import os
 
@@ -21,7 +21,7 @@ def numbers(*shape: int) -> np.ndarray:
 
 @pytest.fixture
 def found(monkeypatch):
-    """The buffers of each program, as they are planned."""
+    """The buffers of each program, recorded when they are planned."""
     found, planned = [], Program._planned
     monkeypatch.setattr(
         Program, "_planned", lambda *args: found.append(planned(*args)) or found[-1]

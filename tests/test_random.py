@@ -95,7 +95,7 @@ def test_what_is_no_probability_is_refused(p):
 
 
 def test_coins_are_tossed_with_the_numbers_that_numpy_gives():
-    """Whatever was drawn before, and after it the stream goes on where NumPy's does."""
+    """Whatever was drawn before; and the stream goes on where NumPy's does."""
     ours, theirs = tg.random.default_rng(7), np.random.Generator(np.random.PCG64(7))
     p = np.random.default_rng(0).random((9, 31), np.float32)
     for rows in (9, 8, 4, 1, 2, 3):  # odd numbers leave half of a step
@@ -111,7 +111,7 @@ def test_coins_are_tossed_with_the_numbers_that_numpy_gives():
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_normal_numbers_are_those_that_numpy_gives(backend):
-    """Few or many; whatever was drawn before, and after it the stream goes on where NumPy's does."""
+    """Few or many, and whatever was drawn before; and the stream goes on where NumPy's does."""
     ours, theirs = tg.random.default_rng(7), np.random.Generator(np.random.PCG64(7))
     with tg.backend(backend):
         for shape in (MANY - 1, MANY, (3, MANY + 1), 0, (), 2 * MANY):

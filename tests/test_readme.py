@@ -1,4 +1,4 @@
-"""The README's code runs as it stands, its commands are those that the project has, and its picture is there."""
+"""The README's code runs as it stands, its commands exist, and its picture is there."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_ranks_are_started_as_in_the_docs_but_in_the_environment_made_above():
     install, variables, start = (
         re.sub(r"\b(pip|mpiexec|python) ", r".venv/bin/\1 ", line) for line in found.groups()
     )
-    assert variables.count("_NUM_THREADS=1") == 3  # or ranks wait for each other's threads
+    assert variables.count("_NUM_THREADS=1") == 3  # else ranks wait for each other's threads
     assert f"    {install}\n    {variables} {start}\n" in README
 
 

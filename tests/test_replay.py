@@ -1,4 +1,4 @@
-"""How to run it again: a failed check prints a program that fails in the same way, or says why none can be pasted."""
+"""A failed check prints a program that fails in the same way, or says why there is none to paste."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def moved(x):
     return x**2
 
 
-moved.__module__ = "colorsys"  # which has none of that name
+moved.__module__ = "colorsys"  # a module that has no `moved`
 
 
 def test_what_is_printed_names_the_analytic_twin_and_an_op_of_ones_own():
@@ -65,7 +65,7 @@ def test_what_is_printed_names_the_analytic_twin_and_an_op_of_ones_own():
 
 
 def lambda_of(f):
-    """f with a gradient that is wrong by a billionth, which the complex step alone sees."""
+    """f with a gradient that is wrong by a billionth, which only the complex step sees."""
 
     class Wrong(Op):
         def forward(self, x):

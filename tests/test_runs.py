@@ -1,4 +1,4 @@
-"""A run's folder, whatever the demo: who may write there, what is kept, and what is said."""
+"""A run's folder, whatever the demo: which run may write there, what is kept, and what is printed."""
 
 import errno
 import functools
@@ -54,7 +54,7 @@ def test_a_run_leaves_nothing_of_the_last_one_beside_its_own(tmp_path, capsys):
     old = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file != photo}
     capsys.readouterr()
 
-    Run(tmp_path, {"demo": "another"}, False)  # and fails before it has anything
+    Run(tmp_path, {"demo": "another"}, False)  # it ends before it has any result
     assert "what the last run left" in capsys.readouterr().out
     left = {file.name for file in tmp_path.iterdir()}
     assert left == {".lock", "photo.png", "previous", "history.jsonl"}
@@ -62,7 +62,7 @@ def test_a_run_leaves_nothing_of_the_last_one_beside_its_own(tmp_path, capsys):
     previous = {file.name: file.read_bytes() for file in (tmp_path / "previous").iterdir()}
     assert previous == {name: old[name] for name in old if name != ".lock"}
 
-    Run(tmp_path, SETTINGS, False)  # what came to nothing takes no room of what did not
+    Run(tmp_path, SETTINGS, False)  # an empty run does not replace one with results
     assert "what the last run left" not in capsys.readouterr().out
     assert (tmp_path / "previous" / "history.jsonl").read_bytes() == old["history.jsonl"]
 
@@ -102,7 +102,7 @@ def test_a_full_disk_is_one_line(written, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"cannot use --out .*No space left on device"):
         list(run.rounds(2, "epoch"))
     with pytest.raises(SystemExit, match=r"cannot write the results: .*No space left on device"):
-        module.start(full)  # while it draws
+        module.start(full)  # while the demo draws
 
 
 def test_other_mistakes_keep_their_traceback(tmp_path):
@@ -132,7 +132,7 @@ def test_what_a_killed_run_was_writing_is_cleared_away(tmp_path):
     left = tmp_path / ".tinygen-0123456789abcdef.tmp"
     left.write_bytes(b"half of a checkpoint")
     play(tmp_path).finish()
-    assert left.exists()  # where there are no locks, another run may be writing this
+    assert left.exists()  # without locks, another run may be writing it
     os.utime(left, (1e9, 1e9))
     play(tmp_path)
     assert not left.exists()
@@ -154,7 +154,7 @@ def test_the_end_of_the_session_saves_like_ctrl_c(number, tmp_path):
 
 
 def interrupted(out: Path, after: int):
-    """Ctrl-C pressed twice in the round after so many."""
+    """A run with Ctrl-C pressed twice in round `after`."""
     for i in (run := Run(out, SETTINGS, False)).rounds(3, "epoch"):
         run.log(loss=0.5)
         if i == after:
@@ -164,7 +164,7 @@ def interrupted(out: Path, after: int):
 
 @pytest.fixture
 def hears_ctrl_c():
-    """What a shell starts in the background is deaf to it."""
+    """Listen to Ctrl-C: a process that a shell starts in the background ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -197,7 +197,7 @@ def test_ctrl_c_while_it_imports_leaves_no_traceback(tmp_path):
         "--out",
         str(tmp_path),
     ]
-    # What a shell starts in the background is deaf to Ctrl-C, and so is all that it starts.
+    # A process that a shell starts in the background ignores Ctrl-C, and so do its children.
     listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, preexec_fn=listening

@@ -1,7 +1,7 @@
-"""The elementary functions: how far they are from the true values, in ulps, over all magnitudes, and what they do at
-the special ones.
+"""The elementary functions: their distance from the true values, in ulps, over all magnitudes, and their results at
+special values.
 
-The true value of a float32 is computed in float64; that of a float64 in `longdouble`, where that is wider (as on x86).
+The true value for float32 is computed in float64, for float64 in `longdouble`, where that is wider (as on x86).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def sample(dtype: type) -> Iterator[Array]:
 
 @np.errstate(all="ignore")
 def ulps(name: str, x: Array) -> Array:
-    """How far f(x) is from the truth, in distances between floats there; inf counts as the one after the greatest."""
+    """The distance of f(x) from the true value, in ulps there; inf counts as the float after the largest."""
     dtype = x.dtype.type
     wide, info = WIDE[dtype], np.finfo(dtype)
     got, true = getattr(cpu, name)(x), TRUE[name](x.astype(wide))
@@ -118,7 +118,7 @@ def ulps(name: str, x: Array) -> Array:
 
 @every_function
 def test_the_errors_are_as_stated(name):
-    """At most what ULPS says, for either type, and not much less for both."""
+    """At most as in ULPS for either dtype, and not much less for both."""
     worst = 0.0
     for dtype in DTYPES:
         for x in sample(dtype):

@@ -95,7 +95,7 @@ def test_a_detached_factor_is_constant_in_the_second_derivative_too():
 
 
 def test_a_fused_gradient_is_differentiated_without_walking_all_that_came_before(monkeypatch):
-    """Its rule is a walk of its own, over its formula: n of them in a chain must not visit n^2 nodes."""
+    """The rule of a fused gradient walks over its own formula: a chain of n must not visit n^2 nodes."""
     visited = []
     original = autograd.graph.ancestry
 

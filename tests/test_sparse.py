@@ -1,6 +1,6 @@
-"""The product that skips zeros: the dense one's numbers, exactly, at every size around its blocks' edges, on any
-threads and with any width of vector; nothing read or written outside the arrays; what it does not suit is left to the
-dense one.
+"""The product that skips zeros gives exactly the dense product's numbers, at every size around its blocks' edges, on
+any number of threads and with any vector width. It reads and writes nothing outside the arrays, and leaves what does
+not suit it to the dense product.
 """
 
 import sys
@@ -85,12 +85,12 @@ def test_the_same_numbers_as_the_dense_product(dtype, side, shape, share, layout
 
 @pytest.fixture
 def small(monkeypatch):
-    """Products of any size are looked at."""
+    """Products of any size may skip zeros."""
     monkeypatch.setattr(sparse, "MULTIPLY_ADDS", 0)
 
 
 def attempt(a, b, bias=None, code=0, threads=1):
-    """What the product that skips zeros gives, or None if it leaves it to the dense one."""
+    """What the product that skips zeros returns, or None if it leaves the work to the dense one."""
     bias = np.zeros(0, a.dtype) if bias is None else bias
     out = np.full((len(a), b.shape[1]), np.nan, a.dtype)
     return out if sparse.product(out, a, b, bias, code, threads) else None
@@ -160,7 +160,7 @@ def test_zero_times_infinity_is_nan(small, bad, place):
         with np.errstate(all="ignore"):
             expected = np.isnan(reference.matmul(a, b))
         np.testing.assert_array_equal(np.isnan(matmul(a, b)), expected)
-    x[3, 5] = bad  # where it is among the few, it is multiplied
+    x[3, 5] = bad  # where it is not skipped, it is multiplied
     w, g = normal(1, (784, 400), np.float32), normal(1, (64, 400), np.float32)
     assert np.all(~np.isfinite(attempt(x, w)[3]))
     assert np.all(~np.isfinite(attempt(g.T, x)[:, 5]))
@@ -226,5 +226,5 @@ def test_nothing_is_touched_around_any_array(cpu, width):
 
 
 def test_dtypes_and_threads_in_any_order(tmp_path):
-    """Nothing is compiled yet: what one needs must not keep another from being compiled."""
+    """Nothing is compiled yet: a loop compiled for one call must not keep another from being compiled."""
     assert run(IN_TURN, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_NUM_THREADS="2") == "right"

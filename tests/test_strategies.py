@@ -1,4 +1,4 @@
-"""The Hypothesis strategies: what they draw is what they say."""
+"""The Hypothesis strategies draw what their docstrings say."""
 
 from __future__ import annotations
 

@@ -120,9 +120,9 @@ class Planted(Op):
 
 
 class WrongOnlyTwice(Op):
-    """sin x with the right gradient, which forgets that it depends on x."""
+    """sin x with a right gradient that is treated as constant in x."""
 
-    needs_tensors = True  # detach is for tensors
+    needs_tensors = True  # arrays have no detach
 
     def forward(self, x):
         self.keep(x)
@@ -195,7 +195,7 @@ def test_a_mistake_in_one_element_is_located():
 
 
 def test_a_tolerance_never_covers_the_gradient():
-    """A slope that rounding hides is called unproven, whether the claim is right or not."""
+    """A slope that rounding hides is unproven, whether the claim is right or not."""
     for claim in (1e-9, 1.02e-9):
         with pytest.raises(GradientMismatch, match="unproven"):
             check_vjp(lambda x: 1 + 1e-9 * x, lambda g, x, c=claim: c * g, np.array([1.0, 2.0]))
@@ -347,7 +347,7 @@ def test_a_nan_that_stays_is_no_change():
 
 
 class OnlyForward(Op):
-    """The gradient is wrong for arrays that lie backwards, or for cotangents that are one number in many places."""
+    """The gradient is wrong for arrays with negative strides, and for cotangents with strides of 0."""
 
     def forward(self, x):
         self.keep(x)

@@ -1,4 +1,4 @@
-"""The gradient checker and what it is given: an argument that is written to is found out, and put back."""
+"""The gradient checker and its arguments: if a function writes to one, the checker reports and restores it."""
 
 from __future__ import annotations
 

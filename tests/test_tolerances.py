@@ -1,4 +1,4 @@
-"""The rule of conftest.py: a comparison whose tolerance could hide what it compares fails, however close they are."""
+"""The rule of conftest.py: a comparison whose tolerance could hide a difference fails, however close the numbers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Toy distributions: their modes are where they should be, and their samples are as their formulas say."""
+"""Toy distributions: their modes are in the right places, and their samples follow their formulas."""
 
 import math
 
@@ -117,7 +117,7 @@ def test_the_swiss_roll_is_a_spiral():
     noise = 1e-4
     x = SwissRoll(noise).sample(N, np.random.default_rng(5)).astype(float)
     radius = np.linalg.norm(x, axis=1)
-    t = 4.5 * np.pi * radius  # along the spiral the radius says how far one is
+    t = 4.5 * np.pi * radius  # along the spiral the radius gives the position
     assert (
         np.linalg.norm(x - radius[:, None] * np.stack([np.cos(t), np.sin(t)], 1), axis=1).max()
         < 0.02

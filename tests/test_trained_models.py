@@ -1,4 +1,4 @@
-"""The demos that look at trained models: all five kinds come back, and what is measured of them is right."""
+"""The demos that examine trained models: all five kinds can be loaded, and what is measured is right."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Pictures: every source pixel is where it should be, and drawing leaves nothing behind."""
+"""Pictures: every source pixel is in its place, and drawing leaves nothing behind."""
 
 import os
 import sys

@@ -101,7 +101,7 @@ def test_many_lines_are_listed_beside_the_panels(tmp_path):
 
 
 def test_what_a_game_in_the_plane_shows(tmp_path, monkeypatch):
-    """Small cells dark and large ones pale, arrows where the push points, the second axis up, all of each loss."""
+    """Small cells dark and large ones pale, arrows along the push, the second axis upwards, all values of each loss."""
     from matplotlib.collections import PolyCollection
     from matplotlib.quiver import Quiver
 
@@ -130,7 +130,7 @@ def test_what_a_game_in_the_plane_shows(tmp_path, monkeypatch):
     assert ratio[0, 0] > 0
     heat = next(a.images[0] for a in picture.axes if a.images)
     assert heat.origin == "lower"
-    # What D takes for real has the colour of what is real, and so have fakes.
+    # What D takes for real has the colour of real points, and what it takes for fake that of fakes.
     for d, label, other in ((1.0, "real", "fake"), (0.0, "fake", "real")):
         mine, its = (
             next(c.get_facecolor()[0, :3] for c in drawings if c.get_label() == name)

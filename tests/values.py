@@ -1,4 +1,4 @@
-"""What tests try things on: numbers, and tensors that want a gradient."""
+"""Test values: random numbers, and tensors that require a gradient."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:
-    """Standard normal ones, float64."""
+    """Standard normal numbers, float64."""
     return rng(seed).standard_normal(shape)
 
 

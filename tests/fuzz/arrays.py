@@ -1,8 +1,8 @@
-"""What the fuzzer hands to a call: numbers drawn fast, arrays of any kind, and things that are no arguments at all.
+"""What the fuzzer passes to a call: numbers drawn fast, arrays of any kind, and things that are no arguments at all.
 
-`FastDraw` serves the cases of `tinygen.autograd.spec` from one NumPy generator, thousands of times a
-second. The rest spoils what it drew: other dtypes, other places in memory, special values, junk. Every
-value can be written as an expression (`written`), so that a finding can be pasted.
+`FastDraw` draws for the cases of `tinygen.autograd.spec` from one NumPy generator, thousands of times a second. The
+other functions spoil what it drew: with another dtype or memory layout, special values, junk. `written` gives any
+value as an expression, so that a finding can be pasted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.kernel_numbers import LAYOUTS
 from tinygen.autograd import Tensor
 from tinygen.autograd.spec import REALS, Domain, Draw
 
-BIG_SIDE = 30_000  # three sides of it pass the size from which loops run on all cores
+BIG_SIDE = 30_000  # three times this many elements are enough for loops to run on all cores
 
 FLOAT_TYPES = ("f2", "f4", "f8")
 WHOLE_TYPES = ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
@@ -85,7 +85,7 @@ class FastDraw(Draw):
 
 
 def converted(x: np.ndarray, dtype: str) -> np.ndarray:
-    """x in any dtype at all, its numbers kept as well as that dtype can."""
+    """x converted to any dtype at all, with its numbers as exact as that dtype allows."""
     wanted = np.dtype(dtype)
     if wanted.kind == "b":
         return np.asarray(x > 0)
@@ -113,7 +113,7 @@ def with_specials(d: FastDraw, x: np.ndarray) -> np.ndarray:
 
 
 def laid_out(d: FastDraw, x: np.ndarray, repeats: bool = True) -> np.ndarray:
-    """x elsewhere in memory; with `repeats` perhaps at stride 0, and then with other numbers."""
+    """x in another memory layout; with `repeats` some strides may be 0, which changes the numbers."""
     if x.dtype.kind not in "biufc":
         return d.choice([x, x.T.copy().T, x[::-1] if x.ndim else x])
     names = [name for name in LAYOUTS if repeats or not name.startswith("broadcast")]
@@ -180,7 +180,7 @@ def spoiled_shape(d: FastDraw, x: np.ndarray) -> np.ndarray:
 
 
 def asks_for_much(*values: Any) -> bool:
-    """Whether a number among the arguments may stand for an array that no memory holds, or arrays spread to one."""
+    """Whether the arguments may ask for an array too large for memory: by a huge number, or by broadcasting."""
     if math.prod(value.size for value in values if isinstance(value, np.ndarray | Tensor)) > HUGE:
         return True
     for value in values:

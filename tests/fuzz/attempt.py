@@ -1,7 +1,7 @@
-"""One call and what becomes of it: a right result, a clear error, or a finding.
+"""One call and its outcome: a right result, a clear error, or a finding.
 
-A call that is *valid* must succeed. Any other may fail, but only with a TypeError, ValueError or IndexError
-that says whose it is, and what succeeds must still be right. Whatever happens, inputs stay as they were.
+A *valid* call must succeed. Any other call may fail, but only with a TypeError, ValueError or IndexError that names the
+function; if it succeeds, its result must be right. Whatever happens, the inputs stay as they were.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def demand(condition: object, message: str, *values: object) -> None:
 class Attempt:
     """A call that is about to be made, and how to judge it."""
 
-    name: str  # of the function or class, as an error must spell it
+    name: str  # of the function or class, which an error must contain
     call: Callable
     args: list
     kwargs: dict[str, Any]
@@ -42,11 +42,9 @@ class Attempt:
     valid: bool  # an error would be a finding
     prefix: str = "tg."
     backend: str = "numba"
-    also: tuple[str, ...] = ()  # other names by which an error may call it
+    also: tuple[str, ...] = ()  # other names that an error may use for it
     writes: tuple[int, ...] = ()  # the arguments that a success may change
-    errors: tuple[type[Exception], ...] = field(
-        default=()
-    )  # that the contract names beside the usual ones
+    errors: tuple[type[Exception], ...] = field(default=())  # further ones that the contract allows
 
     def __str__(self) -> str:
         inside = [written(a) for a in self.args] + [
@@ -116,7 +114,7 @@ def judged(attempt: Attempt) -> Finding | None:
                 attempt.check(result)
             except Disagreement as error:
                 return finding("a result is wrong", error)
-            except MemoryError:  # what NumPy repeats, an op may only broadcast
+            except MemoryError:  # NumPy may copy repeated elements where the op only broadcasts
                 if not much:
                     raise
             except Exception as error:

@@ -1,16 +1,16 @@
-"""What a call of an op must give.
+"""What a call of an op must return.
 
-The expectation is computed with NumPy from the arguments as the op must understand them: Python numbers are weak,
-the widest float wins, integers become float32 unless the op is `WHOLE`. Then the op's reference (or, where that is
-made for moderate numbers only, the function in `ROBUST`) says what comes out:
+The expected result is computed with NumPy. First the arguments are converted as the op must convert them: Python
+numbers are weak, the widest float wins, integers become float32 unless the op is `WHOLE`. Then the op's reference (or
+the function in `ROBUST`, where the reference is for moderate numbers only) gives the result:
 
 - `EXACT` ops give the reference's bits, dtype and shape;
-- `ELEMENTWISE` ones are within 8 units in the last place, for special values too;
-- all others within 64 units of: the result, 1 (arguments are of that order), and what rounding the arguments to the
-  op's dtype may change. Special values are checked for dtype and shape only.
+- `ELEMENTWISE` ops are within 8 units in the last place, for special values too;
+- all others are within 64 units in the last place of a scale: the result, plus 1 (the order of the arguments), plus the
+  change that rounding the arguments to the op's dtype may make. For special values only dtype and shape are checked.
 
-Every result that has a gradient is walked back: gradients have their inputs' dtypes and shapes, and do not depend on
-the layout of the inputs in memory.
+If a result has a gradient, that is computed too: each gradient must have its input's dtype and shape, and must not
+depend on the memory layout of the inputs.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _parameters(name: str, parameters: dict) -> dict:
 
 
 def _bounded(x: Any, min: Any, max: Any) -> np.ndarray:
-    """`clip` in two steps, for each bound has a say in the dtype."""
+    """`clip` in two steps, because each bound takes part in the choice of the dtype."""
     if min is None and max is None:
         raise ValueError("no bounds")
     for bound, choose in ((min, np.maximum), (max, np.minimum)):
@@ -211,7 +211,7 @@ def check_op(
     elif name == "astype":
         check_same(got, arrays[0].astype(parameters["dtype"]))
     elif name == "power" and common.kind == "f":
-        # NumPy's own last bit depends on how the arrays lie in memory: vectors or one number at a time.
+        # NumPy's last bit depends on the memory layout: its loop may use vector instructions or not.
         check_close(got, function(*arrays, **parameters), common, ulps=2)
     elif name in EXACT or (name in WHOLE and common.kind != "f"):
         check_same(got, function(*arrays, **parameters), zeros=name not in EITHER_ZERO)
@@ -234,7 +234,7 @@ def check_op(
                 ]
                 there = np.asarray(function(*moved, **parameters), np.float64)
                 scale = scale + np.abs(there - want) / float(np.finfo(common).eps)
-            # One number after the other: of many equal ones each sum may be rounded the same way.
+            # Summed one after the other, equal numbers may all be rounded in the same direction.
             if name == "cumsum":
                 scale = scale + np.abs(want) * max(want.shape, default=1) / 64
             check_close(got, want, common, scale, ulps=64)
@@ -242,7 +242,7 @@ def check_op(
 
 
 def check_gradients(name: str, inputs: list, parameters: dict, moderate: bool, y: Tensor) -> None:
-    """Walk back from y, and once more from copies of the inputs that lie in memory as C would have them."""
+    """Compute the gradients of y, and once more with C-contiguous copies of the inputs."""
     leaves = [x for x in inputs if isinstance(x, Tensor) and x.requires_grad]
     leaves = list({id(x): x for x in leaves}.values())
     if name == "_log_abs_det" and not np.isfinite(y._data).all():

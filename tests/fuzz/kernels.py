@@ -1,7 +1,7 @@
 """Calls of every kernel, on both backends: the arguments of `kernel_cases`, then spoiled in one way or none.
 
-A valid call agrees with the specification as closely as the conformance suite demands. A bad one gives what the
-specification gives, or an error that names the kernel, in time: before anything was written to.
+A valid call agrees with the specification as closely as the conformance suite demands. A bad call gives what the
+specification gives, or an error that names the kernel, raised before anything is written.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _parts(value: Any) -> list[np.ndarray]:
 
 
 def check_kernel(name: str, args: list, before: list, valid: bool, got: Any) -> None:
-    """Hold what came back, and what was written to, to the specification on copies of the arguments."""
+    """Compare the results, and the arrays written to, with the specification's on copies of the arguments."""
     if CASES[name].writes:  # a setting may be a tensor of one number
         last = max(CASES[name].writes)
         before = [
@@ -100,7 +100,7 @@ def check_kernel(name: str, args: list, before: list, valid: bool, got: Any) -> 
             r.dtype,
             r.shape,
         )
-    if not valid and CASES[name].writes:  # for settings that make no sense the suite knows no scale
+    if not valid and CASES[name].writes:  # the suite has no scale for settings that make no sense
         return
     arrays = [a for a in before if isinstance(a, np.ndarray) and a.dtype.kind not in "iu"]
     if not all(a.dtype in ("f4", "f8") for a in (*arrays, *expected)):
@@ -119,7 +119,7 @@ def check_kernel(name: str, args: list, before: list, valid: bool, got: Any) -> 
     except AssertionError as error:
         raise Disagreement(str(error)) from error
     except (TypeError, ValueError, LookupError, AttributeError):
-        # The suite has no scale for what is no array, nor for integers.
+        # The suite has no scale for arguments that are no arrays, nor for integers.
         _check_alike(found, expected)
 
 
@@ -181,7 +181,7 @@ def kernel_attempt(d: FastDraw, name: str = "") -> Attempt:
             args[i], args[j] = overlapping(
                 d, drawn[i].copy() if max(i, j) < 2 else np.abs(drawn[i])
             )
-            # Two that are written to cannot be told apart: that may be refused.
+            # If one of the two is written to, the kernel may refuse the call.
             valid = not {i, j} & set(case.writes)
     before = [_copied(a) for a in args]
     # Arguments that are read change with those that are written to and share their memory.

@@ -1,6 +1,6 @@
 """Layers and initialisers for the fuzzer, each with a closed formula beside it.
 
-See `objects.py`, which says what a subject is.
+`objects.py` explains subjects.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Optimisers, schedules and densities for the fuzzer, each with a closed formula beside it.
 
-See `objects.py`, which says what a subject is.
+`objects.py` explains subjects.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ for _name in ("SGD", "RMSprop", "Adam", "AdamW"):
         (a,), (b,) = understood("add", [p]), understood("add", [g])
         if a.dtype not in ("f4", "f8") or a.shape != b.shape or lr < 0 or decay < 0:
             raise ValueError("not for an optimiser")
-        # Where the gradient is all but 0, the direction of Adam's first step is rounding.
+        # Where the gradient is almost 0, rounding decides the direction of Adam's first step.
         lost = np.any(np.abs(wide(b) + decay * wide(a)) < 0.01)
         if max(lr, decay) > 10 or lost:
             check_form(got, a.dtype, a.shape)

@@ -1,8 +1,8 @@
 """Calls of everything public that is not an op: tensors, layers, optimisers, densities, random numbers, transforms.
 
-A *subject* is a function that makes an object from its arguments and uses it at once. Its arguments are drawn valid,
-and one of them may then be replaced by junk. `expect`, called with the same arguments, is a closed formula in NumPy
-(with the shape and dtype alone for random numbers); an argument that it cannot make sense of must be an error.
+A *subject* is a function that makes an object from its arguments and uses it at once. Valid arguments are drawn, and
+junk may then replace one of them. `expect`, called with the same arguments, checks the result by a closed formula in
+NumPy (for random numbers only shape and dtype). If the formula fails on an argument, the call must be an error.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def floats(*values: Any) -> list[np.ndarray]:
 
 
 def close(got: Any, want: np.ndarray, dtype: Any, scale: Any = 1.0, beside: Any = ()) -> None:
-    """Within 64 units of `scale`; where arguments `beside` it are in float32, float64 is no better than that."""
+    """Within 64 units of `scale`: units of float32 if an argument in `beside` is in float32."""
     if any(v is not None and np.asarray(v).dtype == F4 for v in beside):
         scale = scale * float(np.finfo(F4).eps / np.finfo(dtype).eps)
     check_close(got, np.asarray(want, np.float64), np.dtype(dtype), scale, ulps=64)

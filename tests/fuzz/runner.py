@@ -1,10 +1,9 @@
-"""The boundary fuzzer: `python -m tests.fuzz` throws random calls at everything public and looks for crashes and lies.
+"""The boundary fuzzer: `python -m tests.fuzz` calls everything public at random, to find crashes and wrong results.
 
-Every op, kernel, layer, optimiser, distribution and transform gets arrays of any dtype, layout, size and
-value, and parameters of any kind. A call must give a right result, or an error that says whose it is
-(`attempt.py` judges; `ops.py`, `kernels.py` and `objects.py` draw). Calls run in a
-worker process; one that kills the worker, or never returns, is found all the same. Call number n of a
-seed is the same call every time, alone or among others: `--call n` makes it again.
+Every op, kernel, layer, optimiser, distribution and transform gets arrays of any dtype, layout, size and value, and
+parameters of any kind. A call must give a right result, or an error that names the function (`attempt.py` judges;
+`ops.py`, `kernels.py` and `objects.py` draw). Calls run in a worker process, so a call that kills the worker or never
+returns is found too. Call number n of a seed is always the same call, alone or among others: `--call n` repeats it.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What must hold for every op; `python -m tests.properties` prints which op faces which property."""
+"""What must hold for every op; `python -m tests.properties` prints which property is tested for which op."""

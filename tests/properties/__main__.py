@@ -1,4 +1,4 @@
-"""Prints which op faces which property: the number of tests in each cell, or a letter for why there is none."""
+"""Print which property is tested for which op: the number of tests in each cell, or a letter for why there is none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the naive engine knows, continued: reductions, products of matrices, losses. See `graph_ops`."""
+"""The ops of the naive engine, continued: reductions, products of matrices, losses. See `graph_ops`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def norm_case(m):
 
 
 def tying(m):
-    """Often of two equal halves, so that everything ties."""
+    """Reduce an array, or half of the time two equal halves, so that everything ties."""
     if m.flip():
         return reducing(m)
     x = m.pick()

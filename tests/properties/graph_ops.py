@@ -1,7 +1,8 @@
-"""What the naive engine knows: each op made of its three kinds, what the real op saves, and how to draw a call.
+"""The ops of the naive engine: each made of its three kinds, with what the real op saves, and how to draw a call.
 
-A saved input is given by its position and a saved result as "y": if one of these is changed in place, backward must say
-so. A case gets the machine that builds the graphs and answers with inputs from its pool and parameters by name.
+`saves` names a saved input by its position and a saved result as "y": if one of these is changed in place, backward
+must raise an error. A case gets the machine that builds the graphs, and returns inputs from its pool and parameters by
+name.
 """
 
 from __future__ import annotations

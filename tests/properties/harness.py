@@ -1,7 +1,7 @@
-"""Which op faces which property: a test says so with `@holds`, and an op that it leaves out needs a reason.
+"""Which property is tested for which op: a test declares its property with `@holds`, and a reason for each op left out.
 
-The tests themselves stand in the files beside this one. A test gets the op's name; one that draws gets Hypothesis's
-`data`, too. None needs a pytest fixture, so that the mutation run (`tests/mutation/`) can call it as a function.
+The tests themselves are in the files beside this one. A test gets the op's name, and Hypothesis's `data` if it draws.
+None needs a pytest fixture, so the mutation run (`tests/mutation/`) can call it as a function.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def op_classes() -> list[type[Op]]:
 
 
 class Ample(FastDraw):
-    """Two elements or three along each axis, so that each has neighbours: the same in any process."""
+    """Two elements or three along each axis, so that each has neighbours; the same draws in any process."""
 
     def shape(self, min_dims=0, max_dims=3, min_side=0, max_side=4):
         dims = self.integer(max(min_dims, 1), max_dims)
@@ -123,7 +123,7 @@ def differentiate_twice(y: Tensor, leaves: list[Tensor]) -> None:
 
 @contextlib.contextmanager
 def watched_nodes() -> Iterator[Callable[[], list[str]]]:
-    """Gives a function that names the nodes made inside the block which are still alive."""
+    """Yields a function that names the nodes made inside the block that are still alive."""
     made = []
     original = Node.enter_graph
 

@@ -1,11 +1,11 @@
-"""Reverse mode as plainly as it can be written, to hold the real engine against. NumPy only, and slow.
+"""Reverse mode written as plainly as possible, to compare the real engine with. NumPy only, and slow.
 
-Every value remembers its parents and, for each, a function from its own cotangent to the parent's. Three kinds of op
-make all others. A *linear* one is any linear NumPy function: its transpose is found by applying it to every unit array.
-A product and a function of one number have the rules of the school book. The rules are written in values, so that
-gradients of gradients come for free; they look at copies, so that nothing that is changed later can reach them.
+Every value remembers its parents and, for each, a function from its own cotangent to the parent's. All ops are made of
+three kinds. A *linear* op is any linear NumPy function: applying it to every unit array gives its transpose. A product
+and a function of one number have the textbook rules. The rules compute with values, so gradients of gradients need no
+more code. They use copies, so later changes in place do not affect them.
 
-What a real engine adds is modelled, too: versions of memory that views share, what an op saved, graphs that are freed.
+What a real engine adds is modelled too: versions of memory that views share, what an op saved, graphs that are freed.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ class Value:
 
 
 def as_it_is(x):
-    """x with its present numbers, whatever happens to it later; still connected."""
+    """A copy of x with its present numbers, through which gradients still flow to x."""
     return Value(x.data.copy(), [(x, lambda g: g)])
 
 
@@ -98,7 +98,7 @@ def walk(outputs, cotangents, wanted=None, retain=False, record=False):
     if any(value.freed for value in found):
         raise RuntimeError("freed")
     asked = {v for v in found if not v.parents} if wanted is None else set(wanted)
-    leading = set()  # to what is asked for
+    leading = set()  # the values that depend on what is asked for
     for value in sorted(found, key=lambda v: v.number):
         if value in asked or any(parent in leading for parent, _ in value.parents):
             leading.add(value)

@@ -1,4 +1,4 @@
-"""The table of special points, continued: ops on whole arrays, which may hold nothing at all. See `special_points`."""
+"""The table of special points, continued: ops on whole arrays, which may be empty. See `special_points`."""
 
 from __future__ import annotations
 

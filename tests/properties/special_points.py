@@ -1,8 +1,8 @@
 """The table of special points: where a value overflows, a derivative is a convention, or there is nothing to compute.
 
-A row is an op at one point: its inputs, the value, a cotangent, and what that makes of it for each input. The numbers
-follow from the mathematics and from what the op's docstring states, not from what the code gives; of two zeros the sign
-counts where the row is signed. Rows hold in float64 and float32 unless they name one.
+A row is an op at one point: its inputs, the value, a cotangent, and the gradient of each input. The numbers follow from
+the mathematics and from what the op's docstring states, not from what the code returns. The sign of a zero counts if
+the row is `signed`. Rows hold in float64 and float32 unless they name one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def row(
     name, label, arrays, value, cotangent, /, *gradients,
     dtypes=("float64", "float32"), signed=False, loss=1.0, **parameters,
 ):  # fmt: skip
-    """One input may be given as a list; several are a tuple."""
+    """`arrays` is one input, perhaps as a list, or a tuple of several."""
     arrays = arrays if isinstance(arrays, tuple) else (arrays,)
     ROWS.append(
         Row(name, label, arrays, parameters, value, cotangent, gradients, dtypes, signed, loss)

@@ -41,7 +41,7 @@ def test_the_pull_back_is_linear_and_zero_gives_exactly_zero(name, data):
     ):  # fmt: skip
         np.testing.assert_array_equal(scaled, -4 * a)  # a power of two: exact
         assert not none.any()
-        # What is added up may be larger than what is left: as large as all cotangents together.
+        # The terms may be larger than their sum: as large as all cotangents together.
         terms = largest(a) + largest(b) + np.abs(u).sum()
         close(both, a + b, terms)
 

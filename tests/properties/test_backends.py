@@ -37,7 +37,7 @@ NO_SUCH_MATRICES = dict.fromkeys(
 )
 
 
-# Each backend adds in its own order, which decides what two huge terms do: overflow, cancel, or take the others in.
+# Each backend adds in its own order, which decides whether two huge terms overflow, cancel, or absorb the others.
 ADDED_UP = {"matmul", "linear", "binary_cross_entropy_with_logits"}
 
 
@@ -53,7 +53,7 @@ def with_one_huge(arrays):
 @holds(15, but=NO_SUCH_MATRICES)
 @given(data=st.data())
 def test_both_backends_agree_at_special_values(name, data):
-    """Signed zeros, subnormal and huge numbers, infinities, NaN; what is added up may cancel, to the rounding of 1."""
+    """Signed zeros, subnormal and huge numbers, infinities, NaN; sums may cancel, to the rounding of 1."""
     call = data.draw(calls(SPECS[name].case))
     arrays = tuple(data.draw(special_arrays(x.shape)) for x in call.arrays)
     if name in ADDED_UP:

@@ -1,7 +1,7 @@
 """A compiled function gives what the function gives: value, gradient, and gradient of the gradient, for every op.
 
-The generated loops run as the Python that they are, with NUMBA_DISABLE_JIT=1: compiling some hundred of them would take
-minutes. What Numba makes of such loops is tested in `tests/test_compiled.py`.
+The generated loops run as plain Python, with NUMBA_DISABLE_JIT=1: to compile some hundred of them would take minutes.
+`tests/test_compiled.py` tests such loops compiled by Numba.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def both(name: str, draw: int, twice: bool) -> list[np.ndarray]:
 
     compiled = tg.compile(number)
     found = []
-    # The same numbers in another order are as much in the op's domain.
+    # The same numbers in another order are in the op's domain too.
     turned = tuple(np.ascontiguousarray(a.reshape(-1)[::-1].reshape(a.shape)) for a in arrays)
     matrices = name in ("inv", "solve", "cholesky", "_log_abs_det")
     for given in (arrays, arrays, arrays if matrices else turned):

@@ -1,7 +1,7 @@
-"""Random programs of a dozen ops, as they are and compiled: the same value, results and gradients, call after call.
+"""Random programs of a dozen ops, eager and compiled: the same value, results and gradients, call after call.
 
-One op at a time is `test_compiled.py`'s; here views of views meet reductions, small products and constants, and the
-words, and loops of them, must find their places in memory. As there, the loops run as the Python that they are.
+`test_compiled.py` tests one op at a time. Here views of views meet reductions, small products and constants, and the
+words and their loops must find their places in memory. As there, the loops run as plain Python.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tinygen import kernels
 PROGRAMS, STEPS, CALLS = 150, 10, 3
 PART = 25  # programs in a test
 LARGEST = 3000  # elements
-TALL = 0.2  # of the programs begin with few columns, of rows enough for several chunks of a loop
+TALL = 0.2  # share of programs whose inputs have few columns, and rows enough for several chunks of a loop
 
 SCRIPT = """
 from tests.properties.test_compiled_programs import PROGRAMS, compared
@@ -41,12 +41,12 @@ def _index(rng: np.random.Generator, shape: tuple[int, ...]) -> tuple:
 
 
 def _cut(x: tg.Tensor) -> tg.Tensor:
-    """Put together again from two parts, whose gradients meet where x is."""
+    """x cut into two parts and joined again, so that the parts' gradients meet in x."""
     return tg.concat([x[:1] * 2.0, x[1:]], axis=0)
 
 
 def _step(rng: np.random.Generator, shapes: list[tuple[int, ...]]) -> Callable:
-    """A function of the list of all that there is so far, which has these shapes."""
+    """A function of the list of all tensors so far, which have these shapes."""
     i, j = (int(k) for k in rng.integers(len(shapes), size=2))
     shape, rank = shapes[i], len(shapes[i])
     axis = int(rng.integers(rank)) if rank else 0
@@ -167,7 +167,7 @@ def compared(seed: int) -> None:
 
 @pytest.mark.parametrize("first", range(0, PROGRAMS, PART))
 def test_random_programs_are_the_same_compiled_word_by_word(first):
-    with kernels.backend("numpy"):  # each word is a call of NumPy's, and none share a loop
+    with kernels.backend("numpy"):  # each word is a NumPy call of its own; there are no loops
         for seed in range(first, first + PART):
             compared(seed)
 

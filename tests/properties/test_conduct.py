@@ -1,4 +1,4 @@
-"""How an op behaves inside the engine: in repeated walks, in place, deep and wide, dropped, and in two threads."""
+"""How an op behaves inside the engine: walked twice, changed in place, deep and wide, dropped, and in two threads."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_gradients_have_the_dtype_and_shape_of_their_inputs(name, data):
 
 
 def agree_in_float32(got, expected, cotangent=0.0):
-    """To 2e-5 of each number, 4e-6 of the largest, or two roundings of the cotangent: g (1 - y^2) can cancel."""
+    """Within 2e-5 of each number, 4e-6 of the largest, or two roundings of the cotangent: g (1 - y^2) can cancel."""
     atol = 4e-6 * np.abs(expected).max(initial=0) + 2e-7 * cotangent
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=atol)
 

@@ -1,4 +1,4 @@
-"""What broken code showed (`python -m tests.mutation`) that no other test would have noticed."""
+"""Tests against mistakes that no other test noticed: `python -m tests.mutation` planted them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ample_calls(name, count):
 
 @holds(2)
 def test_gradients_agree_with_the_complex_step_where_there_are_neighbours(name):
-    """Along every axis there is an element that could be taken for the next one; and for each input by itself."""
+    """Each axis has elements that could be mistaken for their neighbours; each input is tested by itself."""
     rng = np.random.default_rng(2)
     for call in ample_calls(name, 12):
         _, g, gradients = vjp(op_of(name, call), call.arrays, cotangent)
@@ -45,10 +45,10 @@ def test_third_derivatives_are_right_where_there_are_neighbours(name):
 @holds(5)
 @given(data=st.data())
 def test_the_third_derivative_of_a_composition_is_the_slope_of_the_second(name, data):
-    """Along one direction, in which the cotangent moves, too.
+    """Along one direction, in which the cotangent moves too.
 
-    The rule of a gradient op has a gradient itself. It shows only where its own cotangent is no constant: so each input
-    is a function, x + (x - x0)^2 / 2, of what is differentiated by, and stays at x0, where the op is smooth.
+    The rule of a gradient op has a gradient itself, which matters only if the rule's own cotangent is not constant. So
+    each input is x + (x - x0)^2 / 2, a function of the variable x; at x = x0 it is x0, where the op is smooth.
     """
     third_derivative_is_right(name, data.draw(calls(SPECS[name].case, max_side=2)))
 
@@ -61,7 +61,7 @@ def third_derivative_is_right(name, call):
     )
 
     def second(t):
-        """The derivative of <v, gradient>: where it is taken, and its parts with their weights in w."""
+        """The derivative of <v, gradient>: the leaves that it is taken at, and its parts with their weights from w."""
         moved = [np.asarray(x + t * d) for x, d in zip(point, along, strict=True)]
         leaves = [Tensor(x, requires_grad=True) for x in moved]
         bent = [x + 0.5 * tg.square(x - x0) for x, x0 in zip(leaves, point, strict=True)]
@@ -86,7 +86,7 @@ def third_derivative_is_right(name, call):
 @holds(1)
 @given(data=st.data())
 def test_the_gradient_of_one_input_does_not_depend_on_which_others_have_one(name, data):
-    """A rule is told which cotangents are needed: each alone must be what it is among all, and its gradient, too."""
+    """A rule is told which cotangents are needed: each one alone, and its gradient, must equal that among all."""
     call = data.draw(calls(SPECS[name].case))
     f = op_of(name, call)
     _, g, together = vjp(f, call.arrays, cotangent)
@@ -117,7 +117,7 @@ def test_the_gradient_of_one_input_does_not_depend_on_which_others_have_one(name
     "shapes", [[(3, 2), (3, 2)], [(3, 1), (1, 2)], [(3, 2), (2,)], [(1, 1), (2, 3, 2)]]
 )
 def test_ops_of_several_arrays_along_each_axis(name, shapes):
-    """Drawn shapes seldom have two long axes, along which an element could be taken for its neighbour."""
+    """Drawn shapes seldom have two long axes, along which an element could be mistaken for its neighbour."""
     rng = np.random.default_rng(6)
     shapes = [*shapes, (3, 2)][: 3 if name == "reparameterise" else 2]
     xs = [rng.uniform(0.5, 2.0, size=shape) for shape in shapes]

@@ -1,4 +1,4 @@
-"""No op escapes: each has a specification, faces every property or says why not, and is run backward by some test."""
+"""No op escapes: each has a specification, a test or a reason for every property, and a test that runs its backward."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Random graphs, built in tinygen and in the naive engine side by side: the same values, gradients and refusals.
 
-One step applies an op, changes a leaf in place, cuts a tensor off, or walks back, with all the ways to do so. After
-each op the naive value is replaced by the real one (they may differ in their last bits), so that a tie or a kink in
-one engine is one in the other, and values that grow are scaled down.
+One step applies an op, changes a leaf in place, detaches a tensor, or walks back in one of the possible ways. After
+each op the real value replaces the naive one (their last bits may differ), so that a tie or kink in one engine is a tie
+or kink in the other. Large values are scaled down.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tinygen.autograd import Tensor
 from tinygen.autograd.spec import SPECS
 
 RTOL = 1e-9  # relative to the largest entry of a gradient
-ROUNDING = 1e-14  # of the largest cotangent on the way: what is left where larger ones cancel
+ROUNDING = 1e-14  # relative to the largest cotangent on the way: it is left where these cancel
 LARGEST = 4.0
 SHAPES = [(), (3,), (2,), (2, 3), (3, 3), (3, 2), (1, 3), (2, 1), (2, 2), (2, 1, 3)]
 POOL = 14
 SEEDS = st.integers(
     0, 2**32 - 1
-)  # one for each step: Hypothesis chooses the steps, chance the rest
-EXAMPLES = 3  # times as many as the profile asks of a test of one op
+)  # one for each step: Hypothesis chooses the steps, the seed decides the rest
+EXAMPLES = 3  # times as many as for a test of one op
 
 
 class NothingFits(Exception):
@@ -54,7 +54,7 @@ def assert_close(got, want, rounding=0.0):
 
 
 def refused(call):
-    """What `call` returns, and the kind of error that it raises instead."""
+    """What `call` returns, or the kind of error that it raises instead; the other is None."""
     try:
         return call(), None
     except (RuntimeError, ValueError) as error:
@@ -73,7 +73,7 @@ class RandomGraphs(RuleBasedStateMachine):
         self.rounding: dict[Value, float] = {}  # in .grad, by leaf
         self.unchanging: list[list[int]] = []  # memory that must not be changed in place
 
-    # What cases ask for ------------------------------------------------------------------------------------
+    # What cases call ---------------------------------------------------------------------------------------
 
     def choose(self, options):
         return self.random.choice(list(options))
@@ -107,7 +107,7 @@ class RandomGraphs(RuleBasedStateMachine):
         self.unchanging.append(pair.v.memory)
 
     def apply(self, name, *pairs, **parameters):
-        """The op on both sides. They must agree on the value, whose memory it is, and whether it is recorded."""
+        """The op on both sides. They must agree on the value, whose memory it shares, and whether it is recorded."""
         note(f"{name} of {[p.t for p in pairs]}, {parameters}")
         t = SPECS[name].op(*(p.t for p in pairs), **parameters)
         v = KNOWN[name].naive(*(p.v for p in pairs), **parameters)
@@ -123,7 +123,7 @@ class RandomGraphs(RuleBasedStateMachine):
         return Pair(t, v)
 
     def keep(self, pair):
-        """Into the pool, in place of an older one if it is full."""
+        """Put the pair into the pool; if that is full, an older pair makes room."""
         largest = np.abs(pair.t.numpy()).max(initial=0)
         if largest > LARGEST:
             scale = 2.0 ** -math.ceil(math.log2(largest / LARGEST))
@@ -155,7 +155,7 @@ class RandomGraphs(RuleBasedStateMachine):
         self.keep(pair)
 
     def grow(self, seed):
-        """Each step starts with ops: Hypothesis leaves out some rules in each run, but never these."""
+        """Apply an op or two at the start of each step: Hypothesis may leave out a rule in a run, but not this."""
         self.random = random.Random(seed)
         for _ in range(self.choose([1, 2])):
             self.apply_one()
@@ -176,7 +176,7 @@ class RandomGraphs(RuleBasedStateMachine):
 
     @rule(seed=SEEDS)
     def change_in_place(self, seed):
-        """Mostly a leaf, of which some op has often saved a view."""
+        """Mostly a leaf; half of the time an op has just saved a view of it."""
         self.grow(seed)
         pair = self.choose(self.leaves) if self.choose([True, True, False]) else self.pick()
         if self.flip():
@@ -258,7 +258,7 @@ class RandomGraphs(RuleBasedStateMachine):
 
     @rule(seed=SEEDS)
     def gradients_of_gradients(self, seed):
-        """Of sums of first gradients, to which the leaves are added, so that something depends on them."""
+        """Gradients of sums of first gradients; the leaves are added to the sums, which thus depend on them."""
         self.grow(seed)
         for output in self.pool[-4:]:
             g = self.numbers(output.t.shape)
@@ -296,7 +296,7 @@ class RandomGraphs(RuleBasedStateMachine):
 
 
 def random_graphs_agree(name: str | None = None) -> None:
-    """Run the machine: longer for all ops together than with a liking for the op `name`."""
+    """Run the machine for the favourite op `name`, or longer for all ops together."""
     machine = type("RandomGraphs", (RandomGraphs,), {"favourite": name})
     profile = settings()
     longer = settings(profile, max_examples=EXAMPLES * profile.max_examples)

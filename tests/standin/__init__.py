@@ -1,13 +1,13 @@
-"""A stand-in for CuPy on machines without a GPU: as strict, and as real as can be without one.
+"""A stand-in for CuPy on machines without a GPU: as strict as CuPy, and as close to it as possible without a GPU.
 
-Tests that take the fixture `cuda` run on it always, and once more on CuPy itself where there is a GPU. It is there to
-fail where CuPy would, so it has only what CuPy has (names and parameters are those of CuPy 14), and:
+Tests that take the fixture `cuda` always run on it, and once more on CuPy itself where there is a GPU. It must fail
+where CuPy would, so it has only what CuPy has (with the names and parameters of CuPy 14), and:
 
-- an array never becomes a NumPy array unasked, nor meets one: TypeError, as in CuPy (`arrays.py`);
-- `counts` says how often numbers went to the computer's memory, and how many kernels were launched;
-  `cupyx.allow_synchronize(False)` forbids the former, as in CuPy;
-- the CUDA C++ of a kernel is compiled for this machine's processor and run, loop by loop (`kernels.py`): what is tested
-  is the very text that a GPU would run, and a float32 below the smallest normal number is 0, as there (`processor.py`);
+- an array never becomes a NumPy array unasked, and does not mix with one: TypeError, as in CuPy (`arrays.py`);
+- `counts` says how often numbers were copied to host memory, and how many kernels were launched;
+  `cupyx.allow_synchronize(False)` forbids such copies, as in CuPy;
+- the CUDA C++ of a kernel is compiled for this machine's processor and run, loop by loop (`kernels.py`): this tests the
+  very text that a GPU would run, and float32 numbers below the smallest normal one are 0, as there (`processor.py`);
 - linear algebra and random numbers are NumPy's (`module.py`).
 
 What it cannot show: how fast a GPU is, what runs at the same time there, and the last bits of its own exp and log.

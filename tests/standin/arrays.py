@@ -1,4 +1,4 @@
-"""The stand-in's array: NumPy's in a box that CuPy's rules guard."""
+"""The stand-in's array: a wrapper of a NumPy array that enforces CuPy's rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from tests.standin.processor import flushing
 
-counts = Counter()  # "to host": copies to the computer's memory; "launches": kernels, a function of NumPy's being one
+counts = Counter()  # "to host": copies to host memory; "launches": kernels; a NumPy function is one
 forbidden = [
     False
 ]  # whether `cupyx.allow_synchronize` forbids such copies, in this block and the ones around it
@@ -23,7 +23,7 @@ class DeviceSynchronized(RuntimeError): ...
 
 
 def copied() -> None:
-    """What waits for the GPU, since it asks what is there."""
+    """Count a copy to host memory, which waits for the GPU; DeviceSynchronized if that is forbidden."""
     if forbidden[-1]:
         raise DeviceSynchronized("the GPU was waited for")
     counts["to host"] += 1
@@ -159,14 +159,14 @@ def _ask_for_the_size_of_a_mask(index: object) -> None:
 
 
 def as_filled(value: np.ndarray) -> np.ndarray:
-    """What `ndarray.fill` writes, as does all that fills or makes an array of one number: for -0.0 zero bytes."""
+    """What `ndarray.fill` and everything else that makes an array of one number write: zero bytes for -0.0."""
     if value.ndim > 0:
         raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
     return np.zeros_like(value) if value == 0 else value
 
 
 def wrapped(index: object, shape: tuple[int, ...]) -> tuple:
-    """The index with arrays of integers as CuPy reads them: beyond the end of an axis they begin again."""
+    """The index with integer arrays as CuPy reads them: beyond the end of an axis they wrap around."""
     parts = index if isinstance(index, tuple) else (index,)
     taken = [
         0 if x is None or x is Ellipsis else np.ndim(x) if np.asarray(x).dtype == bool else 1
@@ -182,7 +182,7 @@ def wrapped(index: object, shape: tuple[int, ...]) -> tuple:
 
 
 def unboxed(x: object) -> object:
-    """What NumPy takes for an argument; TypeError on what CuPy would have to copy first."""
+    """The argument as NumPy takes it; TypeError on what CuPy would have to copy first."""
     if isinstance(x, ndarray):
         return x.host
     if isinstance(x, tuple | list):
@@ -201,7 +201,7 @@ def boxed(x: object) -> object:
 
 @contextlib.contextmanager
 def as_a_gpu(arguments: list) -> Iterator[None]:
-    """Nobody warns, and float32 knows no numbers below the smallest normal one."""
+    """No warnings, and in float32 numbers below the smallest normal one are 0."""
     dtypes = [getattr(x, "dtype", None) for x in arguments]
     with np.errstate(all="ignore"), flushing(np.float32 in dtypes and np.float64 not in dtypes):
         yield
@@ -216,7 +216,7 @@ def launched(function: Callable, *args: object, **kwargs: object) -> object:
 
 
 def viewed(x: ndarray, result: object) -> ndarray:
-    """What NumPy made of x's memory, with x as its base if it is a view."""
+    """NumPy's result for x, with x as its base if it is a view."""
     shares = isinstance(result, np.ndarray) and np.may_share_memory(result, x.host)
     counts["launches"] += not shares
     return ndarray(np.asarray(result), None if not shares else x if x.base is None else x.base)

@@ -1,8 +1,8 @@
 """CuPy's kernels on this machine's processor: their CUDA C++ is compiled by a C++ compiler, and runs as one loop.
 
-The program around an expression is CuPy's in what an expression can see: the types that stand for letters, references
-to elements, `i`, the macros' `a` and `b`. A reduction folds as a block of threads does: each thread a part of the row,
-then the parts two by two.
+The program around an expression gives it what CuPy's does: types for letters, references to elements, `i`, and `a` and
+`b` of the macros. A reduction combines numbers as a block of threads does: each thread a part of the row, then the
+parts in pairs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""This machine's processor in a GPU's place: C++ compiled for it, and its numbers below the smallest normal one.
+"""This machine's processor in place of a GPU: it compiles C++, and treats subnormal numbers as a GPU does.
 
-CuPy has all its programs compiled with -ftz=true: a float32 below the smallest normal number counts as 0, where it is
-read and where it comes out. A processor does the same if it is told to; but then of float64, too, as no GPU does.
+CuPy compiles all its programs with -ftz=true: a float32 below the smallest normal number counts as 0, as an operand and
+as a result. A CPU does the same if it is told to, but then also for float64, which no GPU does.
 """
 
 from __future__ import annotations

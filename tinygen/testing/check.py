@@ -1,4 +1,4 @@
-"""Is this gradient right? A vector-Jacobian product against the derivative that the function itself shows, in float64.
+"""Is this gradient right? A vector-Jacobian product against numerical derivatives of the function, in float64.
 
 A vector-Jacobian product promises <vjp(u), v> = <u, J v> for every cotangent u and direction v.
 The left side is what is checked; the right side is measured, by `numerical.central` and, where the
@@ -27,9 +27,9 @@ from tinygen.testing.numerical import (
 
 CENTRAL = 1e-6  # the tolerance against central differences, relative to the derivative's own size
 COMPLEX = 1e-12  # and against the complex step
-SHARE = 1 / 100  # a tolerance may be no more of the gradient than this
+SHARE = 1 / 100  # a tolerance may be at most this share of the gradient
 FULL = 32  # inputs of more elements in all are checked along drawn directions
-DRAWN = 8  # so many for each input
+DRAWN = 8  # directions for each input
 SQUARE = 64  # a Jacobian of no more entries is checked entry by entry
 SEED = 20240229
 
@@ -71,7 +71,7 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
     if not all(u.flags.f_contiguous for u in drawn):
         turned = tuple(u.copy(order="F") for u in drawn)
         cotangents.append(("the drawn cotangent in Fortran's order", turned))
-    # As what a sum hands back: one number, seen in many places.
+    # One number broadcast with strides of 0, as the backward rule of a sum returns it.
     one = tuple(np.broadcast_to(_away_from_zero(rng, ()), y.shape) for y in outputs)
     cotangents.append(("one number as cotangent", one))
     measured = [
@@ -123,7 +123,7 @@ def _contents(values: Sequence) -> list[tuple]:
 
 def _unchanged(claim: Claim, what: str, before: list[tuple]) -> None:
     changed = [(x, old) for x, old in before if _identity(x) != _identity(old)]
-    for x, old in changed:  # they are the caller's, and needed to run it again
+    for x, old in changed:  # the caller owns them, and needs them to run the check again
         if isinstance(x, dict):
             x.clear()
             x.update(old)
@@ -134,16 +134,16 @@ def _unchanged(claim: Claim, what: str, before: list[tuple]) -> None:
 
 
 def _identity(x: np.ndarray | list | dict) -> object:
-    """Equal before and after unless something was put in: NaN is itself, and an object no other that equals it."""
+    """Two of these are equal only if nothing changed: NaN equals itself, and an object equals no other object."""
     if isinstance(x, np.ndarray):
         return x.tobytes()
     return [*map(id, x), *map(id, x.values())] if isinstance(x, dict) else [*map(id, x)]
 
 
 def _check_linear(claim: Claim, arrays: Arrays, drawn: Arrays, gradients: Arrays) -> None:
-    """A gradient is linear in the cotangent, whatever the size of that: one that is clipped on the way is none.
+    """A gradient is linear in the cotangent, however large or small: one that was clipped on the way is not.
 
-    What overflows is no proof of the contrary, nor what is lost below the smallest normal number.
+    Results that overflow, or are lost below the smallest normal number, prove nothing and pass.
     """
     for factor in (2.0**20, 2.0**-20):
         scaled = claim.pull(arrays, tuple(np.asarray(u * factor) for u in drawn))
@@ -162,7 +162,7 @@ def _place(claim: Claim, d: Direction) -> str:
 
 
 def _away_from_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Numbers of both signs, 0.5 to 1.5 in size: none hides a gradient, none is 1, a single one is negative."""
+    """Numbers of both signs, 0.5 to 1.5 in size: none is near 0, which hides a gradient. A single one is negative."""
     signs = np.asarray(rng.choice([-1.0, 1.0], shape))
     if signs.size:
         signs.flat[0] = -1.0
@@ -172,7 +172,7 @@ def _away_from_zero(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndar
 
 
 def _unit_cotangents(outputs: Arrays, arrays: Arrays) -> list[tuple[str, Arrays]]:
-    """One for each element of the outputs, if the Jacobian is small."""
+    """A cotangent for each element of the outputs, if the Jacobian is small."""
     entries = sum(y.size for y in outputs) * sum(x.size for x in arrays)
     units = []
     if 0 < entries <= SQUARE:
@@ -187,7 +187,7 @@ def _unit_cotangents(outputs: Arrays, arrays: Arrays) -> list[tuple[str, Arrays]
 def _by_complex_step(
     claim: Claim, arrays: Arrays, outputs: Arrays, measured: Sequence[tuple[Direction, Slope]]
 ) -> list[tuple[Direction, Slope]]:
-    """The same directions by the complex step, once it is clear that this is the same function, and analytic."""
+    """The slopes by the complex step, after a check that `claim.analytic` is the same function, and is analytic."""
     for y, again in zip(outputs, claim.analytic(arrays), strict=True):
         if np.shape(again) != y.shape or not np.allclose(again, y, rtol=1e-9, atol=1e-12):
             raise GradientMismatch(
@@ -251,11 +251,11 @@ def _compare(
     arrays: Arrays,
     size: float,
 ) -> None:
-    """Raise GradientMismatch unless <gradients, v> agrees with <us, f'(x) v>, by a tolerance that proves something."""
+    """Raise GradientMismatch unless <gradients, v> agrees with <us, f'(x) v>, within a tolerance that proves it."""
     analytic = float(np.vdot(gradients[d.position], d.along))
     numeric = pair(us, slope.value)
     floor = pair(tuple(np.abs(u) for u in us), slope.floor)
-    lost = not floor < np.inf  # NaN, too: infinite where the cotangent is zero
+    lost = not floor < np.inf  # infinite, or NaN: that is infinity times a cotangent of 0
     tolerance = relative * abs(numeric) + floor
     error = abs(analytic - numeric)
     if not error <= tolerance and not lost:
@@ -263,7 +263,8 @@ def _compare(
             f"{place}: analytic {analytic:.12g}, numeric {numeric:.12g} by {oracle}, "
             f"error {error / tolerance if tolerance else np.inf:.3g} tolerances of {tolerance:.1e}"
         )
-    # A derivative of zero is one that is lost in a good step's rounding, and claimed to be no more than f's own.
+    # A derivative counts as zero if the numeric one is within the rounding of a natural step, and the analytic one
+    # within the rounding of f itself.
     zero = floor if d.index is None else floor * slope.step / natural_step(arrays[d.position])
     is_zero = abs(numeric) <= zero and abs(analytic) <= zero / 4096
     if lost or (tolerance > SHARE * size and not is_zero):

@@ -1,6 +1,6 @@
 """What a user calls: `check_grads` for functions of tensors, `check_vjp` and `check_grad` for plain NumPy.
 
-Each turns what it is given into a `check.Claim` about float64 arrays. A gradient of a gradient is
+Each turns its arguments into a `check.Claim` about float64 arrays. A gradient of a gradient is
 the same claim again, about the function (x, u) -> vjp(u) at x.
 """
 
@@ -25,14 +25,14 @@ def check_grads(
     Every array, tensor or Python float among `args` that holds floats is converted to float64 and
     differentiated; anything else is handed to `f` as it is. `f` returns a tensor or a tuple of them.
 
-    What is compared is <u, J v>, for drawn cotangents u and for v one element after the other (32
-    elements or fewer in all, else 8 drawn directions per input); a Jacobian of 64 entries or fewer
-    is compared entry by entry too. The numerical side uses steps of about 2^-10 and 2^-11 of the
-    element moved (or of the largest, or of 1, where that is more exact), extrapolated. The tolerance is
-    1e-6 of the derivative itself plus a floor: 256 roundings of f, divided by the step, or a third
-    of what the two steps disagree by. It must not exceed a hundredth of the gradient of that input,
-    unless the derivative is zero to within the floor of a step of 2^-10 max(1, |x|): else it is
-    raised as unproven.
+    Compares <u, J v> for drawn cotangents u. The directions v move one element each if there are 32
+    or fewer in all, else 8 directions are drawn for each input. A Jacobian of 64 entries or fewer is
+    compared entry by entry too. The numerical side uses steps of about 2^-10 and 2^-11 of the element
+    moved (or of the largest, or of 1, where that is more exact), extrapolated. The tolerance is 1e-6 of
+    the derivative itself plus a floor, the larger of 256 roundings of f divided by the step and a third
+    of the difference between the two steps' results. A tolerance of more than a hundredth of that
+    input's gradient is an error, "unproven", unless the derivative is zero to within the floor of a
+    step of 2^-10 max(1, |x|).
 
     Args:
         f: the function; it may be called a few hundred times.
@@ -110,7 +110,7 @@ def check_grad(f: Callable, gradient: Callable, x: object, *, analytic: bool = F
         ValueError: f(x) is not one number.
         GradientMismatch, NearKink: as `check_vjp`.
     """
-    # A copy: f may write to it, and is told of that later.
+    # A copy: f may write to it, which the check below reports.
     y = f(np.array(x) if isinstance(x, np.ndarray) else x)
     if np.size(y) != 1:
         raise ValueError(
@@ -136,7 +136,7 @@ def _check_numpy(f: Callable, vjp: Callable, args: Sequence, analytic: bool) -> 
         if kind not in ("f", "i", "u", "b"):
             what = f"an array of {y.dtype}" if isinstance(y, np.ndarray) else type(y).__name__
             raise TypeError(f"{name_of(f)}: must return one array of real numbers, not {what}")
-        return (np.array(y, np.float64),)  # a copy, for f may use its memory again
+        return (np.array(y, np.float64),)  # a copy: f may use its memory again
 
     def pull(xs: Arrays, us: Arrays) -> Arrays:
         found = vjp(us[0], *filled(xs))
@@ -151,7 +151,7 @@ def _check_numpy(f: Callable, vjp: Callable, args: Sequence, analytic: bool) -> 
 def _reproducible(
     checker: str, functions: Sequence[Callable], args: Sequence, **options: object
 ) -> Iterator[None]:
-    """Adds to a GradientMismatch how to call the check again."""
+    """Add to a GradientMismatch the call that repeats the check."""
     try:
         yield
     except GradientMismatch as error:
@@ -162,7 +162,7 @@ def _reproducible(
 
 
 def _floats_of(args: Sequence) -> tuple[list[int], Arrays, Callable[[Sequence], list]]:
-    """Where `args` hold floats, those as float64 arrays, and a function that puts others in their places."""
+    """The positions of floats in `args`, these as float64 arrays, and a function that puts others in their places."""
     positions = [i for i, x in enumerate(args) if _is_float(x)]
     if not positions:
         given = ", ".join(type(x).__name__ for x in args) or "nothing"
@@ -178,7 +178,7 @@ def _floats_of(args: Sequence) -> tuple[list[int], Arrays, Callable[[Sequence], 
 
 
 def _in_double(x: np.ndarray) -> np.ndarray:
-    """x in float64, laid out as it is: its axes in their order, backwards or with gaps where it is."""
+    """x in float64 with its memory layout: the order of its axes, its negative strides, its gaps."""
     turned = (*(slice(None, None, -1 if stride < 0 else 1) for stride in x.strides), ...)
     forward = x[turned]
     double = forward.astype(np.float64, copy=False)  # without gaps, if it is a copy
@@ -217,7 +217,7 @@ def _on_arrays(function: Callable) -> tuple[Callable, Callable]:
     """A function on tensors as two on arrays: itself, and its vector-Jacobian product."""
 
     def value(xs: Arrays) -> Arrays:
-        # In float64 whatever they are: there is no difference of booleans.
+        # Any dtype becomes float64: NumPy cannot subtract booleans.
         return tuple(np.asarray(y.numpy(), np.float64) for y in function(*map(Tensor, xs)))
 
     def pull(xs: Arrays, us: Arrays) -> Arrays:

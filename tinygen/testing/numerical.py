@@ -2,10 +2,10 @@
 
 Along a direction v, D(h) = (f(x + hv) - f(x - hv)) / 2h is off by O(h^2); Richardson's
 (4 D(h/2) - D(h)) / 3 is off by O(h^4), so that a step of a thousandth of x already leaves about
-ten correct digits. What then limits it is rounding: f is known to a few of its last bits, and the
-quotient divides that by h. Both are returned: the derivative, and its floor, the part of it that
-may be only rounding or what the extrapolation left. No such quotient means anything across a kink, so the same samples
-also tell whether f is smooth there.
+ten correct digits. Then rounding is the limit: the last few bits of f are wrong, and the quotient
+divides that error by h. So a derivative is returned with its floor, the part of it that may be only
+rounding or what the extrapolation left. Across a kink no difference quotient means anything, so the
+same samples also tell whether f is smooth there.
 
 Where f is analytic, Im f(x + ihv) / h is the derivative with no difference taken, so h can be so
 small that nothing but the rounding of f itself is left. Squire and Trapp (1998), SIAM Review 40(1).
@@ -24,9 +24,9 @@ Function = Callable[[Arrays], Arrays]
 # Relative to the element that moves; no round number, or a periodic function might look constant.
 STEP = 0.9137 * 2.0**-10
 EPS = float(np.finfo(np.float64).eps)
-ROUNDING = 256 * EPS  # what f is trusted to, relative to its size
+ROUNDING = 256 * EPS  # assumed error of f, relative to its size
 IMAGINARY = 1e-100  # the complex step, relative to the element that moves
-BEND = 1e-5  # samples that miss a parabola by more of their own change are looked at more closely
+BEND = 1e-5  # samples that miss a parabola by more than this share of their change are examined further
 
 
 class Direction(NamedTuple):
@@ -47,9 +47,9 @@ def directions(
 ) -> Iterator[Direction]:
     """Each element of `arrays` if they have no more than `full` in all, else `drawn` random directions for each array.
 
-    The step follows the values: an element x moves by about 2^-10 |x|. Where that is far from the step of the array's
-    largest element or of 1, which may be better (for e^x at x = 1e-12, or sin x at 1e4), those are to be tried, too.
-    Of the drawn directions every other one moves all elements by much the same, so that small ones are seen.
+    The step follows the values: an element x moves by about 2^-10 |x|. Where that is far from the steps of the array's
+    largest element and of 1, these are tried too: they may be better (for e^x at x = 1e-12, or sin x at 1e4).
+    Every other drawn direction moves all elements by similar amounts, so that the gradients of small ones are seen.
     """
     small = sum(x.size for x in arrays) <= full
     for position, x in enumerate(arrays):
@@ -79,13 +79,13 @@ class Slope(NamedTuple):
     """The derivative of each output along a direction, and how it was found."""
 
     value: Arrays
-    floor: Arrays  # what may be only rounding or truncation
+    floor: Arrays  # how much of it may be only rounding or truncation
     step: float
-    spread: float = 0.0  # how far two steps disagree
+    spread: float = 0.0  # how far the results of two steps differ
     kink: str = ""  # why there may be no derivative here; "" where f looks smooth
 
     def error(self) -> tuple[bool, float, float]:
-        """To compare by: smooth or not, then the relative error, then the absolute."""
+        """A key to sort by: smooth or not, then the relative error, then the absolute."""
         total = self.spread + sum(float(np.sum(a)) for a in self.floor)
         size = sum(float(np.sum(np.abs(a))) for a in self.value)
         share = total / (size + total or 1.0) if total < np.inf else 1.0
@@ -93,7 +93,7 @@ class Slope(NamedTuple):
 
 
 def central(f: Function, arrays: Arrays, centre: Arrays, d: Direction) -> Slope:
-    """The derivative of f at `arrays`, where its value is `centre`, along d.along: of the steps to try, by the best."""
+    """The derivative of f at `arrays`, where its value is `centre`, along d.along, by the best of the steps to try."""
     return min((_central(f, arrays, centre, d, step) for step in d.steps), key=Slope.error)
 
 
@@ -105,7 +105,7 @@ def _central(f: Function, arrays: Arrays, centre: Arrays, d: Direction, step: fl
             return Slope(nothing, nothing, step, kink=f"f is not finite {step:.1e} away")
         largest = max(float(np.abs(a).max(initial=0)) for a in (*arrays, *samples[0]))
         kink = _kink(f, arrays, [*samples[:2], centre, *samples[2:]], d, step, ROUNDING * largest)
-        # x + h is rounded, and so the step is not quite h: what is wrong of it, at most.
+        # x + h is rounded, so the step is not exactly h: its relative error, at most.
         at = np.abs(arrays[d.position])[d.along != 0].max(initial=0)
         astray = 2 * EPS * at / (step * (np.abs(d.along).max() or 1.0))
         value, floor, spread = [], [], 0.0
@@ -114,14 +114,14 @@ def _central(f: Function, arrays: Arrays, centre: Arrays, d: Direction, step: fl
             fine = (near - near_back) / step
             size = np.maximum(np.abs(far), np.abs(far_back))
             rounding = np.maximum(ROUNDING * size, 8 * EPS * size.max(initial=0)) / step
-            # Where f cancels larger numbers (the log-softmax of one element is x - x), what the two
-            # steps disagree by is rounding, too: up to that of the largest number around.
+            # Where f cancels larger numbers (the log-softmax of one element is x - x), the two results
+            # differ by rounding too: by up to the rounding of the largest number around.
             apart = np.abs(coarse - fine)
             cancelled = np.minimum(apart, ROUNDING * largest / step)
             if not np.any(far - far_back):  # flat, or too small a step to tell
                 spread += ROUNDING * largest / step
             value.append((4 * fine - coarse) / 3)
-            # A term of fifth order in f (x^5 at 0) leaves 4/15 of what they disagree by.
+            # A term of fifth order in f (x^5 at 0) leaves an error of 4/15 of their difference.
             floor.append(np.maximum.reduce([rounding, cancelled, apart / 3, astray * np.abs(fine)]))
             spread += float(np.sum(apart))
     return Slope(tuple(value), tuple(floor), step, spread, kink)
@@ -130,12 +130,12 @@ def _central(f: Function, arrays: Arrays, centre: Arrays, d: Direction, step: fl
 def _kink(
     f: Function, arrays: Arrays, samples: list[Arrays], d: Direction, step: float, rounding: float
 ) -> str:
-    """What is wrong with f within `step`, given its values at -1, -1/2, 0, 1/2 and 1 of it; "" if it is smooth.
+    """What is wrong with f within `step`, given its values at -1, -1/2, 0, 1/2 and 1 steps; "" if it is smooth.
 
-    What is left of five samples when a parabola is taken out is the bend. With half the step a smooth function's falls
-    to an eighth (it is of third order), or by the same factor again and again where f is flatter (x^7 at 0). That of a
-    kink falls to a half (it is of first order; to a quarter, where only the slope has a kink), that of a jump not at
-    all, and that of a kink which the smaller samples miss to nothing, once.
+    The bend is what a parabola through the five samples misses. With half the step the bend of a smooth function falls
+    to an eighth (it is of third order), or by the same factor again and again where f is flatter (x^7 at 0). The bend
+    of a kink falls to a half (it is of first order), or to a quarter where only the slope has a kink. The bend of a
+    jump does not fall. The bend of a kink that the closer samples miss falls to nothing, once.
     """
     noise = 64 * rounding
     bends = [_bends(samples)]
@@ -159,7 +159,7 @@ def _kink(
 
 
 def _bends(samples: list[Arrays]) -> np.ndarray:
-    """What a parabola through five samples misses, one number for each element of the outputs."""
+    """The bend of five samples, one number for each element of the outputs."""
     found = []
     for a, b, c, d, e in zip(*samples, strict=True):
         odd, even = (e - a) - 2 * (d - b), (a + e) - 4 * (b + d) + 6 * c
@@ -168,14 +168,14 @@ def _bends(samples: list[Arrays]) -> np.ndarray:
 
 
 def complex_step(f: Function, arrays: Arrays, d: Direction) -> Slope:
-    """The derivative along d.along of an analytic f, which is called with one of the arrays complex."""
+    """The derivative along d.along of an analytic f, which is called once, with one complex array."""
     own = d.steps[0] / STEP
     step = IMAGINARY * max(own, IMAGINARY)
     with np.errstate(all="ignore"):
         outputs = f(d.moved(arrays, 1j * step))
     largest = max(float(np.abs(a).max(initial=0)) for a in (*arrays, *outputs))
     value = tuple(np.imag(y) / step for y in outputs)
-    # Of what may have cancelled inside f.
+    # The rounding of numbers that may have cancelled inside f.
     rounding = 64 * EPS * largest / max(own, 1.0)
     floor = tuple(np.maximum(64 * EPS * np.abs(v), rounding) for v in value)
     return Slope(value, floor, step)

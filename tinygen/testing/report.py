@@ -1,4 +1,4 @@
-"""What a failed check says so that it can be run again: the call as Python code to paste."""
+"""How to run a failed check again: the call as Python code to paste."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST = 100  # an array of more elements is not written out
 def name_of(f: Callable) -> str:
     """What a message calls a function."""
     f = f.func if isinstance(f, functools.partial) else f
-    owner = getattr(f, "__self__", None)  # of W.apply, an op of somebody's own: W
+    owner = getattr(f, "__self__", None)  # W, if f is W.apply of a user's own op
     name = getattr(f, "__name__", None) or repr(f)
     return f"{owner.__name__}.{name}" if isinstance(owner, type) else name
 
@@ -43,7 +43,7 @@ def reproduction(
 
 
 def _module_of_the_caller() -> str:
-    """Of the first function on the stack that is not part of the checker."""
+    """The module of the first function on the stack that is not part of the checker."""
     frame = inspect.currentframe()
     while frame is not None:
         name = frame.f_globals.get("__name__") or ""
@@ -81,7 +81,7 @@ def _function(f: Callable, here: str, imports: set[str]) -> str:
 
 
 def _stands_in(module: str, name: str, f: Callable) -> bool:
-    """Whether f is what `module` has under that name; what is made inside a function is not."""
+    """Whether f is what `module` has under that name; a function made inside another is not."""
     try:
         return operator.attrgetter(name)(sys.modules[module]) is f
     except (KeyError, AttributeError):
@@ -122,5 +122,5 @@ def _array(x: np.ndarray) -> str:
 
 
 def _dtype(dtype: np.dtype) -> str:
-    """A text that NumPy reads; the names of strings are none, and no name tells the order of bytes."""
+    """A text that NumPy reads as this dtype: it rejects the names of string dtypes, and names lack the byte order."""
     return dtype.name if dtype.isnative and dtype.kind not in "SU" else dtype.str

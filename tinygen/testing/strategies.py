@@ -5,10 +5,10 @@ from tinygen.testing import check_vjp, strategies
 @given(x=strategies.arrays(strategies.shapes()))
 def test_my_gradient(x): check_vjp(my_function, my_vjp, x)
 
-`HypothesisDraw` gives the cases of `tinygen.autograd.spec` their numbers, so that a failing example
-shrinks: towards small shapes, and values near zero. Numbers lie on a grid of sixteenths (but
-those of `distinct_arrays` and `special_arrays`). It holds 0, integers and ties, but nothing tiny: a derivative that is
-almost zero cannot be told from rounding by any difference quotient.
+`HypothesisDraw` draws the numbers for the cases of `tinygen.autograd.spec`, so that a failing example
+shrinks towards small shapes and values near zero. Numbers lie on a grid of sixteenths (except those of
+`distinct_arrays` and `special_arrays`). The grid gives 0, integers and ties, but no tiny numbers: no
+difference quotient can tell a derivative that is almost zero from rounding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hypothesis.extra import numpy as hnp
 from tinygen.autograd.spec import REALS, Call, Domain, Draw
 
 GRID = 16  # values are multiples of 1 / GRID
-MOST = 2**16  # of them, for two bytes pick one
+MOST = 2**16  # values on a grid: two bytes pick one
 
 
 class HypothesisDraw(Draw):
@@ -126,7 +126,7 @@ def arrays(
         grid = grid[np.abs(grid - point) >= domain.gap]
     if not grid.size:
         raise ValueError(f"no multiple of 1/{GRID} lies in {domain}")
-    # An example shrinks to what comes first: whole numbers, then halves, ..., small ones, positive ones.
+    # An example shrinks to what comes first: whole numbers, then halves, ...; of these small ones, then positive ones.
     halvings = sum((grid * 2**k % 1 != 0).astype(int) for k in range(4))
     simplest = grid[np.lexsort((grid < 0, np.abs(grid), halvings))]
     few = st.lists(_indices((), len(simplest)), min_size=1, max_size=2).map(np.array)
@@ -179,7 +179,7 @@ def _plain(x: np.ndarray) -> np.ndarray:
 
 @_layout
 def _transposed(x: np.ndarray) -> np.ndarray:
-    """In Fortran's order."""
+    """In Fortran order."""
     return x.T.copy(order="C").T
 
 

@@ -1,12 +1,12 @@
-"""Array programs: what a function does to arrays, recorded once, rearranged, and run again without Python in between.
+"""Fusion: the array operations of a function, recorded once, merged into few loops, and replayed.
 
-Read `trace.py` (arrays that remember what is done to them), `words.py` and `lower.py` (the record in a language of four
-words), `group.py` (which words share a loop), `generate.py` (the loop as Numba's source), `cache.py` (loops on disk),
-`program.py` (memory, run).
+Read it in the order of its passes: `trace.py` records the operations; `words.py` and `lower.py` translate the record
+into a language of four instructions, the words; `group.py` decides which words share a loop; `generate.py` writes a
+loop as source for Numba; `cache.py` keeps compiled loops on disk; `program.py` plans memory and runs the result.
 """
 
-# Kernels that sum along rows. A trace does not record one as a step, but the steps that its specification is made of:
-# once these share a loop, also with what comes before and after, they are as fast.
+# Kernels that reduce rows. A trace records such a kernel as the steps of its specification, not as one step: once
+# these share a loop with each other and with the operations around them, they are as fast as the kernel.
 SPELLED_OUT = frozenset(
     """
     logsumexp logsumexp_grad softmax softmax_grad log_softmax log_softmax_grad bce_with_logits

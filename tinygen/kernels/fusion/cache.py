@@ -22,7 +22,7 @@ MANY, WEEK = 1000, 7 * 24 * 3600.0  # loops, where a demo has some twenty; secon
 
 @functools.cache
 def folder() -> Path:
-    """Where sources are kept, and the machine code beside them: the user's own, or one for this process."""
+    """The folder of sources and machine code: in the user's cache, or one for this process if that is not writable."""
     given = os.environ.get("NUMBA_CACHE_DIR")
     home = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     try:
@@ -43,13 +43,13 @@ def folder() -> Path:
 
 
 def _forget_old(home: Path) -> None:
-    """Where there are many loops, as after tests of random programs, those more than a week old are deleted."""
+    """If there are many loops, as after tests of random programs, delete those more than a week old."""
     sources = [name for name in os.listdir(home / "tinygen") if name.startswith("loop_")]
     if len(sources) <= MANY:
         return
     old = set()
     for name in sources:
-        with contextlib.suppress(FileNotFoundError):  # another process may be at it
+        with contextlib.suppress(FileNotFoundError):  # another process may have deleted it
             if time.time() - os.stat(home / "tinygen" / name).st_mtime > WEEK:
                 old.add(name.partition(".")[0])
     # Machine code lies beside the source, or where NUMBA_CACHE_DIR says.
@@ -66,11 +66,11 @@ def compiled_loop(source: str) -> Callable:
     name = "loop_" + hashlib.sha256((DIGEST + source).encode()).hexdigest()[:16]
     path = folder() / f"{name}.py"
     if not path.exists() or path.read_text() != source:
-        # Numba asks for the file's age: one that is right is left alone.
+        # Numba compares the file's time with its cache's, so a file that is right is not written again.
         with tempfile.NamedTemporaryFile("w", dir=folder(), suffix=".tmp", delete=False) as file:
             file.write(source)
         Path(file.name).replace(path)
     spec = importlib.util.spec_from_file_location(name, path)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # Numba asks for it by name
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # Numba looks it up by name
     spec.loader.exec_module(module)
     return module.loop

@@ -1,22 +1,22 @@
-"""The source of a loop, for Numba.
+"""A loop written as source for Numba.
 
     for each chunk of rows, on any core:
         for each row:
-            what is about the row
-            for each column: what is about elements, and sums along the row      (`stage_0`)
-            what needs these sums
+            steps on the row
+            for each column: steps on elements, and sums along the row           (`stage_0`)
+            steps that need these sums
             for each column: ...                                                 (`stage_1`)
     the sums over all rows, from those of the chunks
 
 An element that two stages need is computed in both: arithmetic is cheaper than memory. The chunks do not depend on the
-number of cores, so neither do the results. Sizes and strides are not part of the source but arguments, so loops that
-differ in nothing else are one, and are compiled once (`cache.py`).
+number of cores, so neither do the results. Sizes and strides are arguments, not part of the source, so loops that
+differ in nothing else have one source, which is compiled once (`cache.py`).
 
-The names in it, of number n or step k: x array, p place of the row in it, c steps from column to column, g copy of a
-vector whose elements lie apart, l element that is loaded, w number of the row that is loaded, e element that step k
-makes, v number of the row that it makes, s sum in a stage, a that of all its pieces, t total over rows. `sizes` holds
-rows, block, columns, chunks, and then four numbers for each access: its offset, and steps to the next block, row and
-column.
+Names are letters with the number of a storage (x), an access (p, c, g, l, w) or a step (e, v, s, a, t): x array,
+p position of the row in it, c stride from column to column, g contiguous copy of a strided vector, l loaded element,
+w loaded number of the row, e computed element, v computed number of the row, s sum within a stage, a sum of its pieces,
+t total over rows. `sizes` holds rows, block, columns, chunks, and then four numbers for each access: its offset, and
+the strides to the next block, row and column.
 """
 
 from __future__ import annotations
@@ -54,13 +54,16 @@ PIECE = np.uintp(rows.PIECE)
 
 
 class Writer:
-    """The `source` of one loop; `stored` are the storages that others read. `storages` and `accesses` are what its
-    arguments are to be made of."""
+    """The `source` of one loop. It writes a result to memory if its storage is in `stored`: others read that.
+
+    The loop is called with the sizes of its `accesses` and the arrays of its `storages`, in their order.
+    """
 
     def __init__(self, loop: LoopPlan, stored: set[Storage]):
         self.loop, self.stored = loop, stored
         self.storages: list[Storage] = []
         self.accesses: list[Access] = []
+        # The stage of each step: it comes after the stages whose sums along the row the step needs.
         self.levels: list[int] = []
         for step in loop.steps:
             given = [self.made_by(x) for x in step.operands]
@@ -86,18 +89,18 @@ class Writer:
         return self.accesses.index(access)
 
     def element(self, access: Access) -> str:
-        """In a stage: at column j."""
+        """In a stage: the element at column j."""
         n, step = self.number(access), access.strides[2]
         if self.is_gathered(access):
             return f"g{n}[j]"
         return f"{self.array(access)}[p{n}{'' if step == 0 else ' + j' if step == 1 else f' + j * c{n}'}]"
 
     def at_row(self, access: Access) -> str:
-        """Outside of stages: where the row's number is."""
+        """Outside of stages: the number of the row."""
         return f"{self.array(access)}[p{self.number(access)}]"
 
     def is_gathered(self, access: Access) -> bool:
-        """A vector that all rows share and whose elements lie apart: it is copied first, or nothing would vectorise."""
+        """A strided vector that all rows share: a contiguous copy is made first, or the stage would not vectorise."""
         return (
             access.strides[:2] == (0, 0) and access.strides[2] not in (0, 1) and self.loop.rows > 1
         )
@@ -118,11 +121,11 @@ class Writer:
         return self.at_row(x) if k is None else f"v{k}"
 
     def row_lines(self, level: int) -> list[str]:
-        """What is about rows, and needs no stage from this level on."""
+        """The lines on the row before the stage of this level, and after those before it."""
         lines = []
         for k, step in enumerate(self.loop.steps):
             if step.wide:
-                # A sum along the row, which the last stage has left in v.
+                # A sum along the row, which the previous stage left in v.
                 if step.how == "row" and self.levels[k] == level - 1 and self.is_stored(step):
                     lines.append(f"{self.at_row(step.out)} = v{k}")
                 continue
@@ -140,13 +143,13 @@ class Writer:
     # Stages --------------------------------------------------------------------------------------
 
     def element_step(self, x: Access | float) -> int | None:
-        """The step that makes x of each element, if one of the loop does."""
+        """The step of the loop that computes x for each element, if there is one."""
         k = self.made_by(x)
         wide = k is not None and self.loop.steps[k].wide and self.loop.steps[k].how is None
         return k if wide else None
 
     def needed(self, sinks: list[int]) -> list[int]:
-        """These steps, and all whose elements they are made of."""
+        """These steps, and all steps whose elements they need."""
         found, waiting = set(), [*sinks]
         while waiting:
             k = waiting.pop()
@@ -157,9 +160,10 @@ class Writer:
         return sorted(found)
 
     def values(self, stage: int, sinks: list[int]) -> tuple[dict[Access, str], dict[str, str]]:
-        """Write a stage's function that makes an element of each of these steps.
+        """Write the function of a stage that computes one element of each of the steps `sinks`.
 
-        Gives the names it takes: of elements that are loaded, and of numbers of the row, with what they are outside.
+        Returns its parameters: names for the elements to load, and names for numbers of the row, each with its
+        expression outside the stage.
         """
         loads: dict[Access, str] = {}
         rows: dict[str, str] = {}
@@ -188,7 +192,7 @@ class Writer:
         return loads, rows
 
     def columns_of(self, touched: list[Access]) -> list[str]:
-        """What a stage must be given to find the elements of these."""
+        """The arguments from which a stage finds the elements of these accesses."""
         gathered = [f"g{self.number(x)}" for x in touched if self.is_gathered(x)]
         touched = [x for x in touched if not self.is_gathered(x)]
         arrays = [self.array(x) for x in touched]
@@ -197,7 +201,7 @@ class Writer:
         return [*gathered, *dict.fromkeys([*arrays, *places, *steps])]
 
     def stage_lines(self, level: int) -> list[str]:
-        """The call of a stage, whose functions are written on the way."""
+        """The lines that call a stage, whose functions are written on the way."""
         steps, stage = self.loop.steps, len(self.functions)
         sinks = [
             k for k, s in enumerate(steps)
@@ -208,7 +212,7 @@ class Writer:
         loads, rows = self.values(stage, sinks)
         elements = ", ".join(f"e{k}" for k in sinks)
         inside = [f"{elements} = values_{stage}({', '.join([*map(self.element, loads), *rows])})"]
-        # Before and after the row, and each piece of it; and what is done outside with the results.
+        # Lines before and after the row, before and after each piece of it, and outside, after the call.
         start, end, begin, done, outside = [], [], [], [], []
         for k in sinks:
             s = steps[k]
@@ -257,7 +261,7 @@ class Writer:
         inside: list[str] = []
         for level in range(max(self.levels) + 2):
             inside += self.row_lines(level) + self.stage_lines(level)
-        # The sums over all rows: of a chunk, then of all.
+        # Reductions over all rows: in each chunk, then of the chunks.
         before, begin, end, after = [], [], [], []
         for number, k in enumerate(self.over_rows):
             step = steps[k]
@@ -314,7 +318,7 @@ class Writer:
 
 
 def added(step: Step, total: str, x: str) -> str:
-    """The line that takes x into a running sum, or greatest element."""
+    """The line that takes x into a running sum or maximum."""
     return f"{total} = {EXPRESSIONS[step.name].format(total, x)}"
 
 

@@ -1,13 +1,13 @@
 """Which words share a loop.
 
 All loops have one form: over rows, and within each row over columns, once or several times. A word fits into a loop
-over (rows, columns) if it makes a number for each element of it or for each row, or reduces such to less. What a word
-of the loop makes of an element or a row, later words of the same loop have at hand; what is summed over all rows is
-there only when the loop is over. So a loop that holds the words of a layer's activation, its loss and both their
+over (rows, columns) if it computes a number for each element or for each row, or reduces these to fewer numbers. Later
+words of the same loop can use what a word computes for an element or a row without reading memory. A sum over all rows
+is there only when the loop is over. So a loop that holds the words of a layer's activation, its loss and both their
 gradients reads and writes memory once.
 
-Loops are kept in an order in which they can run: each word goes into the first loop, from the one that makes what it
-reads on, that it fits into; or into a new one at the end.
+The loops stay in an order in which they can run: a word joins the first loop that it fits into, from the one that
+makes its operands on; if it fits into none, it starts a new loop at the end.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from tinygen.kernels.fusion.words import (
     writes,
 )
 
-LONG = 4096  # a vector longer than that is not gone through row by row
-MOST = 64  # steps of a loop: five hundred take Numba two minutes
+LONG = 4096  # a longer vector starts no loop of one element a row
+MOST = 64  # steps of a loop: Numba takes two minutes to compile five hundred
 
 
 @dataclass(frozen=True)
 class Access:
-    """Where a loop finds a number: steps to the next block of rows (of `LoopPlan.block` rows), row and column."""
+    """Where a loop finds its elements: the strides lead to the next block of rows (see `LoopPlan`), row and column."""
 
     storage: Storage
     offset: int
@@ -44,7 +44,7 @@ class Access:
 
 @dataclass
 class Step:
-    """A word in a loop: `wide` if it is about elements, not rows; `how` it reduces, if it does."""
+    """A word in a loop, computed for each element (`wide`) or for each row. `how`: as in `Reduce`, else None."""
 
     name: str
     operands: list[Access | float]
@@ -56,10 +56,10 @@ class Step:
 
 @dataclass
 class LoopPlan:
-    """rows: in all; block: how many of them follow each other with one stride, 0 for all; columns: 1 if
-    all is about rows.
+    """A loop over `rows` and `columns`; one column if all its steps are computed for each row.
 
-    dtype: of its floats; None as long as there are but truths and whole numbers.
+    block: how many rows follow each other with one stride; 0 if all do.
+    dtype: of its floats; None as long as there are only booleans and integers.
     """
 
     rows: int
@@ -67,7 +67,7 @@ class LoopPlan:
     columns: int
     dtype: np.dtype | None
     steps: list[Step] = field(default_factory=list)
-    made: dict[Access, int] = field(default_factory=dict)  # at hand in the loop: by which step
+    made: dict[Access, int] = field(default_factory=dict)  # by which step; later steps can use it
     written: set[Storage] = field(default_factory=set)
 
 
@@ -76,7 +76,7 @@ def grouped(words: list[Word]) -> list[LoopPlan | Word]:
     found: list[LoopPlan | Word] = []
     made_by: dict[Storage, int] = {}  # the last of `found` that writes to it
     for word in words:
-        # What is written in parts, by several words, is written in their order.
+        # Also what it writes: several words that write parts of one storage stay in order.
         touched = [place.storage for place in (*reads(word), *writes(word))]
         at = max((made_by.get(storage, 0) for storage in touched), default=0)
         candidate = candidate_of(word)
@@ -92,11 +92,11 @@ def grouped(words: list[Word]) -> list[LoopPlan | Word]:
 
 @dataclass
 class Candidate:
-    """A way to see a word as the step of a loop over rows of so many columns."""
+    """A word seen as a step of a loop over rows of so many columns."""
 
     word: Pointwise | Reduce
-    lead: tuple[int, ...]  # sides whose product is the number of rows
-    columns: int  # 1: about rows
+    lead: tuple[int, ...]  # lengths of the axes that make up the rows
+    columns: int  # 1 if the step is computed for each row
 
     def loop(self) -> LoopPlan | None:
         rows = math.prod(self.lead)
@@ -105,10 +105,10 @@ class Candidate:
         return LoopPlan(rows, 0, self.columns, None)
 
     def step(self, block: int) -> Step | None:
-        """In a loop with blocks of so many rows (0: all rows); None if the strides are not of that form."""
+        """The step in a loop with such blocks (see `LoopPlan`); None if the strides are not of that form."""
         word, wide, shape = self.word, self.columns > 1, (*self.lead, self.columns)
         if isinstance(word, Reduce):
-            # Numbers one below the other: of one a row, all are the column.
+            # With one number a row, a reduction of the column is one of all numbers.
             how = "all" if word.how == "column" and not wide else word.how
             of_sums = (*self.lead, 1) if how == "row" else (*[1 for _ in self.lead], word.out.size)
             x, out = _access(word.x, shape, block), _access(word.out, of_sums, block)
@@ -123,7 +123,7 @@ class Candidate:
 
 
 def candidate_of(word: Word) -> Candidate | None:
-    """None for a word that no loop has a place for."""
+    """The word as a candidate; None if no loop can hold it."""
     if isinstance(word, Pointwise):
         shape = word.out.shape
         given = [p.broadcast(shape) for p in reads(word)] + [word.out]
@@ -143,7 +143,7 @@ def candidate_of(word: Word) -> Candidate | None:
 
 
 def _merged(lead: tuple[int, ...], given: list[Place]) -> tuple[int, ...]:
-    """The sides, of which neighbours are one where in all of the given places they follow each other."""
+    """The lengths of the leading axes; neighbours are merged where one stride leads over both in all given places."""
     sides: list[int] = []
     last = 0
     for axis, n in enumerate(lead):
@@ -158,7 +158,7 @@ def _merged(lead: tuple[int, ...], given: list[Place]) -> tuple[int, ...]:
 
 
 def _joins(loop: LoopPlan | Word, new: Candidate) -> bool:
-    """Whether it fits into this, if it is a loop; if so, it is there now."""
+    """Add the candidate to `loop` if that is a loop in which it fits; return whether it was added."""
     if not isinstance(loop, LoopPlan):
         return False
     if math.prod(new.lead) != loop.rows or len(new.lead) > 2 or len(loop.steps) == MOST:
@@ -176,7 +176,7 @@ def _joins(loop: LoopPlan | Word, new: Candidate) -> bool:
         return False
     for x in step.operands:
         if isinstance(x, Access) and x.storage in loop.written and x not in loop.made:
-            return False  # it is there only when the loop is over
+            return False  # it is complete only when the loop is over
     if any(s.out.storage is step.out.storage and s.operands == [0.0] for s in loop.steps):
         return False  # zeros that are overwritten in part must all be there first
     loop.dtype = floats.pop() if floats else loop.dtype
@@ -189,7 +189,7 @@ def _joins(loop: LoopPlan | Word, new: Candidate) -> bool:
 
 
 def _divide(loop: LoopPlan, block: int) -> None:
-    """Give a loop whose rows all follow each other blocks of so many."""
+    """Divide the rows of a loop, over which one stride leads, into blocks of so many."""
 
     def divided(access: Access | float) -> Access | float:
         if not isinstance(access, Access):
@@ -204,7 +204,7 @@ def _divide(loop: LoopPlan, block: int) -> None:
 
 
 def _shaped(place: Place, shape: tuple[int, ...]) -> Place | None:
-    """The place in a shape whose sides are products of its own, if it is one there without copying."""
+    """The place in a shape that merges axes of its own; None if that needs a copy."""
     steps = [(n, s) for n, s in zip(place.shape, place.strides, strict=True) if n > 1]
     strides: list[int] = []
     for side in reversed(shape):
@@ -218,7 +218,7 @@ def _shaped(place: Place, shape: tuple[int, ...]) -> Place | None:
 
 
 def _access(place: Place, shape: tuple[int, ...], block: int) -> Access | None:
-    """The place in a shape (*rows, columns), of at most two axes of rows; None if the strides are not of that form."""
+    """The place in a shape (*rows, columns) with at most two axes of rows; None if the strides are not of that form."""
     found = _shaped(place, shape)
     if found is None:
         return None
@@ -229,6 +229,6 @@ def _access(place: Place, shape: tuple[int, ...], block: int) -> Access | None:
         if outer > 1 and inner > 1 and far != near * inner:
             return None
         return Access(place.storage, place.offset, (0, near if inner > 1 else far, column))
-    if outer == 1:  # rows that all follow each other
+    if outer == 1:  # one stride leads over all rows
         return Access(place.storage, place.offset, (near * block, near, column))
     return Access(place.storage, place.offset, (far, near, column)) if inner == block else None

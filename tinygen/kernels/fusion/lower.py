@@ -1,7 +1,7 @@
-"""From what a trace recorded to words: what each of NumPy's functions and our kernels does, said in four of them.
+"""From the calls of a trace to words: what NumPy's functions and our kernels do, said in the language of four.
 
-Products with a side of a few elements are spelled out as sums of single numbers: a tile of the matrix product would be
-mostly padding, and a sum can share a loop with what comes before and after it.
+A matrix product with a side of a few elements is spelled out as elementwise products and sums: a tile of the product
+kernel would be mostly padding, and pointwise words and sums can share a loop with the words before and after them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from tinygen.kernels.fusion.words import (
 )
 from tinygen.kernels.indexing import is_basic, scatter_add
 
-FEW = 4  # the longest side of a product that is spelled out
-FEW_BLOCKS = 16  # of numbers, whose sum is: one addition each
+FEW = 4  # a product with a side no longer than this is spelled out
+FEW_BLOCKS = 16  # a sum over a first axis no longer than this is, too: one addition for each entry
 
 
 UFUNCS = {
@@ -43,6 +43,7 @@ UFUNCS = {
     np.less_equal: "less_equal", np.greater: "greater", np.greater_equal: "greater_equal",
     np.bitwise_and: "and", np.bitwise_or: "or", np.invert: "not", np.where: "where",
 }  # fmt: skip
+# What is the same for booleans in a loop as in NumPy, whose arithmetic on booleans has rules of its own.
 OF_TRUTHS = ("and", "or", "not", "equal", "not_equal", "where")
 REDUCTIONS = {
     np.add.reduce: "add", np.sum: "add", np.ndarray.sum: "add",
@@ -58,13 +59,14 @@ class Lowered:
     inputs: list[Storage] = field(default_factory=list)
     owners: dict[Traced, Storage] = field(default_factory=dict)
     constants: dict[int, tuple[np.ndarray, Storage]] = field(default_factory=dict)  # by array's id
+    # For zeros with scattered parts: the place of each part, and the index that it goes to.
     parts: dict[Storage, list[tuple[Place, tuple]]] = field(default_factory=dict)
 
     def place(self, x: Traced) -> Place:
         return part_of(self.owners[x.owner], x._value)
 
     def constant(self, array: np.ndarray) -> Place:
-        """An array from outside the trace: read where it lies in each run if C-contiguous, else copied now."""
+        """The place of an array from outside the trace: every run reads it where it is if C-contiguous, else a copy."""
         if id(array) not in self.constants:
             repeated = [n > 1 and s == 0 for n, s in zip(array.shape, array.strides, strict=True)]
             once = array[tuple(slice(0, 1) if r else slice(None) for r in repeated)]
@@ -76,7 +78,7 @@ class Lowered:
     def new(self, shape: tuple[int, ...], dtype: np.dtype) -> Place:
         return whole(Storage(np.empty(shape, dtype)))
 
-    # Words that others are made of ---------------------------------------------------------------
+    # What calls are spelled out in ---------------------------------------------------------------
 
     def pointwise(self, name: str, *operands: Operand, out: Place | None = None) -> Place:
         if out is None:
@@ -107,7 +109,7 @@ class Lowered:
             self.add_other(call)
 
     def tree(self, tree: Any) -> Any:
-        """With places for traced arrays."""
+        """The tree with places for traced arrays."""
         return mapped(tree, (Traced,), self.place)
 
     def add_other(self, call: Call) -> None:
@@ -116,7 +118,7 @@ class Lowered:
         self.words.append(Other(call.function, args, kwargs, outs, call.effect))
 
     def add_scattered(self, call: Call) -> bool:
-        """Zeros with something put into a part of them, as slices leave in a backward pass; the sum of such."""
+        """Zeros with an array put into a part of them, as a slice's backward rule makes; or the sum of such arrays."""
         parts: list[tuple[Place, tuple]] = []
         if call.function is scatter_add:
             x, index, _ = call.args
@@ -124,7 +126,7 @@ class Lowered:
                 return False
             parts = [(self.place(x), index)]
         elif call.function is np.add and all(type(x) is Traced for x in call.args):
-            # Of a view the parts lie elsewhere.
+            # Not of a view: its parts have other indices.
             given = [self.parts.get(self.owners[x]) if x.owner is x else None for x in call.args]
             if None in given or any(x.shape != call.results[0].shape for x in call.args):
                 return False
@@ -142,7 +144,7 @@ class Lowered:
             self.pointwise("copy", 0.0, out=out)
         memory = out.storage.array
         for x, index in parts:
-            # Where an index leads, NumPy knows; with an ellipsis it gives a view of one element, too.
+            # NumPy finds where the index leads. With an ellipsis, even a single element is a view.
             view = memory[index if Ellipsis in index else (*index, ...)]
             self.pointwise("copy", x.broadcast(view.shape), out=part_of(out.storage, view))
         return True
@@ -161,7 +163,7 @@ class Lowered:
         if not name or call.kwargs or len(floats) > 1 or not floats <= set(KERNEL_FLOATS):
             return False
         if not floats and not whole_numbers and name not in OF_TRUTHS:
-            return False  # NumPy adds truths by rules of its own
+            return False
         operands: list[Operand] = []
         for x in args:
             if type(x) is Traced:
@@ -178,7 +180,7 @@ class Lowered:
         return True
 
     def add_copy(self, call: Call) -> bool:
-        """What only puts numbers elsewhere: a copy, or a reshape that cannot be a view; arrays joined along an axis."""
+        """What only moves numbers: a copy, a reshape that cannot be a view, arrays joined along an axis."""
         out, function = self.place(call.results[0]), call.function
         if out.dtype not in (*KERNEL_FLOATS, BOOL):
             return False
@@ -268,7 +270,7 @@ class Lowered:
         return True
 
     def add_small_product(self, a: Place, b: Place, out: Place) -> None:
-        """out = a b, where a side is short."""
+        """out = a b, where at least one side is no longer than `FEW`."""
         k, n = b.shape
         if k <= FEW:  # a sum of outer products
             total = None
@@ -309,7 +311,7 @@ def lowered(trace: Trace) -> Lowered:
 
 
 def wanted(words: list[Word], outputs: set[Storage]) -> list[Word]:
-    """The words that outputs or effects need."""
+    """The words that the outputs or an effect need, in their order."""
     needed, kept = set(outputs), []
     for word in reversed(words):
         if any(place.storage in needed for place in writes(word)) or (

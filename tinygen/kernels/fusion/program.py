@@ -1,7 +1,8 @@
-"""A trace made ready to run again: memory for all it computes, and a list of calls that fill it.
+"""A trace made ready to run again: memory for everything that it computes, and a list of calls that fill it.
 
-What is computed on the way lives in buffers that are made once; what nobody will read any more gives its buffer to
-what comes later, so that a program stays in the caches. Only what leaves the program is new memory each time.
+Intermediate results live in buffers that are allocated once. A result that nobody will read any more leaves its buffer
+to a later one, so that a program stays in the caches. Each run allocates only its outputs, and what the functions of
+`Other` words allocate themselves.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ from tinygen.kernels.fusion.words import (
 )
 from tinygen.kernels.reference import quiet
 
-CHUNKS, CHUNK_ROWS = 8, 16  # of a loop: at most so many, of no fewer rows
-LINE = 64  # bytes of a line of the cache, which two cores had better not both write to
+CHUNKS, CHUNK_ROWS = 8, 16  # a loop has at most so many chunks, of no fewer rows
+LINE = 64  # bytes of a cache line: two cores that both write to one slow each other down
 ENTIRE = "entire"
-COPIED = 1 << 14  # bytes that are copied sooner than put in the place of others
+COPIED = 1 << 14  # bytes: a result of an `Other` is copied to a buffer unless it is larger
 Item = LoopPlan | Word
 
 _programs: weakref.WeakSet[Program] = weakref.WeakSet()
@@ -59,7 +60,7 @@ def item_writes(item: Item) -> set[Storage]:
 
 
 class Program:
-    """A trace, to be run again with other inputs of the same shapes and dtypes, in the order of `keys`."""
+    """A trace, to be run on other inputs of the same shapes and dtypes, in the order of `keys`."""
 
     def __init__(self, trace: Trace, outputs: Sequence[Traced], fuse: bool):
         found = lowered(trace)
@@ -71,7 +72,7 @@ class Program:
         self._stores = list(found.owners.values())
         self.keys: list[Hashable] = [storage.key for storage in found.inputs]
         self.fresh = [storage for storage in kept if storage.computed]
-        # What is large and new memory anyway is not copied to a buffer.
+        # Large arrays that a function allocates are used where they are, not copied to a buffer.
         self._adopted = {
             item.outs[0].storage for item in items
             if isinstance(item, Other) and len(item.outs) == 1 and item.outs[0].storage not in kept
@@ -79,10 +80,11 @@ class Program:
         }  # fmt: skip
         self._lock = threading.Lock()
         _programs.add(self)
-        self._here = [np.empty(0)] * len(self.inputs)  # the last ones, or C-contiguous copies
-        # Where an array that is another in each run is put: (arguments of a call, position, its place or None if flat).
+        self._here = [np.empty(0)] * len(self.inputs)  # of the last run, or C-contiguous copies
+        # For each array that is new in each run, the arguments that it goes to: (arguments of a call, position, form).
+        # The form is a place in the array, ENTIRE for the array itself, or None for the array made flat.
         self._uses: dict[Storage, list[tuple[list, int, Place | str | None]]] = {}
-        # What is read from memory, by a later item or by whoever gets the results.
+        # What is read from memory, by an item or by the caller.
         read_later = kept.union(*map(item_reads, items))
         self._memory = self._planned(items, {*self.fresh, *self._adopted}, read_later)
         self.steps = [self._step(item, read_later) for item in items]
@@ -98,13 +100,13 @@ class Program:
         ]
 
     def run(self, arrays: Sequence[np.ndarray], recorded: bool = False) -> list[np.ndarray]:
-        """The outputs, for these inputs. `recorded`: what has an effect is not done again, but gives what it gave."""
+        """The outputs for these inputs. `recorded`: effects are not repeated, but give what they gave in the trace."""
         with self._lock:
             for i, array in enumerate(arrays):
                 if array is not self._here[i]:
                     here = np.asarray(array, order="C")
                     self._put(self.inputs[i], here)
-                    self._here[i] = here  # last: who is interrupted before puts it again
+                    self._here[i] = here  # last: after an interrupt before it, it is put again
             new = [
                 storage.array.copy() if recorded else np.empty(storage.shape, storage.dtype)
                 for storage in self.fresh
@@ -113,20 +115,20 @@ class Program:
                 _fill(uses, array)
             for function, arguments in self._recorded if recorded else self.steps:
                 function(*arguments)
-            for uses in self._fresh_uses:  # they are somebody else's now
+            for uses in self._fresh_uses:  # they belong to the caller now
                 for arguments, position, _ in uses:
                     arguments[position] = None
             found = []
             for place, number, entire in self._found:
                 if entire:
                     found.append(new[number])
-                else:  # a view, or what was there before
+                else:  # a view, an input or a constant
                     memory = self._array_of(place.storage) if number is None else new[number]
                     found.append(place.of(memory.reshape(-1)).copy())
             return found
 
     def forget(self) -> None:
-        """Let go of what the trace held, for the memory of it: no run can be a recorded one from then on."""
+        """Free the arrays of the trace. From then on no run can be a recorded one."""
         self._recorded = []
         for storage in self._stores:
             storage.array = None
@@ -135,7 +137,7 @@ class Program:
         for place in outs:
             if place.storage in self._adopted:
                 self._put(place.storage, place.storage.array)
-            elif place.storage not in self.fresh:  # those hold it already
+            elif place.storage not in self.fresh:  # those are copies of it already
                 self._memory[place.storage][...] = place.storage.array.reshape(-1)
 
     # Memory --------------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ class Program:
     def _planned(
         self, items: list[Item], elsewhere: set[Storage], read_later: set[Storage]
     ) -> dict[Storage, np.ndarray]:
-        """A flat array for each storage that stays inside; what a loop makes for itself alone needs none."""
+        """A flat array for each storage that stays inside the program; what stays inside a loop needs none."""
         last = {s: i for i, item in enumerate(items) for s in item_reads(item) | item_writes(item)}
         memory: dict[Storage, np.ndarray] = {}
         buffers: dict[Storage, np.ndarray] = {}
@@ -152,7 +154,7 @@ class Program:
             written = item_writes(item)
             for storage in written & read_later if isinstance(item, LoopPlan) else written:
                 if storage.computed and storage not in elsewhere and storage not in memory:
-                    # Only one of just this size: of such each core has written the same part, and has it in its cache.
+                    # Only a buffer of this size: each core wrote the same part of it before, and has that in its cache.
                     size = -(-max(storage.nbytes, 1) // LINE) * LINE
                     fits = [b for b in free if b.nbytes == size]
                     buffer = buffers[storage] = fits[0] if fits else whole_lines(size)
@@ -163,7 +165,7 @@ class Program:
         return memory
 
     def _array_of(self, storage: Storage) -> np.ndarray:
-        """Its memory, where no run makes it anew."""
+        """The memory of a constant, a buffer, or an input of the last run."""
         if storage.constant:
             return storage.array
         if storage.computed:
@@ -174,7 +176,7 @@ class Program:
         _fill(self._uses.get(storage, ()), array)
 
     def _given(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
-        """One argument more: the place of that storage, or all of it in one line."""
+        """Append an argument: this place in the storage, or all of it as a flat array."""
         if storage in self.inputs or storage in self.fresh or storage in self._adopted:
             if place is not None and place == whole(storage):
                 place = ENTIRE
@@ -267,19 +269,19 @@ def _forget_other_threads() -> None:
         program._lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):  # one of them may have been running a program
+if hasattr(os, "register_at_fork"):  # another thread may have been running a program
     os.register_at_fork(after_in_child=_forget_other_threads)
 
 
 def whole_lines(size: int) -> np.ndarray:
-    """So many bytes that begin where a line of the cache does."""
+    """So many bytes that begin where a cache line does."""
     memory = np.empty(size + LINE, np.uint8)
     first = -memory.ctypes.data % LINE
     return memory[first : first + size]
 
 
 def _fill(uses: Sequence[tuple], array: np.ndarray) -> None:
-    """`array` where it is used: whole, a place in it, or in one line."""
+    """Put `array` into the arguments that use it, each in its form: see `Program._uses`."""
     for arguments, position, place in uses:
         if place is ENTIRE:
             arguments[position] = array
@@ -289,7 +291,7 @@ def _fill(uses: Sequence[tuple], array: np.ndarray) -> None:
 
 
 def of_tree(function: Callable, tree: Any, *arrays: np.ndarray) -> Any:
-    """function(*args, **kwargs) with arrays for the places in tree = (args, kwargs)."""
+    """function(*args, **kwargs), with these arrays for the places in tree = (args, kwargs)."""
     given = iter(arrays)
     args, kwargs = mapped(tree, (Place,), lambda _: next(given))
     return function(*args, **kwargs)
@@ -299,11 +301,11 @@ def into_last(function: np.ufunc, *arguments: Any) -> None:
     function(*arguments[:-1], out=arguments[-1])
 
 
-into_last_quietly = quiet(into_last)  # of infinities, as our kernels of these names are
+into_last_quietly = quiet(into_last)  # without warnings, like our kernels of these names
 
 
 def into(function: Callable, count: int, *arguments: Any) -> None:
-    """The first `count` arguments become what the function gives of the others."""
+    """Call the function on all but the first `count` arguments, and copy its results into those."""
     found = function(*arguments[count:])
     if not count:
         return
@@ -312,7 +314,7 @@ def into(function: Callable, count: int, *arguments: Any) -> None:
         array = np.asarray(array)
         if array.size not in (out.size, 1) or (array.size < out.size and array.ndim):
             raise another(array, out)
-        # Reductions may keep axes of length 1, or not; a number fills.
+        # A reduction may keep axes of length 1 or not; a single number fills `out`.
         out[...] = array.reshape(out.shape) if array.size == out.size else array
 
 
@@ -361,11 +363,11 @@ CHEAP = frozenset(
     greater greater_equal and or not
     """.split()
 )
-NANOSECONDS = 0.06, 0.4  # for an element: of a cheap step, and of another
+NANOSECONDS = 0.06, 0.4  # for an element of a cheap step, and of any other
 
 
 def cost(loop: LoopPlan) -> int:
-    """Work in the measure of `cpu._compile.PARALLEL_FROM`, where an element is worth 0.06 nanoseconds."""
+    """The work of a loop in the unit of `cpu._compile.PARALLEL_FROM`: one element of a cheap step."""
     cheap, dear = NANOSECONDS
     total = 0.0
     for step in loop.steps:

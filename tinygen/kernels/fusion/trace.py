@@ -1,10 +1,10 @@
-"""Arrays that remember what is done to them.
+"""Arrays that record what is done to them.
 
-A `Traced` array holds numbers like any other, and a place in a `Trace`. NumPy's functions, operators and our kernels
-compute with it as with an array (by NumPy's own protocols, `__array_ufunc__` and `__array_function__`), and leave a
-`Call` in the trace: the function, what it was given, what came out. So a trace is made by running code once, on real
-numbers, and is complete: the numbers themselves can be had by nobody but functions that are recorded. Python code that
-asks for them, to branch on one or to print it, gets an error, for what it decided would be forgotten by the record.
+A `Traced` array holds numbers like any other array, and belongs to a `Trace`. NumPy's functions, operators and our
+kernels accept it as an array (by NumPy's own protocols, `__array_ufunc__` and `__array_function__`), and each adds a
+`Call` to the trace: the function, its arguments, its results. So a trace is made by running the code once, on real
+numbers. It is complete because only recorded functions can read these numbers. Python code that asks for them, to
+branch on one or to print it, gets an error: the record could not hold what that code decided.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 _current: ContextVar[Trace | None] = ContextVar("tinygen_trace", default=None)
-running: list[Trace] = []  # of any thread: while there is none, nothing else need be asked
+running: list[Trace] = []  # of all threads; while it is empty, no other check is needed
 
 
 class Call:
-    """One function that was applied, and the traced arrays that it gave."""
+    """One application of a function, and the traced arrays that it returned."""
 
     def __init__(self, function: Callable, args: tuple, kwargs: dict, effect: bool):
         self.function, self.args, self.kwargs, self.effect = function, args, kwargs, effect
@@ -30,21 +30,21 @@ class Call:
 
 
 class Trace:
-    """What was done, in its order; and the arrays that were there before, by the key under which they were lifted."""
+    """The calls in order, and the inputs: arrays from outside, each by the key under which it was lifted."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.inputs: dict[Hashable, Traced] = {}
-        self.lifted: list[tuple[np.ndarray, Traced]] = []  # the arrays that inputs were made of
-        self.written: list[np.ndarray] = []  # those that are overwritten
-        self.overwritten: dict[Hashable, Traced] = {}  # what stands now where an input was
-        self.outdated: set[Traced] = set()  # what stood there before
-        self.made: set[object] = set()  # tensors made in the meantime, of what is known already
-        # Attributes that decided what was done, and how they stood; None if they were set before they were looked at.
+        self.lifted: list[tuple[np.ndarray, Traced]] = []  # arrays, each with its input
+        self.written: list[np.ndarray] = []  # the arrays given to `overwrite`
+        self.overwritten: dict[Hashable, Traced] = {}  # the present value of each such input
+        self.outdated: set[Traced] = set()  # earlier values of overwritten memory
+        self.made: set[object] = set()  # tensors that the function made of constants
+        # Attributes that the function read, with their values; None if it set one before reading it.
         self.settings: dict[tuple[object, str], object] = {}
 
     def lift(self, key: Hashable, array: np.ndarray) -> Traced:
-        """`array`, as it is now, as an input of the trace: the same for the same key."""
+        """The input of this key: at first use a copy of `array` as it is now, later the same one."""
         if key not in self.inputs:
             self.inputs[key] = found = Traced(np.array(array, order="C"), self)
             self.lifted.append((array, found))
@@ -55,7 +55,7 @@ class Trace:
     def record(
         self, function: Callable, args: tuple, kwargs: dict[str, Any], effect: bool = False
     ) -> Any:
-        """function(*args, **kwargs), remembered. With an effect it is run in every replay, at its place."""
+        """function(*args, **kwargs), recorded as a call. With an effect, every replay runs it, in its place."""
         call = Call(function, args, kwargs, effect)
         given = traced((args, kwargs))
         if any(x.owner in self.outdated for x in given):
@@ -75,7 +75,7 @@ class Trace:
             return None
         several = isinstance(found, tuple)
         for array in found if several else (found,):
-            array = np.asarray(array)  # NumPy makes scalars of 0-d arrays
+            array = np.asarray(array)  # NumPy returns scalars for 0-d arrays
             owner = next((x.owner for x in given if np.may_share_memory(array, x._value)), None)
             if owner is None:
                 array = np.asarray(array, order="C")
@@ -83,7 +83,7 @@ class Trace:
         return tuple(call.results) if several else call.results[0]
 
     def overwrite(self, key: Hashable, array: np.ndarray, new: Traced, effect: Callable) -> None:
-        """From here on the input of this key, which was `array`, is `new`; `effect(new)` is run in every replay."""
+        """From here on `new` replaces `array` as the input of this key; every replay runs `effect(new)`."""
         self.record(effect, (new,), {}, effect=True)
         self.outdated.update(x for other, x in self.lifted if np.shares_memory(other, array))
         if key in self.overwritten:
@@ -92,7 +92,7 @@ class Trace:
         self.written.append(array)
 
     def forget(self) -> None:
-        """Let go of all arrays, which hold the trace in turn: it is garbage at once, not when a collector comes."""
+        """Drop all arrays, which refer back to the trace: without the cycle, its memory is freed at once."""
         for held in (
             self.calls, self.inputs, self.lifted, self.overwritten, self.outdated, self.made
         ):  # fmt: skip
@@ -101,7 +101,7 @@ class Trace:
 
 @contextmanager
 def tracing() -> Iterator[Trace]:
-    """Inside this block, in this thread, there is a trace: `current()`."""
+    """A new trace, which `current()` returns inside this block, in this thread."""
     trace = Trace()
     token = _current.set(trace)
     running.append(trace)
@@ -117,11 +117,11 @@ def current() -> Trace | None:
     return _current.get() if running else None
 
 
-# Arguments and results are trees: tuples, lists and dicts of what they are about.
+# Arguments and results are trees: nested tuples, lists and dicts.
 
 
 def mapped(tree: Any, kinds: tuple[type, ...], change: Callable[[Any], Any]) -> Any:
-    """The tree with `change(x)` for each x of these kinds, from left to right."""
+    """The tree with `change(x)` for each leaf x of these types, from left to right."""
     kind = type(tree)
     if kind in kinds:
         return change(tree)
@@ -131,7 +131,7 @@ def mapped(tree: Any, kinds: tuple[type, ...], change: Callable[[Any], Any]) -> 
 
 
 def leaves(tree: Any, kinds: tuple[type, ...]) -> list[Any]:
-    """What is of these kinds in the tree, from left to right."""
+    """The leaves of these types, from left to right."""
     kind = type(tree)
     if kind in kinds:
         return [tree]
@@ -140,28 +140,28 @@ def leaves(tree: Any, kinds: tuple[type, ...]) -> list[Any]:
 
 
 def untraced(tree: Any) -> Any:
-    """The same with real arrays for traced ones."""
+    """The tree with real arrays for traced ones."""
     return mapped(tree, (Traced,), lambda x: x._value)
 
 
 def traced(tree: Any) -> list[Traced]:
-    """The traced arrays in it."""
+    """The traced arrays in the tree."""
     return leaves(tree, (Traced,))
 
 
 def recorded(function: Callable, *args: Any, **kwargs: Any) -> Any:
-    """function(*args, **kwargs), remembered by the trace of its first traced argument."""
+    """function(*args, **kwargs), recorded by the trace of the first traced argument."""
     return traced((args, kwargs))[0].trace.record(function, args, kwargs)
 
 
 def not_compiled(what: str, instead: str) -> None:
-    """Raise RuntimeError inside a compiled function, whose record would not hold what is done here."""
+    """Raise RuntimeError inside a compiled function, because its record cannot hold what the caller does."""
     if current() is not None:
         raise RuntimeError(f"{what}: not inside a compiled function: {instead}")
 
 
 def as_check(check: Callable) -> Callable:
-    """`check`, which raises an error or gives nothing: of traced arrays it is made in each run."""
+    """`check`, which raises an error or returns None. On traced arrays it is recorded, and every replay repeats it."""
 
     @functools.wraps(check)
     def checked(*args: Any) -> None:
@@ -175,7 +175,7 @@ def as_check(check: Callable) -> Callable:
 
 
 def as_one_step(function: Callable) -> Callable:
-    """`function`, which a trace records as it is, not as what it does."""
+    """`function`, which a trace records as one call, not as the calls that it makes."""
 
     @functools.wraps(function)
     def step(*args: Any) -> Any:
@@ -221,7 +221,7 @@ def _viewed(x: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 class Traced(np.lib.mixins.NDArrayOperatorsMixin):
-    """An array of a trace: the owner of C-contiguous memory, or a view of what another owns."""
+    """An array of a trace: the owner of C-contiguous memory, or a view of memory that another one owns."""
 
     __slots__ = ("_owner", "_value", "trace")
     __hash__ = object.__hash__
@@ -264,7 +264,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return (self[i] for i in range(len(self)))
 
     def copy(self) -> Traced:
-        """Itself, for nobody can change it; but what was there before the trace may be overwritten later."""
+        """The array itself, because nobody can change it; of an input a copy, because `overwrite` may change that."""
         if any(self.owner is x for x in self.trace.inputs.values()):
             return self.trace.record(np.array, (self,), {})
         return self
@@ -286,14 +286,14 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         in_place = function is np.nan_to_num and not all((*args[1:2], kwargs.get("copy", True)))
         if in_place or kwargs.get("out") is not None:
             _changed()
-        if not traced((args, kwargs)):  # `like=` an array of the trace: a constant
+        if not traced((args, kwargs)):  # only `like=` is traced: a constant
             return function(*args, **kwargs)
         return recorded(function, *args, **kwargs)
 
     def view(self, dtype: Any = None) -> Traced:
         if dtype is None:
             return self.trace.record(np.ndarray.view, (self,), {})
-        # An array of its own, for nobody else finds its numbers where these lie.
+        # A copy: a view has the dtype of its owner.
         return self.trace.record(_viewed, (self, dtype), {})
 
     reshape, transpose, swapaxes = _method("reshape"), _method("transpose"), _method("swapaxes")

@@ -1,7 +1,7 @@
-"""The record of a trace in a language of four words: Pointwise, Reduce, Product, and Other for all else.
+"""A language of four instructions, the words, for what a trace did: Pointwise, Reduce, Product, and Other for the rest.
 
-What the words act on are `Place`s: some elements of a `Storage`, counted off by strides. A view is another place in the
-same storage, so nothing need be done for it, and no word for views is left.
+Words read and write `Place`s: elements of a `Storage`, given by an offset and strides. A view is another place in the
+same storage. It takes no work, so the language needs no word for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BOOL, INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 
 
 class Storage:
-    """Memory of its own, C-contiguous. `array` is what it held in the trace; `key` that of an input, if it is one."""
+    """A block of C-contiguous memory. `array`: what it held in the trace; `key`: that of the input, if it is one."""
 
     def __init__(self, array: np.ndarray, key: Any = None, constant: bool = False):
         self.shape, self.dtype, self.nbytes = array.shape, array.dtype, array.nbytes
@@ -30,7 +30,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Place:
-    """Elements of a storage: the first, and how many steps lead to the next along each axis."""
+    """A strided view of a storage; offset and strides count elements."""
 
     storage: Storage
     offset: int
@@ -46,7 +46,7 @@ class Place:
         return math.prod(self.shape)
 
     def broadcast(self, shape: tuple[int, ...]) -> Place:
-        """With repeated axes, as in NumPy."""
+        """Repeated along axes to this shape, as in NumPy."""
         new = len(shape) - len(self.shape)
         strides = [
             0 if side != full else stride
@@ -68,19 +68,19 @@ class Place:
         return self.transposed().row(j).transposed()
 
     def part(self, axis: int, start: int, length: int) -> Place:
-        """So many elements along an axis, from the given one on."""
+        """`length` elements along an axis, from element `start` on."""
         shape = (*self.shape[:axis], length, *self.shape[axis + 1 :])
         return Place(self.storage, self.offset + start * self.strides[axis], shape, self.strides)
 
     def with_axis(self, axis: int) -> Place:
-        """With an axis of length 1 at that position."""
+        """With a new axis of length 1 at position `axis`."""
         shape, strides = list(self.shape), list(self.strides)
         shape.insert(axis, 1)
         strides.insert(axis, 0)
         return Place(self.storage, self.offset, tuple(shape), tuple(strides))
 
     def of(self, memory: np.ndarray) -> np.ndarray:
-        """The place in that memory."""
+        """The NumPy view of this place in `memory`, a flat array for the storage."""
         size = memory.itemsize
         strides = [stride * size for stride in self.strides]
         return np.ndarray(self.shape, memory.dtype, memory, self.offset * size, strides)
@@ -107,9 +107,9 @@ class Pointwise:
 
 @dataclass
 class Reduce:
-    """out = the sum ("add") or greatest ("maximum") of x: of each row, over all rows ("column"), or of all elements.
+    """out = the sum (name "add") or maximum ("maximum") of each "row" of x, of each "column", or of "all" elements.
 
-    `initial` counts too, if it is given.
+    `initial` counts as one more element, if it is given.
     """
 
     name: str
@@ -121,7 +121,7 @@ class Reduce:
 
 @dataclass
 class Product:
-    """out = f(a b + bias), matrices."""
+    """out = activation(a b + bias), for matrices a and b."""
 
     a: Place
     b: Place
@@ -132,7 +132,7 @@ class Product:
 
 @dataclass
 class Other:
-    """outs = function(*args, **kwargs), with places for arrays; with an effect, whether anybody wants them or not."""
+    """outs = function(*args, **kwargs), with places for arrays. With an effect it runs even if nobody reads `outs`."""
 
     function: Callable
     args: tuple
@@ -159,5 +159,5 @@ def writes(word: Word) -> list[Place]:
 
 
 def places(tree: Any) -> list[Place]:
-    """The places in tuples, lists and dicts."""
+    """The places in a tree of tuples, lists and dicts."""
     return leaves(tree, (Place,))
