@@ -1,9 +1,9 @@
-"""All benchmarks of one process, one after the other: python -m benchmarks, after pip install -e '.[bench]'
+"""The main benchmarks, one after the other: python -m benchmarks, after pip install -e '.[bench]'
 
-Each is a module of its own with options of its own: python -m benchmarks.training --help. What they print (tables in
-Markdown) is kept in --out. It takes about half an hour, in which nothing else should run. Run by themselves:
-`benchmarks.ranks` and `benchmarks.scaling`, which start several processes, over MPI, `benchmarks.gpu`, and
-`benchmarks.cores`, which says how far apart two cores are, and so what to compare.
+Each is a module with its own options: python -m benchmarks.training --help. The tables that they print (Markdown) are
+also written to --out. All together take about half an hour, in which nothing else should run. Not among them are
+`benchmarks.ranks` and `benchmarks.scaling`, which start several processes over MPI, `benchmarks.gpu`, and
+`benchmarks.cores`, which says how far apart two cores are, and so which measurements can be compared.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The options of a benchmark: how they look, and numbers that make sense."""
+"""The command-line options of a benchmark, and checks that their numbers make sense."""
 
 import argparse
 import os
@@ -20,7 +20,8 @@ positive, threads = _whole(), _whole(os.cpu_count())
 
 
 def parser(name: str, doc: str, rounds: int | None = None) -> argparse.ArgumentParser:
-    """For `python -m benchmarks.NAME`, whose docstring is `doc`; with --threads, and so many --rounds by default."""
+    """The parser of `python -m benchmarks.NAME`, whose docstring is `doc`. With `rounds`, the default of --rounds, it
+    takes --threads and --rounds, too."""
     options = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=doc,

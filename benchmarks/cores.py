@@ -1,10 +1,10 @@
 """How far apart two cores are: python -m benchmarks.cores
 
-Two threads hand each other a number that lies in a line of the cache. Where their cores share a cache that takes some
-40 ns; where they do not, as on processors that are made of several dies, 170. The cores of a virtual machine are moved
-about: within a minute they may be near each other, and far. Then what one core has written and the other reads or
-overwrites takes longer, and a step that two cores share may take half as long again, while each alone is as fast as
-ever. So compare measurements with cores as far apart.
+Two threads hand a number in one cache line back and forth. A handover takes some 40 ns if their cores share a cache,
+and 170 ns if they do not, as on processors that are made of several dies. The host moves the cores of a virtual machine
+about: within a minute they may be near each other, then far apart. When they are far, reading or overwriting what the
+other core has written takes longer. A step that two cores share may then take half as long again, while each core alone
+is as fast as ever. So compare measurements with cores equally far apart.
 """
 
 import math
@@ -20,11 +20,11 @@ from numba.extending import intrinsic
 from benchmarks import arguments
 
 FAR = 100  # nanoseconds: cores that share no cache
-ROUNDS, ENOUGH = 2000, 1 << 26  # of handing over; of looking, in all of them together
+ROUNDS, ENOUGH = 2000, 1 << 26  # of each side: handovers; loads, in all, before it gives up
 
 
 def _atomic(change: Callable) -> Callable:
-    """An intrinsic on the first number of an array, which no compiler may leave out, or move."""
+    """The code of an atomic access to the first number of an array, which no compiler may remove or move."""
 
     def codegen(context, builder, signature, arguments):
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
@@ -63,15 +63,15 @@ def _hand_over(number):
 
 
 def distance() -> float:
-    """Nanoseconds from one of Numba's first two threads to the other, the least of three tries; inf if they never run
-    at the same time."""
+    """Nanoseconds of a handover between Numba's first two threads, the least of three tries; inf if they never run at
+    the same time."""
     found = [math.inf]
     for attempt in range(4):
         number = np.zeros(1, np.int64)
         began = time.perf_counter()
         _hand_over(number)
         seconds = time.perf_counter() - began
-        if attempt and number[0] == 2 * ROUNDS:  # the first compiles
+        if attempt and number[0] == 2 * ROUNDS:  # the first attempt compiles
             found.append(1e9 * seconds / (2 * ROUNDS))
     return min(found)
 
@@ -79,13 +79,14 @@ def distance() -> float:
 def main() -> None:
     parser = arguments.parser("cores", __doc__)
     parser.add_argument(
-        "--seconds", type=arguments.positive, default=10, help="one look a second; default: 10"
+        "--seconds",
+        type=arguments.positive,
+        default=10,
+        help="one measurement a second; default: 10",
     )
     args = parser.parse_args()
     if numba.get_num_threads() < 2:
-        raise SystemExit(
-            "benchmarks.cores: Numba has but one thread, so there is nobody to hand over to"
-        )
+        raise SystemExit("benchmarks.cores: Numba has only one thread, but a handover needs two")
     for _ in range(args.seconds):
         print(f"{distance():.0f} ns", flush=True)
         time.sleep(1)

@@ -1,11 +1,11 @@
 """How far the VAE's step is from what the machine can do: python -m benchmarks.floor
 
-The floor is the time of the products' multiply-adds at the peak of the matrix unit, and of all other bytes at the
-bandwidth of a copy, both measured here in turn with the step: numbers that a pass reads or writes count once for each
-pass that no order of the arithmetic could save. All multiply-adds count, also those with zeros, which the step skips
-where most are, as in pictures of digits; hence the rows on noise, where it cannot. The floor knows of nothing that
-cores tell each other. A step has to wait for that, the longer the farther they are apart (`benchmarks.cores`): rounds
-in which they share a cache have a row of their own, and those in which they do not.
+The floor is the time of the products' multiply-adds at the peak of the multiply-add units, plus the time of all other
+bytes at the bandwidth of a copy. Both rates are measured here, in turn with the step. A number that is read or written
+counts once for each pass over it that no order of the arithmetic could save. All multiply-adds count, including those
+with zeros. The step skips zeros where most numbers are zero, as in pictures of digits; on noise it cannot, and so noise
+has its own rows. The floor ignores the communication between cores, which takes longer if they are far apart
+(`benchmarks.cores`). So rounds in which the cores share a cache and rounds in which they do not have separate rows.
 """
 
 import itertools
@@ -20,7 +20,7 @@ FLOAT = 4  # bytes
 
 
 def multiply_adds(n: int) -> int:
-    """Of all products of a step with n images: forward, for the weights, and for what lies before them."""
+    """Multiply-adds of all products of a step with n images: forward, and for the gradients of weights and inputs."""
     encoder, heads = PIXELS * HIDDEN, HIDDEN * 2 * CODE
     decoder, pixels = CODE * HIDDEN, HIDDEN * PIXELS
     layers = encoder + heads + decoder + pixels
@@ -28,16 +28,16 @@ def multiply_adds(n: int) -> int:
 
 
 def moved(n: int) -> int:
-    """Bytes that are read or written besides."""
+    """Bytes that everything but the products reads and writes."""
     weights = 2 * PIXELS * HIDDEN + 3 * CODE * HIDDEN + 2 * HIDDEN + 2 * CODE + PIXELS
     adam = 7 * weights  # reads p, g, m and v, writes p, m and v
-    coins = 2 * n * PIXELS  # reads grey, writes black and white
+    draws = 2 * n * PIXELS  # reads grey pixels, writes black and white ones
     loss = 3 * n * PIXELS  # reads logits and pixels, writes the gradient
-    # Of each layer: reads value and gradient, writes the gradient before.
+    # Each layer's relu reads its output and the gradient of that, and writes the gradient of its input.
     relus = 2 * 3 * n * HIDDEN
-    # Reads mean, log sigma^2 and noise, writes z; reads its gradient, writes theirs.
+    # Forward reads mean, log sigma^2 and noise, and writes z; backward moves as many numbers.
     codes = 8 * n * CODE
-    return FLOAT * (adam + coins + loss + relus + codes)
+    return FLOAT * (adam + draws + loss + relus + codes)
 
 
 def main() -> None:
@@ -57,11 +57,11 @@ def main() -> None:
     )
     for n, on in itertools.product((128, 512), ("digits", "noise")):
         worker.make(f"VAE 784-400-20, batch {n}{', on noise' if on == 'noise' else ''}")
-        # As much as the step moves: half read, half written.
+        # A copy moves as many bytes as the step: half are read, half written.
         x = np.ones(moved(n) // FLOAT // 2, np.float32)
         out = np.empty_like(x)
         copy(out, x)
-        # With cores near each other, and far.
+        # Whether the cores were far apart -> measurements.
         rounds: dict[bool, list[tuple]] = {False: [], True: []}
         for _ in range(args.rounds):
             apart = distance() if args.threads > 1 else math.nan

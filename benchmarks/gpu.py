@@ -1,9 +1,9 @@
 """Training steps on an NVIDIA GPU, tinygen's and PyTorch's: python -m benchmarks.gpu
 
-PyTorch's are eager, with its default Adam and with the fused one, and the whole step as one CUDA graph, which leaves
-Python out. Sides take turns, each in a process of its own; a step ends when its loss is back. Small steps wait for
-Python, which asks for one kernel after the other; the large one is for the GPU itself. Needs the extra `gpu`, and
-PyTorch with CUDA.
+PyTorch's sides are eager steps, with its default Adam and with the fused one, and the whole step as one CUDA graph,
+which needs no Python. Sides take turns, each in its own process; a step ends when its loss is back on the CPU. In small
+steps the GPU waits for Python, which launches one kernel after the other; the large step shows the GPU itself. Needs
+the extra `gpu`; PyTorch takes part if it finds the GPU.
 """
 
 import importlib.metadata
@@ -25,7 +25,7 @@ def kit_of(side: str) -> str:
 
 
 def machine() -> str:
-    """GPU, what its driver can do, and the libraries."""
+    """The GPU, the CUDA version of its driver, and the versions of the libraries."""
     runtime = cupy().cuda.runtime
     name = runtime.getDeviceProperties(0)["name"].decode()
     found = importlib.metadata.distributions()
@@ -35,7 +35,7 @@ def machine() -> str:
 
 
 def peers() -> tuple[str, ...]:
-    """PyTorch's, if it is there and finds the GPU."""
+    """PyTorch's sides, if it is installed and finds the GPU."""
     try:
         import torch
     except ImportError:

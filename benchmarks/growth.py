@@ -1,7 +1,8 @@
 """What a step costs as work grows, beside PyTorch (fused Adam): python -m benchmarks.growth
 
-An MLP with tanh and squared outputs, of which one of batch, width and depth changes; and a chain of ops on eight
-numbers, where what is timed is what an op costs beside its arithmetic: forward, backward, and nothing else.
+The steps train an MLP with tanh and squared outputs, whose batch, width or depth grows. A chain of ops on eight numbers
+shows what an op costs beside its arithmetic: a long chain minus a short one leaves forward and backward, and nothing
+else.
 """
 
 import statistics
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def draw(curves: dict[str, list[tuple[int, ...]]], path: Path) -> None:
-    """A panel for what grows, the time of a step over its size."""
+    """A panel for each quantity that grows: the time of a step over its size."""
     from tinygen.viz.style import COLOURS, figure
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,10 @@
                                 [--rounds 5]
 
 Sizes are numbers of elements of the first argument; kernels that work along rows get them in rows of `--columns`. Times
-are medians of calls that took turns, in microseconds. The column "one core" is the same kernel kept from starting
-threads: where it is the faster one, `PARALLEL_FROM` in `tinygen/kernels/cpu/_compile.py` is too low. "copy" is what the
-machine takes to copy as many bytes as the kernel reads and writes, one half to the other: no kernel can be much faster.
-"spread" is the greater middle half of the times of any side, as a share of their median.
+are medians of calls that took turns, in microseconds. The column "one core" is the same kernel without threads: where
+it is faster, `PARALLEL_FROM` in `tinygen/kernels/cpu/_compile.py` is too low. "copy" copies as many bytes as the kernel
+reads and writes, from one half of them to the other: no kernel can be much faster. "spread" is the largest middle half
+of any side's times, as a share of their median.
 """
 
 import functools
@@ -32,7 +32,7 @@ parser.add_argument(
     type=arguments.positive,
     nargs="+",
     default=[10**n for n in range(2, 8)],
-    help="numbers in all; default: 100 to 10,000,000",
+    help="numbers of elements; default: 100 to 10,000,000",
 )
 parser.add_argument(
     "--columns", type=arguments.positive, default=200, help="of a matrix; default: 200"
@@ -47,8 +47,9 @@ parser.add_argument(
     "--rounds", type=arguments.positive, default=5, help="turns of each side; default: 5"
 )
 
-# The shapes of the arguments: v a vector of one number for each row, c for each column, l a label for each row, s a
-# square matrix; the others are matrices, p of positive numbers, u of probabilities.
+# The arguments of a kernel: m a matrix, p one of positive numbers, u one of probabilities, s a square matrix, b a
+# vector as long as its side, v a vector with a number for each row, c one with a number for each column, l a label for
+# each row. Other kernels take matrices m.
 ARGUMENTS = {
     "logsumexp_grad": "mvv",
     "logsumexp_columns_grad": "mcc",
@@ -78,7 +79,7 @@ SETTINGS = {
 
 
 def drawn(name: str, size: int, columns: int, dtype: str) -> list:
-    """Moderate random arguments of a kernel, about `size` elements in the first."""
+    """Random arguments of a kernel, of moderate values; the first has about `size` elements."""
     from tinygen.kernels import KERNELS
 
     rng = np.random.default_rng(0)
@@ -99,7 +100,7 @@ def drawn(name: str, size: int, columns: int, dtype: str) -> list:
 
 
 def peer(name: str, arrays: list) -> Call | None:
-    """The same in PyTorch: one of its functions, or the few that one would write."""
+    """The same in PyTorch: one of its functions, or the few that one would write; None if there is none."""
     import torch
     from torch.nn import functional as F
 

@@ -1,4 +1,4 @@
-"""What the machine can do: the peak of its multiply-add units, and a copy of so many bytes."""
+"""What the machine can do: the peak of its multiply-add units, and a copy."""
 
 import time
 
@@ -10,11 +10,11 @@ from numba.extending import intrinsic
 
 from tinygen.kernels.cpu.vectors import REGISTERS, VECTOR_BYTES, Vectors
 
-SHARED_FROM = 1 << 18  # bytes: what is less is copied sooner than another core is asked to help
+SHARED_FROM = 1 << 18  # bytes: a smaller copy is faster on one core
 
 
 def peak(dtype: np.dtype, threads: int, repeats: int = 30) -> float:
-    """GFLOP/s of multiply-adds that read and write nothing but registers."""
+    """GFLOP/s of multiply-adds that read and write only registers."""
     scalar = numba.from_dtype(dtype)
     sums = REGISTERS * 3 // 4
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.products [--dtype float32] [--threads 1 2] [--rounds 10]
 
-Where most elements of one side are zeros, they are skipped; "dense" is tinygen's product without that. The last table
-is what sharing the cores costs: there each product is followed at once by a kernel on Numba's threads, as in a training
-step.
+Where most elements of one side are zeros, tinygen's product skips them; "dense" is the same product without skipping.
+The last table shows what sharing the cores costs: a kernel on Numba's threads follows each product at once, as in a
+training step.
 """
 
 import itertools
@@ -26,7 +26,7 @@ try:
 except ImportError:
     torch = None
 
-# What it is, m, k, n, whether the left and right arrays are transposed views. W has shape (n_out, n_in).
+# Its name, m, k, n, whether the left and right arrays are transposed views. W has shape (n_out, n_in).
 PRODUCTS = [
     ("VAE encoder x Wᵀ", 128, 784, 400, False, True),
     ("VAE heads h Wᵀ", 128, 400, 40, False, True),
@@ -50,7 +50,7 @@ PRODUCTS = [
     ("IWAE heads h Wᵀ", 500, 200, 50, False, True),
     ("IWAE dW = gᵀ h", 200, 500, 200, True, False),
 ]
-SHARES = (1 / 16, 1 / 8, 3 / 16, 2 / 9)  # of x that is other than zero
+SHARES = (1 / 16, 1 / 8, 3 / 16, 2 / 9)  # of x that is nonzero
 LINEARS = [product for product in PRODUCTS if product[0].endswith("Wᵀ")]
 
 
@@ -62,7 +62,7 @@ def operands(m, k, n, left_transposed, right_transposed, dtype):
 
 
 def dense(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """tinygen's product, which does not look for zeros."""
+    """tinygen's product, kept from looking for zeros."""
     limit, sparse.MULTIPLY_ADDS = sparse.MULTIPLY_ADDS, 1 << 62
     try:
         return matmul(a, b)

@@ -1,8 +1,8 @@
 """Data-parallel training: two ranks against one process, and PyTorch's DDP over gloo: python -m benchmarks.ranks
 
-The VAE's step at --batch images, all of it as in `demos/vae.py`: the images are gathered and tossed, each rank's own
-rows. One thread for each rank, as many ranks as --ranks says, sides taking turns, each turn a fresh set of processes.
-Needs the extras `bench` and `mpi`, and mpiexec beside python: pip install mpich
+A step is the whole step of `demos/vae.py`, on --batch images: each rank gathers its own rows of them and draws their
+black and white pixels. There are --ranks ranks, with one thread each. The sides take turns, each turn with a fresh set
+of processes. Needs the extras `bench` and `mpi`, and mpiexec beside python: pip install mpich
 """
 
 import argparse
@@ -20,7 +20,8 @@ from benchmarks import arguments
 from benchmarks.steps import pixels
 from benchmarks.timing import THREADS
 
-IMAGES, WARM, COUNTED = 8192, 10, 60  # steps
+IMAGES = 8192
+WARM, COUNTED = 10, 60  # steps
 
 
 def pictures() -> np.ndarray:
@@ -95,7 +96,7 @@ STEPS = {"tinygen": tinygen_step, "PyTorch": torch_step}
 
 
 def work(side: str, batch: int) -> None:
-    """In a rank: the median of its steps, milliseconds, from rank 0."""
+    """What each rank runs: time the steps. Rank 0 prints their median, milliseconds."""
     step, rank = STEPS[side](batch)
     seconds = []
     for _ in range(WARM + COUNTED):
@@ -105,12 +106,12 @@ def work(side: str, batch: int) -> None:
     if rank == 0:
         print(1e3 * statistics.median(seconds[WARM:]), flush=True)
     if side == "PyTorch":
-        # When gloo is taken apart, its threads are at times still there, which ends in an abort.
+        # Leave at once: some of gloo's threads may outlive its teardown, which ends in an abort.
         os._exit(0)
 
 
 def launcher(ranks: int) -> list[str]:
-    """The command that runs Python in so many ranks; an exit that says what to install where there is none."""
+    """The command that runs Python in so many ranks. Without mpiexec it exits, and says what to install."""
     path = Path(sys.executable).with_name("mpiexec")
     if not path.exists():
         sys.exit(f"there is no {path}: pip install mpi4py mpich")

@@ -4,12 +4,12 @@ A step on n ranks takes
 
     T(n) = t0 + t1 batch / n  +  2 (n - 1) / n  bytes / bandwidth  +  2 log2(n) latency,
 
-compute (a line through measured steps of one process), and an all-reduce that sends each byte twice around and needs
-as many exchanges as halvings (Thakur et al., "Optimization of Collective Communication Operations in MPICH", 2005).
-Its two halves, between which each rank steps its share of the parameters, send as much; that the step is shared out,
-too, the formula does not count.
-Bandwidth and latency between processes of this machine are fitted to measured all-reduces; those of networks are
-usual figures. What grows with the number of ranks beside that (stragglers, a shared switch) is not in it.
+that is, compute (a line through measured steps of one process) and an all-reduce, which sends each byte about twice, in
+2 log2(n) exchanges (Thakur et al., "Optimization of Collective Communication Operations in MPICH", 2005). A shared step
+sends as much: a reduce-scatter, then each rank updates its share of the parameters, then an all-gather. The formula
+does not count that the ranks share this update. Bandwidth and latency between processes of this machine are fitted to
+measured all-reduces; those of networks are typical figures. Other costs that grow with the number of ranks
+(stragglers, a shared switch) are left out.
 """
 
 import argparse
@@ -35,7 +35,7 @@ NETWORKS = {  # bytes a second, seconds
 
 
 def work() -> None:
-    """In a rank: how long an all-reduce of so many bytes takes; rank 0 prints seconds."""
+    """What each rank runs: time all-reduces of all sizes. Rank 0 prints the medians, seconds."""
     from mpi4py import MPI
 
     for size in BYTES:
@@ -61,7 +61,7 @@ def allreduce_times() -> list[float]:
 def step_seconds(
     ranks: int, batch: int, size: int, compute: np.ndarray, network: tuple[float, float]
 ) -> float:
-    """T(n) for a gradient of so many bytes."""
+    """T(n) for a gradient of `size` bytes."""
     slope, constant = compute
     bandwidth, latency = network
     sent = 2 * (ranks - 1) / ranks * size / bandwidth + 2 * math.log2(ranks) * latency

@@ -1,6 +1,6 @@
-"""Before the first step, and how much memory training takes: python -m benchmarks.startup
+"""How long it takes until the first step, and how much memory training takes: python -m benchmarks.startup
 
-Each time is that of a fresh process, from its start to what is asked of it: `import tinygen`, and the first step of
+Each time is that of a fresh process, which ends after `import tinygen`, or after the first step of
 `python -m demos.vae`, with machine code from the cache on disk and with an empty cache.
 """
 
@@ -15,7 +15,7 @@ from benchmarks import arguments
 from benchmarks.training import set_threads
 from benchmarks.workers import Worker
 
-# The demo as it is, ended by its optimiser's first step.
+# The demo as it is, but it ends after its optimiser's first step.
 FIRST_STEP = """
 import sys
 from tinygen.optim import Adam

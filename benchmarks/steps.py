@@ -1,7 +1,7 @@
-"""The training steps that are timed, each a formula in the words that all kits of `kits/` know.
+"""The training steps that are timed. Each is a formula in the operations that all kits of `kits/` have.
 
-`k` is the kit, `net` the networks by name, each a list of layers. A loss is what is minimised; a step does one for
-each phase, on its network's weights alone, and draws its own random numbers.
+A loss takes the kit `k`, the networks by name `net`, each a list of layers, and the data; it draws its own random
+numbers. Each phase of a step minimises one loss, with respect to the weights of that phase's network alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def through(k: Any, net: list, x: Any, activation: str = "relu") -> Any:
 
 
 def pixels(batch: int, ink: float = 0.19) -> Callable[[], list[np.ndarray]]:
-    """Pictures with ink on that share of their pixels, by default MNIST's, in greys that are two thirds on average."""
+    """Pictures with ink on a share of their pixels, by default MNIST's share. The ink's greys are 2/3 on average."""
 
     def draw() -> list[np.ndarray]:
         rng = np.random.default_rng(1)
@@ -116,7 +116,7 @@ def growing(k: Any, net: dict, x: Any) -> Any:
 
 
 def chain(ops: int) -> Callable:
-    """So many small ops one after the other, each on eight numbers."""
+    """`ops` small ops one after the other, each on eight numbers."""
 
     def loss(k: Any, net: dict, x: Any) -> Any:
         ((_, b),) = net["chain"]
@@ -175,7 +175,7 @@ def _grown(what: str, size: int) -> Step:
 
 
 def on_noise(batch: int) -> Step:
-    """The VAE's step where any pixel may be white: two thirds of the coins are ones."""
+    """The VAE's step on pictures with ink everywhere: two thirds of the drawn pixels are ones."""
     return Step({"vae": VAE}, (("vae", vae),), pixels(batch, ink=1.0))
 
 

@@ -1,8 +1,8 @@
 """How everything here is timed: all sides take turns in one run, and the medians are compared.
 
-A machine's speed drifts with what else it runs; turn by turn, the drift falls on all sides alike. Libraries keep their
-idle threads spinning for a while, on the cores that the next one wants. So a turn is a burst of calls with a rest
-before it, and the first calls of a burst, which wake the threads, do not count.
+A machine's speed drifts with whatever else it runs. Because the sides take turns, the drift affects all of them alike.
+Libraries keep their idle threads spinning for a while, on the cores that the next library needs. So a turn is a burst
+of calls after a rest, and the first calls of a burst, which wake the threads, do not count.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Callable, Sequence
 
 Times = dict[str, list[float]]
 
-# What the libraries read their number of threads from, when they are imported.
+# From these, libraries read their number of threads when they are imported.
 THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-REST, CALLS = 0.05, 6  # seconds before a burst, and its least number of calls
+REST, CALLS = 0.05, 6  # seconds before a burst, and its minimum number of calls
 
 
 def spread(seconds: Sequence[float]) -> float:
-    """The middle half of the times, as a share of their median."""
+    """The middle half (interquartile range) of the times, as a share of their median."""
     low, median, high = statistics.quantiles(seconds, n=4)
     return (high - low) / median
 
 
 def burst(call: Callable[[], object], length: float = 0.01) -> list[float]:
-    """Seconds of each call that counts, in one burst of about `length` seconds."""
+    """The seconds of each call that counts, in one burst of about `length` seconds."""
     time.sleep(REST)
     seconds: list[float] = []
     end = time.perf_counter() + length
@@ -38,7 +38,7 @@ def burst(call: Callable[[], object], length: float = 0.01) -> list[float]:
 
 
 def in_turn(bursts: dict[str, Callable[[], list[float]]], rounds: int) -> Times:
-    """What all sides' bursts take, one burst of each after the other, `rounds` times."""
+    """The seconds of each side's calls: one burst of each side after the other, `rounds` times."""
     times: Times = {name: [] for name in bursts}
     for _ in range(rounds):
         for name, one in bursts.items():
@@ -47,7 +47,7 @@ def in_turn(bursts: dict[str, Callable[[], list[float]]], rounds: int) -> Times:
 
 
 def interleaved(sides: dict[str, Callable[[], object]], rounds: int) -> Times:
-    """The same for functions of this process, after one call of each."""
+    """`in_turn` for functions of this process, after one call of each."""
     for call in sides.values():
         call()
     return in_turn({name: functools.partial(burst, call) for name, call in sides.items()}, rounds)

@@ -1,8 +1,8 @@
 """Every training step on tinygen and its peers: python -m benchmarks.training
 
-The sides of a step take turns, each in a process of its own, with as many threads, warm; what is compared are
-medians. A table (Markdown) is printed, and a picture written to --out. A ratio above 1 means that the peer takes
-longer than tinygen.
+The sides of a step take turns, each in its own process, warm, and with the same number of threads. Their medians are
+compared, in a table (Markdown) that is printed and a picture that is written to --out. A ratio above 1 means that the
+peer takes longer than tinygen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.timing import THREADS, in_turn, spread
 if TYPE_CHECKING:
     from benchmarks.workers import Worker
 
-Medians: TypeAlias = "dict[str, dict[str, float]]"  # of each step, of each side
+Medians: TypeAlias = "dict[str, dict[str, float]]"  # seconds by step and side
 
 NEEDS = {"tinygen-eager": "tinygen", "torch": "torch", "torch-fused": "torch", "torch-compile": "torch", "jax": "jax",
          "autograd": "autograd", "mygrad": "mygrad", "numpy": "numpy"}  # fmt: skip
@@ -37,7 +37,7 @@ def asked() -> argparse.Namespace:
         "--steps",
         metavar="PART",
         default="",
-        help="those in whose name it is found; default: all",
+        help="steps whose name contains it; default: all",
     )
     add("--peers", nargs="+", choices=NEEDS, help="default: all that are installed")
     add("--out", type=Path, default=Path("runs/benchmarks"), help="default: runs/benchmarks")
@@ -48,7 +48,7 @@ def asked() -> argparse.Namespace:
 
 
 def set_threads(threads: int) -> None:
-    """Before any library is imported, as most of them look only then."""
+    """Limit all libraries to so many threads. Call it before any is imported, as most of them look only then."""
     os.environ |= dict.fromkeys(THREADS, str(threads))
     if threads < len(os.sched_getaffinity(0)):  # the only limit that JAX heeds
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
@@ -57,7 +57,7 @@ def set_threads(threads: int) -> None:
 def measured(
     workers: dict[str, Worker], steps: Sequence[str], rounds: int
 ) -> tuple[Medians, dict[str, float]]:
-    """Of each step the median of each side that can do it, seconds, and tinygen's spread. The workers are ended."""
+    """For each step the median of each side that can do it, seconds, and tinygen's spread. Ends the workers."""
     medians: Medians = {}
     spreads = {}
     for name in tqdm(steps, unit="step", disable=None):
@@ -77,7 +77,7 @@ def measured(
 
 
 def table(medians: Medians, spreads: dict[str, float], peers: list[str]) -> str:
-    """As Markdown: of tinygen milliseconds, of each peer the ratio to that."""
+    """A table in Markdown: tinygen's milliseconds, and each peer's time / tinygen's."""
     lines = [
         f"| step | tinygen, ms | {' | '.join(peers)} | fastest peer | spread |",
         f"|---|---{'|---' * (len(peers) + 2)}|",
@@ -101,7 +101,7 @@ def table(medians: Medians, spreads: dict[str, float], peers: list[str]) -> str:
 
 
 def draw(medians: Medians, peers: list[str], path: Path) -> None:
-    """Bars: how many times longer than tinygen each peer takes."""
+    """Bars: each peer's time / tinygen's."""
     from tinygen.viz.style import figure
 
     with figure(path) as drawing:

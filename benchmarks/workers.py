@@ -1,7 +1,7 @@
-"""Each library in a process of its own, with its own threads, asked for a burst of steps when it is its turn.
+"""Each library in its own process, with its own threads, which times a burst of steps when it is its turn.
 
-In one process they would fight: each library brings threads of its own, which wait awake for the next task, on the
-cores that the next library wants. For the same reason a process whose turn it is not is stopped.
+In one process the libraries would disturb each other: each brings its own threads, which spin while they wait for the
+next task, on the cores that the next library needs. For the same reason a process is stopped while it is not its turn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.timing import burst
 
 
 def _serve(asked: Connection, kit_name: str, threads: int) -> None:
-    """Do what comes in: the name of a step makes it, None times a burst of it."""
+    """Answer requests: the name of a step builds it, None times a burst of it, and "" asks for the end."""
     from benchmarks.kits import KITS
     from benchmarks.steps import step_of
 
@@ -34,7 +34,7 @@ def _serve(asked: Connection, kit_name: str, threads: int) -> None:
                 asked.send(burst(call, 0.1))
                 continue
             try:
-                call = None  # the memory of the last one
+                call = None  # frees the memory of the last one
                 call = kit.make(step_of(name))
                 call()
                 asked.send(None)
@@ -51,20 +51,20 @@ class Worker:
 
     def __init__(self, kit: str, threads: int) -> None:
         self.kit = kit
-        # A fresh interpreter: what this one has imported would have started its threads.
+        # A fresh interpreter: in this one, imported libraries may have started their threads.
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, kit, threads), daemon=True)
         self.process.start()
         theirs.close()
-        atexit.register(self.process.kill)  # a stopped process would not hear that it should end
+        atexit.register(self.process.kill)  # a stopped process cannot react to a request to end
 
     def _ask(self, what: Any) -> Any:
         os.kill(self.process.pid, signal.SIGCONT)
         try:
             self.pipe.send(what)
             found = self.pipe.recv()
-        except (EOFError, OSError):  # it has ended, and said why
+        except (EOFError, OSError):  # the process has ended, and has said why
             sys.exit(f"{self.kit} cannot be timed; pip install -e '.[bench]' brings all peers")
         os.kill(self.process.pid, signal.SIGSTOP)
         return found

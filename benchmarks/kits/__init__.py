@@ -1,10 +1,10 @@
-"""tinygen and its peers, each behind the same few words, so that a training step is written once for all.
+"""tinygen and its peers behind one small interface, so that a training step is written once for all of them.
 
-A step of `steps.py` is a formula in these words: `linear`, `relu`, `exp`, ..., with each library's own best
-for it, and `+`, `*`, `@`, slices and `.sum()`, which all share. A kit makes of it what its users would: tinygen
-and PyTorch, eager, a graph each time; these two compiled, and JAX, a compiled function; HIPS autograd and MyGrad
-a tape over NumPy. Weights, sizes, rate and moments of Adam are the same; random numbers are each library's own,
-drawn inside the step.
+A step of `steps.py` is a formula in a kit's methods (`linear`, `relu`, `exp`, ...), each of which is the library's own
+best way to do it, and in `+`, `*`, `@`, slices and `.sum()`, which all libraries share. A kit runs the formula as its
+users would. Eager tinygen and PyTorch build a graph each time; compiled, these two and JAX call a compiled function;
+HIPS autograd and MyGrad record a tape over NumPy. Initial weights, sizes, learning rate and Adam's betas are the same.
+Each library draws its own random numbers inside the step.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Libraries that differentiate functions of NumPy's words: HIPS autograd, MyGrad, JAX. Weights are (n_in, n_out)."""
+"""Libraries that differentiate functions with NumPy's names: HIPS autograd, MyGrad, JAX. Weights are (n_in, n_out)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ArrayKit:
-    """What JAX, HIPS autograd and MyGrad share: NumPy's words, and weights (n_in, n_out)."""
+    """What JAX, HIPS autograd and MyGrad share: NumPy's names, and weights (n_in, n_out)."""
 
     xp: Any
 
@@ -60,7 +60,7 @@ class ArrayKit:
 
 
 class NumPyRandom(ArrayKit):
-    """Random numbers for libraries that have none."""
+    """NumPy's random numbers, for libraries that have none."""
 
     def __init__(self) -> None:
         self.rng = np.random.default_rng(0)
@@ -76,7 +76,7 @@ class NumPyRandom(ArrayKit):
 
 
 class Adam:
-    """On NumPy arrays, in place (Kingma and Ba, 2015)."""
+    """Adam on NumPy arrays, in place (Kingma and Ba, 2015)."""
 
     def __init__(self, weights: list[np.ndarray], betas: tuple[float, float]) -> None:
         self.weights, self.betas, self.t = weights, betas, 0

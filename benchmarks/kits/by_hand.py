@@ -1,7 +1,7 @@
 """NumPy alone, each gradient written by hand: what someone without any library would run.
 
-A gradient takes the kit (for its random numbers), the networks and the data, and returns the loss and its
-gradient for the layers of the phase's network, in their order.
+Each function of `BY_HAND` takes the kit (for its random numbers), the networks and the data. It returns the loss and
+its gradients with respect to the layers of the phase's network, in order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Gradient = tuple[float, Net]
 
 
 def forward(net: Net, x: np.ndarray, tanh: bool = False) -> list[np.ndarray]:
-    """x, the output of each hidden layer, and the last one's."""
+    """x, the output of each hidden layer, and the output of the last layer."""
     outputs = [x]
     for w, b in net[:-1]:
         h = outputs[-1] @ w
@@ -124,7 +124,7 @@ def generator(k: NumPyRandom, nets: Nets, x: np.ndarray) -> Gradient:
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """Its mean, and the gradient for the logits."""
+    """The mean, and its gradient with respect to the logits."""
     rows = np.arange(len(labels))
     log_p = logits - logits.max(1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Where all kits start: the same weights, the same rate."""
+"""What all kits start from: the same weights, and the same learning rate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RATE = 1e-3
 
 
 def first_weights(step: Step) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Of each network the layers (weight (n_in, n_out), bias), the same for all kits."""
+    """The layers (weight (n_in, n_out), bias) of each network, the same for all kits."""
     rng = np.random.default_rng(0)
     return {
         name: [

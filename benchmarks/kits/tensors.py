@@ -1,4 +1,4 @@
-"""Libraries with layers, optimisers and a generator of their own: tinygen and PyTorch. Weights are (n_out, n_in)."""
+"""Libraries with their own layers, optimisers and random numbers: tinygen and PyTorch. Weights are (n_out, n_in)."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Tinygen:
 def in_phases(
     losses: list[tuple[str, Callable]], data: list, weights: dict, optimisers: dict, grad: Callable
 ) -> Callable[[], Any]:
-    """A step of each network that learns, one after the other; it gives the last loss, a tensor."""
+    """A step that updates the network of each phase in turn, and returns the last loss, a tensor."""
 
     def run() -> Any:
         for name, loss in losses:
@@ -99,7 +99,7 @@ def in_phases(
 
 
 def read(step: Callable[[], Any]) -> Call:
-    """The step, and a look at its loss: on a GPU that waits until the step is done."""
+    """The step, whose loss is then read: on a GPU this waits until the step is done."""
     return lambda: step().item()
 
 
@@ -165,7 +165,7 @@ class Torch:
         if self.compiled and step.differentiates_twice:
             raise NotImplementedError("torch.compile does not differentiate a gradient")
         if self.compiled:
-            # All losses share one line of code, and the ninth variant of a line would run uncompiled.
+            # All losses share one line of code, and PyTorch runs the ninth variant of a line uncompiled.
             self.torch.compiler.reset()
         tensor = functools.partial(self.torch.tensor, device=self.device)
         layers = {
@@ -190,7 +190,7 @@ class Torch:
         compiled = self.torch.compile if self.compiled else lambda f: f
 
         def learning(name: str, loss: Callable) -> Callable:
-            # What else was asked for, torch.compile would compute: of every tensor that requires a gradient.
+            # torch.compile computes gradients of all tensors that require them: the other networks must not.
             others = {n: [(w.detach(), b.detach()) for w, b in net] for n, net in layers.items()}
             return compiled(lambda *d: loss(self, others | {name: layers[name]}, *d))
 
@@ -200,7 +200,7 @@ class Torch:
         return read(self._as_graph(run) if self.graphed else run)
 
     def _as_graph(self, step: Callable[[], Any]) -> Callable[[], Any]:
-        """As PyTorch's notes on CUDA have it: after some steps on another stream, one is captured."""
+        """Capture a step after some warm-up steps on another stream, as PyTorch's notes on CUDA say."""
         cuda = self.torch.cuda
         beside = cuda.Stream()
         beside.wait_stream(cuda.current_stream())
