@@ -99,6 +99,13 @@ class Loop:
         self.serial = compiled(function)
         self.parallel = compiled(function, "_parallel", parallel=True)
 
+    def serial_for(self, dtype: np.dtype, *ndims: int) -> Callable:
+        """The version for one core, for C-contiguous arrays of so many axes, whose types it does not check."""
+        if config.DISABLE_JIT:
+            return self.serial
+        scalar = numba.from_dtype(dtype)
+        return only(self.serial, *[numba.types.Array(scalar, ndim, "C") for ndim in ndims])
+
     def __call__(self, work: int, *arguments: object) -> object:
         if work < PARALLEL_FROM or not Loop.taken.acquire(blocking=False):
             return self.serial(*arguments)

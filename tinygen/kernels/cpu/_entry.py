@@ -35,41 +35,38 @@ def plain(x: Array) -> Array:
 
 def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
     """The entry of `loop(work, out, *inputs)`, for inputs of one shape."""
-    name, count = specification.__name__, len(signature(specification).parameters)
-    serial, empty = loop.serial, np.empty
+    name, others_count = specification.__name__, len(signature(specification).parameters) - 1
+    empty = np.empty
+
+    def first_call(dtype, *arrays):
+        ready[dtype] = loop.serial_for(dtype, *[array.ndim for array in arrays])
+        ready[dtype](*arrays)
+
+    # The loop for one core, as machine code from the first call on.
+    ready = {dtype: functools.partial(first_call, dtype) for dtype in KERNEL_FLOATS}
 
     @functools.wraps(specification)
-    def of_one(x):
-        """`kernel` below, for one array. Most calls are on small arrays, where the time of every check counts."""
-        if type(x) is not Array or x.dtype not in KERNEL_FLOATS:
-            return by_reference(specification, (x,))
-        if not x.flags.carray:
-            x = x.copy()
-        out = flattened = empty(x.shape, x.dtype)
-        if x.ndim != 1:
-            flattened, x = out.ravel(), x.ravel()
-        if x.size < _compile.PARALLEL_FROM:
-            serial(flattened, x)  # `loop` would choose the same, a tenth of a microsecond later
+    def kernel(x, *others):
+        # Most calls are on small arrays, where the time of every check counts.
+        serial = ready.get(x.dtype) if type(x) is Array else None
+        if serial is None or len(others) != others_count:
+            return by_reference(specification, (x, *others))
+        shape, dtype, usual = x.shape, x.dtype, x.flags.carray
+        for y in others:
+            if type(y) is not Array or (y.dtype is not dtype and y.dtype != dtype):
+                return by_reference(specification, (x, *others))
+            if y.shape != shape:
+                raise ValueError(f"{name}: the arrays must have one shape, not {shapes((x, *others))}")
+            usual = usual and y.flags.carray
+        if not usual:
+            x, *others = map(plain, (x, *others))
+        out = flat = empty(shape, dtype)
+        if len(shape) != 1:
+            flat, x, *others = [array.ravel() for array in (out, x, *others)]
+        if flat.size < _compile.PARALLEL_FROM:  # `loop` would do the same, in twice the time
+            serial(flat, x, *others)
         else:
-            loop(x.size, flattened, x)
-        return out
-
-    if count == 1:
-        return of_one
-
-    @functools.wraps(specification)
-    def kernel(*arrays):
-        if not fit(arrays, count):
-            return by_reference(specification, arrays)
-        shape, flattened = arrays[0].shape, []
-        for x in arrays:
-            if x.shape != shape:
-                raise ValueError(f"{name}: the arrays must have one shape, not {shapes(arrays)}")
-            if not x.flags.carray:
-                x = x.copy()
-            flattened.append(x if x.ndim == 1 else x.ravel())
-        out = empty(shape, x.dtype)
-        loop(out.size, out if out.ndim == 1 else out.ravel(), *flattened)
+            loop(flat.size, flat, x, *others)
         return out
 
     return kernel
