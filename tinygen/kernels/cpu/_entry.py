@@ -56,7 +56,9 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
             if type(y) is not Array or (y.dtype is not dtype and y.dtype != dtype):
                 return by_reference(specification, (x, *others))
             if y.shape != shape:
-                raise ValueError(f"{name}: the arrays must have one shape, not {shapes((x, *others))}")
+                raise ValueError(
+                    f"{name}: the arrays must have one shape, not {shapes((x, *others))}"
+                )
             usual = usual and y.flags.carray
         if not usual:
             x, *others = map(plain, (x, *others))
