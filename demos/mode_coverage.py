@@ -1,4 +1,4 @@
-"""Which GANs collapse? Five of them, with the same networks, budget and five seeds each, on modes that can be counted.
+"""Which GANs collapse? Five of them, with one network, one budget and five seeds each, on modes that can be counted.
 
 The data are 8 Gaussians on a ring (radius 2, sigma 0.02) or 25 on a grid (spacing 2, sigma 0.05). Each
 generator draws 2,500 samples. A sample is of high quality if it lies within 3 sigma of the nearest mode,

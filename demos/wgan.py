@@ -5,10 +5,11 @@ the other? By duality
 
     W(real, fake) = max over 1-Lipschitz D of  E D(x) - E D(G(z)),
 
-so a critic D whose slope is at most 1 plays against a generator that minimises W, that is -E D(G(z)). Unlike the
-discriminator of a GAN, the critic should be as good as possible, so it takes several steps for each step of
-the generator. And its estimate of W means something: it falls when the samples get better. (It is taken on
-training batches and, with clipping, in an unknown unit: W times the steepest slope that the weights allow.)
+so a critic D whose slope is at most 1 plays against a generator that minimises W, that is -E D(G(z)).
+Unlike the discriminator of a GAN, the critic should be as good as possible, so it takes several steps for
+each step of the generator. And its estimate of W means something: it falls when the samples get better. (It
+is taken on training batches and, with clipping, in an unknown unit: W times the steepest slope that the
+weights allow.)
 The slope is bounded in one of two ways:
 
     clip       keep every weight in [-c, c] (algorithm 1 of that paper, with RMSprop), or
