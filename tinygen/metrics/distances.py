@@ -42,7 +42,7 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def centred(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Both less their common mean, and divided by a common size, so that no square overflows or vanishes; the size.
+    """Both less their common mean, over a common size, so that no square overflows or vanishes; and that size.
 
     Centring saves digits in `squared_distances`. The size is a power of two, so that the division is exact.
     """

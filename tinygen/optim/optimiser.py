@@ -37,7 +37,7 @@ class Optimiser(NamesItself):
     Raises:
         ValueError: no parameters, the same one twice, one that is not a leaf or requires no gradient; an lr that is
             negative or infinite.
-        TypeError: `params` is a single tensor, or contains a float16 tensor or anything else than tensors.
+        TypeError: `params` is a single tensor, or contains anything else than tensors, or a float16 tensor.
     """
 
     arrays: tuple[str, ...] = ()  # names of a parameter's state arrays: like it, starting at 0

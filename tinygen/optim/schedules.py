@@ -40,7 +40,7 @@ class Schedule(NamesItself):
         return {"base": self.base, "t": self.t}
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
-        """Continue from a saved state, and set the optimiser's lr. Raises ValueError on another state."""
+        """Continue from a saved state, and set the optimiser's lr. Raises ValueError if it does not fit."""
         if set(state) != {"base", "t"}:
             raise ValueError(f"{type(self).__name__}: a state has base and t, not {sorted(state)}")
         self.base, self.t = state["base"], state["t"]
