@@ -5,15 +5,15 @@ from collections.abc import Sequence
 
 DEMOS = {
     "monte_carlo": (
-        "averages instead of integrals: pi, entropy, divergence",
+        "averages of samples instead of integrals: pi, entropy, KL divergence",
         "5 s",
     ),
     "density_network": (
-        "a model with a hidden code, trained on its likelihood itself",
+        "a latent-variable model, trained directly on its likelihood",
         "30 s",
     ),
     "autoencoder": (
-        "a code that is small: compression, denoising, anomalies",
+        "a small code: compression, denoising, anomaly detection",
         "20 s on the 8x8 digits, 4 min on MNIST",
     ),
     "vae": (
@@ -21,43 +21,43 @@ DEMOS = {
         "10 s on the 8x8 digits, 1 min on MNIST",
     ),
     "likelihood": (
-        "how likely unseen images are, by three estimates",
+        "the likelihood of unseen images, by three estimates",
         "30 s",
     ),
     "iwae": (
-        "a tighter bound from several codes at once",
+        "importance weighting: a tighter bound from several codes at once",
         "30 s on the 8x8 digits, 14 min on MNIST",
     ),
     "cvae": (
-        "a VAE that is told the label",
+        "a conditional VAE, which draws the digit that is asked for",
         "30 s on the 8x8 digits, 5 min on MNIST",
     ),
     "latent": (
-        "walks, maps and arithmetic between the codes",
+        "walks, maps and arithmetic in the latent space",
         "1 min",
     ),
     "gan_1d": (
-        "two networks play a game on a line, and why its first loss fails",
+        "a GAN on a line, and why its first loss fails",
         "1 min for five seeds",
     ),
     "gan_2d": (
-        "the same game in the plane, with all that there is to see",
+        "a GAN in the plane, with a film of both players",
         "1 min for five seeds",
     ),
     "gan_mnist": (
-        "digits from the game, any or the one that is asked for",
+        "a GAN that draws digits, any or the one that is asked for",
         "1 min on the 8x8 digits, 3 min on MNIST",
     ),
     "wgan": (
-        "the earth-mover game: clipped weights, or a penalty on the critic's slope",
+        "a Wasserstein GAN: clipped weights, or a penalty on the critic's slope",
         "1 min in the plane, 4 min on MNIST",
     ),
     "mode_coverage": (
-        "which games collapse: five of them, counted",
+        "which GANs collapse: five of them, by the modes that they find",
         "25 min for five seeds",
     ),
     "classifier": (
-        "a classifier of digits: the eyes of the metrics",
+        "a classifier of digits, whose features the metrics compare",
         "5 s on the 8x8 digits, 1 min on MNIST",
     ),
 }
@@ -65,9 +65,9 @@ DEMOS = {
 
 def main(asked: Sequence[str] = ()) -> None:
     for name in set(asked) & set(DEMOS):
-        sys.exit(f"python -m demos.{name} runs it, with a dot")
-    print("python -m demos.NAME runs a demo, python -m demos.NAME --help lists its options.")
-    print("Times are of two cores; the first run compiles for some 15 s more.\n")
+        sys.exit(f"to run it, type a dot: python -m demos.{name}")
+    print("python -m demos.NAME runs a demo; with --help, it explains the demo and its options.")
+    print("Times are for two cores. The first run takes some 15 s more, to compile the kernels.\n")
     width = max(map(len, DEMOS))
     for name, (line, time) in DEMOS.items():
         print(f"  {name:{width}}  {line} ({time})")

@@ -1,20 +1,20 @@
-"""An autoencoder (Rumelhart et al., 1986): a code that is small enough to be worth something.
+"""An autoencoder (Rumelhart et al., 1986): a code that is small enough to be useful.
 
     z = encoder(x),    x_hat = decoder(z),    loss = E |x - x_hat|^2,
 
-with z of a few numbers where x has many. The best linear one is PCA, so PCA at the same size is the row to beat.
-Nothing here is random and no code is more likely than another: it is no model of data, one
-cannot sample from it. What it is good for:
+where z has few numbers and x has many. The best linear autoencoder is PCA, so PCA with a code of the same
+size is the baseline to beat. The code is not random, and no code is more probable than another: an
+autoencoder is not a model of the data, and one cannot sample from it. Its uses:
 
-    dimensionality reduction    the code stands for the image: the error against PCA's, the codes
-                                as a picture (t-SNE; van der Maaten and Hinton, 2008);
-    denoising                   trained on x + noise with x as its target, it must know what images look
-                                like to tell one from the other (Vincent et al., 2010; here the noise
-                                is Gaussian). PCA of the noisy image is the row to beat;
-    anomaly detection           what it was never trained on, it brings back badly: ten more models
-                                each miss one digit, and their error ranks unseen images.
+    dimensionality reduction    the code stands for the image. Shown are the error beside PCA's, and the
+                                codes as a picture (t-SNE; van der Maaten and Hinton, 2008);
+    denoising                   an autoencoder that is trained on x + noise, with x as its target, must learn
+                                what images look like to separate x from the noise (Vincent et al., 2010;
+                                here the noise is Gaussian). PCA of the noisy image is the baseline to beat;
+    anomaly detection           an autoencoder reconstructs badly what it was never trained on. Ten more models
+                                are each trained without one digit, and their error ranks unseen images.
 
-All models are trained side by side; those that miss a digit only for the first half.
+All models are trained side by side, those without a digit only in the first half of the epochs.
 """
 
 import numpy as np
@@ -39,7 +39,7 @@ LATENT = {"digits": 8, "mnist": 32}
 HIDDEN, BATCH, LEARNING_RATE = 400, 128, 1e-3
 NOISE = 0.5  # standard deviation
 DRAWN = 2000  # codes in the picture
-ANOMALIES = 0.5  # of the epochs: those in which the models that miss a digit are trained
+ANOMALIES = 0.5  # the share of the epochs in which the models without a digit are trained
 
 
 class Autoencoder(nn.Module):
@@ -67,7 +67,7 @@ class Autoencoder(nn.Module):
 
 
 def rebuild(settings: dict, pixels: int, parts: dict) -> Autoencoder:
-    """The model of a checkpoint, without the noise."""
+    """The plain model of a checkpoint, not the denoising one."""
     model = Autoencoder(pixels, settings["latent"], tg.random.default_rng(0))
     model.load_state_dict(parts["plain"]["model"])
     return model
@@ -83,7 +83,7 @@ class Learner(Student):
         )
 
     def learn(self, x: tg.Tensor, target: tg.Tensor, which: np.ndarray) -> None:
-        """One step on |target - x_hat|^2, summed over the pixels, averaged over which (n,) of the images."""
+        """One step on |target - x_hat|^2, summed over pixels, averaged over the images that `which` (n,) selects."""
         self.optimiser.zero_grad()
         self.loss(x, target, which / np.float32(max(which.sum(), 1))).backward()
         self.optimiser.step()
@@ -98,7 +98,7 @@ def anomaly_auroc(model: Autoencoder, images: Images, digit: int) -> float:
 
 
 def pca(train: np.ndarray, test: np.ndarray, components: int) -> np.ndarray:
-    """Test images through the best linear code, brought back into [0, 1] as the decoder's output is."""
+    """Test images reconstructed from the best linear code, clipped to [0, 1], where the decoder's output lies."""
     return metrics.pca_reconstruction(train, test, components).clip(0, 1)
 
 
@@ -121,7 +121,7 @@ def draw(
         from sklearn.manifold import TSNE
 
         flat, title = TSNE(init="pca", random_state=0).fit_transform(flat), f"t-SNE of {title}"
-        names = None  # its axes mean nothing
+        names = None  # t-SNE's axes mean nothing
     if latent > 1:
         path, by_digit = run.out / "codes.png", {title: labels}
         viz.scatter({title: flat}, path, labels=by_digit, axes=names, size=4.5)
@@ -132,7 +132,7 @@ def draw(
 def main(argv: list[str] | None = None) -> None:
     options = parser("autoencoder", __doc__, EPOCHS)
     options.add_argument(
-        "--latent", type=positive, help="numbers in a code; default: 8 for digits, 32 for mnist"
+        "--latent", type=positive, help="dimensions of z; default: 8 for digits, 32 for mnist"
     )
     args = parse(options, argv)
     latent = args.latent or LATENT[args.data]

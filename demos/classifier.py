@@ -1,17 +1,17 @@
-"""A classifier of digits: the simplest network of all, and the eyes of the metrics.
+"""A classifier of digits: the simplest network here. Its features are what the metrics compare.
 
 The network gives ten numbers for an image x, the logits l(x), and
 
     p(y | x) = softmax(l(x))_y = exp(l_y) / sum_k exp(l_k).
 
 The loss is the cross-entropy -log p(y | x) in nats, averaged over the batch. Two things keep the
-network from learning its images by heart. Dropout (Srivastava et al., 2014) turns off a
-fifth of the hidden units, others at each step. And each image of MNIST is moved at random by a
-pixel to any side, which makes it another array but no other digit. The learning rate sinks to 0 along a cosine.
+network from memorising its images. Dropout (Srivastava et al., 2014) turns off a random fifth of the
+hidden units in each step. And each image of MNIST is shifted at random by up to one pixel in each
+direction, which changes the array but not the digit. The learning rate falls to 0 along a cosine.
 
-What the last hidden layer has come to see is what the Frechet distance and precision and recall
-compare (`tinygen.metrics`). One trained as it is by default goes to the user's cache, where
-`tinygen.metrics.load_classifier` finds it; by another, distances would be other distances.
+The Frechet distance, precision and recall (`tinygen.metrics`) compare the values of the last hidden
+layer. A classifier that is trained with the default options goes to the user's cache, where
+`tinygen.metrics.load_classifier` finds it. Any other does not: its distances would be different ones.
 """
 
 import statistics
@@ -28,14 +28,14 @@ from tinygen.data import batches
 from tinygen.metrics import Classifier, save_classifier
 
 EPOCHS = {"digits": 100, "mnist": 25}
-SHIFT = {"digits": 0, "mnist": 1}  # pixels; on an 8x8 image, one more would cut the digit off
+SHIFT = {"digits": 0, "mnist": 1}  # pixels; on an 8x8 image, one pixel would cut the digit off
 BATCH, LEARNING_RATE = 128, 2e-3
 
 
 def shifted(
     images: np.ndarray, shape: tuple[int, int], by: int, rng: tg.random.Generator
 ) -> np.ndarray:
-    """Each image (n, pixels) moved down and across by -by to by pixels; what comes in is black."""
+    """Each image (n, pixels) moved down and across by -by to by pixels; new pixels are black."""
     n = len(images)
     padded = np.pad(images.reshape(n, *shape), ((0, 0), (by, by), (by, by)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, shape, axis=(1, 2))
@@ -66,7 +66,7 @@ def draw(model: Classifier, run: Run, images: np.ndarray, labels: np.ndarray, sh
 
 
 def keep(model: Classifier, data: str, accuracy: float) -> None:
-    """Put the classifier into the cache; without, it is still in the folder of its run."""
+    """Put the classifier into the cache. If that fails, it is still in the folder of its run."""
     try:
         print(f"the classifier is in {save_classifier(model, data, accuracy)}")
     except OSError as error:
@@ -74,7 +74,7 @@ def keep(model: Classifier, data: str, accuracy: float) -> None:
 
 
 def main(argv: list[str] | None = None) -> Classifier:
-    """Train one, or load it where that is done, with --resume."""
+    """Train a classifier and return it; with --resume, one whose training is done is only loaded."""
     args = parse(parser("classifier", __doc__, EPOCHS), argv)
     images = load_images(args.data)
     epochs = args.epochs or EPOCHS[args.data]
@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> Classifier:
         keep(model, args.data, accuracy)
     else:
         print(
-            f"not put into the cache, for it is not the default one: it stays in {run.checkpoint}"
+            f"not put into the cache, because its options are not the default: it stays in {run.checkpoint}"
         )
     return model.eval()
 

@@ -1,6 +1,6 @@
-"""What demos have in common beside their pages of maths: arguments, networks, random numbers, tables.
+"""What the demos share besides their maths: arguments, networks, random numbers, tables.
 
-A run itself, its folder and its rounds, is `demos/run.py`.
+The run itself, with its folder and its rounds, is in `demos/run.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tinygen.kernels.device import DEVICES
 
 
 def number(kind: type, what: str, allowed: Callable[[float], bool]) -> Callable[[str], Any]:
-    """Reads an option that must be `what`."""
+    """A type for argparse: a number that must be `what`."""
 
     def read(text: str) -> Any:
         try:
@@ -43,7 +43,7 @@ above_zero = number(float, "a number above 0", lambda x: 0 < x < math.inf)
 
 
 def folder(text: str) -> Path:
-    """Reads an option that names a folder."""
+    """A type for argparse: the path of a folder."""
     if not text:
         raise argparse.ArgumentTypeError("must name a folder")
     return Path(text)
@@ -60,9 +60,9 @@ def parser(
 ) -> argparse.ArgumentParser:
     """The options that all demos share. `doc` is the demo's docstring.
 
-    counts: how many epochs (or steps) by default, for each data set; one number where there is no --data.
-    With `seeds`, the demo trains so many of them by default. size: how many steps are a round, of which
-    only whole ones are done. what: what is counted, where that is no training.
+    counts: the default number of epochs (or steps) for each data set; one number if there is no --data.
+    seeds: the default of --seeds; 0 if there is no such option. size: the steps of a round; only whole
+    rounds are done. what: what is counted, if not training epochs or steps.
     """
     options = argparse.ArgumentParser(
         prog=f"python -m demos.{name}",
@@ -72,14 +72,16 @@ def parser(
     default = f"{counts}"
     if isinstance(counts, Mapping):
         sets, default = list(counts), by_count(counts)
-        options.add_argument("--data", choices=sets, default=sets[0], help=f"default: {sets[0]}")
+        options.add_argument(
+            "--data", choices=sets, default=sets[0], help=f"the data; default: {sets[0]}"
+        )
     what = what or ("passes over the data" if unit == "epoch" else f"training {unit}s")
     if size > 1:
         what += f", rounded up to whole rounds of {size}"
     options.add_argument(f"--{unit}s", type=positive, help=f"{what}; default: {default}")
-    options.add_argument("--seed", type=seed, default=0, help="of everything random; default: 0")
+    options.add_argument("--seed", type=seed, default=0, help="of the random numbers; default: 0")
     if seeds:
-        help = f"how many are trained, from --seed on; default: {seeds}"
+        help = f"how many seeds to train, from --seed on; default: {seeds}"
         options.add_argument("--seeds", type=positive, default=seeds, help=help)
     options.add_argument(
         "--out",
@@ -91,14 +93,14 @@ def parser(
         "--device",
         choices=DEVICES,
         default="cpu",
-        help="where to compute: cpu, or cuda, a GPU (pip install 'tinygen[gpu]'); default: cpu",
+        help="where to compute: cpu, or cuda for a GPU (pip install 'tinygen[gpu]'); default: cpu",
     )
     options.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
     return options
 
 
 def by_count(counts: Mapping[str, object]) -> str:
-    """Which count is of which data sets, in words."""
+    """The count of each data set, in words."""
     names: dict[object, list[str]] = {}
     for name, count in counts.items():
         names.setdefault(count, []).append(name)
@@ -110,9 +112,10 @@ def by_count(counts: Mapping[str, object]) -> str:
 def parse(
     options: argparse.ArgumentParser, argv: Sequence[str] | None, shared: bool = False
 ) -> argparse.Namespace:
-    """The arguments; what the demo makes is made on --device from then on. Exits if that is not to be had.
+    """The parsed arguments; all tensors are made on --device from then on.
 
-    Or if there are several processes, and the demo's work is not `shared` among them.
+    Exits if that device is not available, or if there are several processes and the demo's work is not
+    `shared` among them.
     """
     args = options.parse_args(argv)
     if parallel.team().size > 1:
@@ -128,7 +131,7 @@ def parse(
 
 
 def load_images(name: str) -> Images:
-    """The data set, or an exit that says what was tried."""
+    """The data set called `name`. Exits with a message that says what was tried if it cannot be loaded."""
     try:
         return data.load(name)
     except (OSError, ImportError, ValueError) as error:
@@ -143,12 +146,12 @@ def network(*sizes: int, rng: tg.random.Generator) -> nn.Sequential:
 
 
 def unseen(stream: int) -> np.random.Generator:
-    """Random numbers that no --seed gives, the same at every call: for what is held out, judged or shown."""
+    """A generator that no --seed gives, the same at every call: for data that is held out, evaluation and pictures."""
     return np.random.default_rng(np.random.SeedSequence(0, spawn_key=(stream,)))
 
 
 def unseen_tensors(stream: int) -> tg.random.Generator:
-    """The same, for tensors."""
+    """The same, as a generator of tensors."""
     return tg.random.default_rng(np.random.SeedSequence(0, spawn_key=(stream,)))
 
 
@@ -161,9 +164,9 @@ def in_parts(f: Callable[[tg.Tensor], tg.Tensor], x: np.ndarray) -> np.ndarray:
 
 
 def added_up(losses: Sequence[tuple[int, tg.Tensor]]) -> float:
-    """The sum of n times the loss, a mean over n images, of all steps.
+    """The sum over all steps of n times the loss, which is a mean over n images.
 
-    They are read here, at once: to read one in each step would be to wait for a GPU in each."""
+    All losses are read here at once: reading one in each step would make each step wait for the GPU."""
     total = 0.0
     means = tg.stack([loss for _, loss in losses]).tolist() if losses else []
     for (n, _), mean in zip(losses, means, strict=True):
@@ -178,7 +181,7 @@ def check_finite(loss: float) -> None:
 
 
 def digest(state: Mapping[str, np.ndarray]) -> str:
-    """A short name of these weights."""
+    """A short hash of these weights, to tell them from others."""
     found = hashlib.sha256()
     for key, array in sorted(state.items()):
         found.update(key.encode() + np.ascontiguousarray(array).tobytes())
@@ -186,7 +189,7 @@ def digest(state: Mapping[str, np.ndarray]) -> str:
 
 
 def spread(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of each figure the mean over the seeds, and if there are several their standard deviation (n - 1)."""
+    """The mean of each figure over the seeds and, if there are several, its standard deviation (divisor n - 1)."""
     table = {}
     for key in results[0]:
         column = [result[key] for result in results]
@@ -197,7 +200,7 @@ def spread(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 class Kept:
-    """All that one seed's training consists of, kept with the run: the attributes that `parts` names."""
+    """Everything that one seed trains. The checkpoint holds the attributes that `parts` names."""
 
     parts: tuple[str, ...]
 
@@ -219,7 +222,7 @@ class Student(Kept):
 
 
 class Film:
-    """The frames so far, kept with the run."""
+    """The frames of a film so far, which the checkpoint holds."""
 
     def __init__(self):
         self.frames: list[dict[str, np.ndarray]] = []

@@ -1,16 +1,16 @@
 """A conditional VAE (Kingma et al., 2014, model M2 with all labels known; Sohn et al., 2015).
 
-The label y is given to encoder and decoder, and the code does not depend on it:
+Encoder and decoder are given the label y. The prior of the code does not depend on it:
 
     z ~ N(0, I),    x ~ p(x|y, z),    q(z|x, y),
 
     log p(x|y) >= E_q log p(x|y, z) - KL(q(z|x, y) || N(0, I)).
 
-The label comes as ten numbers of which one is 1, beside the pixels and beside the code. As it is known,
-the code need not say it: what is left for z is style, the same for all digits, and the bound is better.
-(By what the label told, log 10 = 2.3 nats at most, for it bounds log p(x|y) and not log p(x); what is
-more is a smaller gap.) A model without labels is trained side by side, on the same batches with the
-same noise, so that the difference is the label's.
+The label is one-hot: ten numbers beside the pixels and beside the code. Because the label is known, the
+code need not contain it: what is left for z is style, the same for all digits, and the bound is better.
+(It bounds log p(x|y), not log p(x). That explains at most log 10 = 2.3 nats, the information in the label;
+any further gain is a smaller gap.) A model without labels is trained side by side, on the same batches
+with the same noise, so that only the label makes a difference.
 """
 
 import numpy as np
@@ -25,9 +25,9 @@ from tinygen import nn, viz
 from tinygen.data import batches
 
 EPOCHS = {"digits": 300, "mnist": 50}
-# A larger code, or a shallower decoder, and the code says the digit after all.
+# With a larger code, or a shallower decoder, the code contains the digit after all.
 LATENT, HIDDEN = 8, (400, 400)
-SHOWN = 3  # the label of a model that is shown without one
+SHOWN = 3  # the digit whose styles are drawn, and the label of a model that is used without labels
 
 
 def one_hot(labels: np.ndarray) -> np.ndarray:
@@ -38,8 +38,8 @@ def new_model(pixels: int, told: int, rng: tg.random.Generator) -> vae.VAE:
     return vae.new_model(pixels, LATENT, Bernoulli(), rng, told, HIDDEN)
 
 
-class Told(nn.Module):
-    """The model with one label for all images, as one without labels."""
+class FixedLabel(nn.Module):
+    """A model with one fixed label for all images, to be used like a model without labels."""
 
     def __init__(self, model: vae.VAE, label: int):
         self.model, self.latent, self.label = model, model.latent, label
@@ -52,11 +52,11 @@ class Told(nn.Module):
         return self.model.decode(z, self.y)
 
 
-def rebuild(settings: dict, pixels: int, parts: dict) -> Told:
+def rebuild(settings: dict, pixels: int, parts: dict) -> FixedLabel:
     """The model of a checkpoint."""
     model = new_model(pixels, CLASSES, tg.random.default_rng(0))
     model.load_state_dict(parts["conditional"]["model"])
-    return Told(model, SHOWN)
+    return FixedLabel(model, SHOWN)
 
 
 def draw(model: vae.VAE, images: np.ndarray, run: Run, shape: tuple[int, int]) -> None:
@@ -64,7 +64,7 @@ def draw(model: vae.VAE, images: np.ndarray, run: Run, shape: tuple[int, int]) -
     y = np.repeat(np.arange(CLASSES), 10)
     with tg.no_grad():
         drawn = model.decode(z, tg.tensor(one_hot(y))).to("cpu").numpy()
-        # The style of one image, as any digit: its code, with other labels.
+        # The style of each image, as every digit: its code, decoded with other labels.
         threes = images[:10]
         styles = model.code(tg.tensor(threes), tg.tensor(one_hot(np.full(len(threes), SHOWN))))
         rows = {f"unseen {SHOWN}": threes}

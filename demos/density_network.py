@@ -1,20 +1,20 @@
-"""A density network (MacKay, 1995): a model with a hidden code, trained on its likelihood itself.
+"""A density network (MacKay, 1995): a latent-variable model, trained directly on its likelihood.
 
-A point x is thought to come from a code z that nobody sees, z ~ N(0, I), through a network that
-gives, for each z, a mixture of K round Gaussians (Bishop, 1994; K = 1: one Gaussian),
+The model: a point x comes from a latent code z ~ N(0, I), which nobody observes, through a network that
+gives, for each z, a mixture of K isotropic Gaussians (Bishop, 1994; K = 1: one Gaussian),
 
     p(x|z) = sum_k pi_k(z) N(x; mu_k(z), sigma_k(z)^2 I).
 
-What counts is p(x) = E_z p(x|z), an average over all codes. With S of them from the prior,
+The likelihood p(x) = E_z p(x|z) is an average over all codes. With S codes z_s from the prior,
 
     log p(x) ~ log (1/S) sum_s p(x|z_s) = logsumexp_s log p(x|z_s) - log S,
 
-and the loss is its negative, in nats. Its gradient is one of a mixture of S x K Gaussians: each
-code is pulled towards the points that it explains better than the others do. Nothing else is
-needed, no encoder and no bound, but codes are drawn blindly: the sum is good only if some of them
-happen to explain x. `samples_needed` measures what that costs where the truth is known, x = z + noise
-in d dimensions: the number of codes grows exponentially with d. The way out is to learn where
-to look, which is what `demos/vae.py` does.
+and the loss is the negative of this estimate, in nats. Its gradient is that of a mixture of S x K
+Gaussians: each code is pulled towards the points that it explains better than the other codes do. The
+method needs no encoder and no bound. But codes are drawn blindly: the estimate is good only if some of
+them happen to explain x. `samples_needed` measures the cost of that in a case where the true p(x) is
+known, x = z + noise in d dimensions: the number of codes needed grows exponentially with d. The way out
+is to learn where to look, which is what `demos/vae.py` does.
 """
 
 import math
@@ -35,7 +35,7 @@ STEPS = {"ring": 4000, "two_moons": 4000, "digits": 3000}
 ROUND = 100  # steps
 CODES, BATCH, HIDDEN, LEARNING_RATE = 500, 256, 100, 2e-3
 JUDGED, JUDGED_CODES, PART = 5000, 20_000, 1000  # points held out, codes for each, codes at a time
-# Of `samples_needed`: at most so many dimensions, codes.
+# Of `samples_needed`: the noise's deviation, the most dimensions, the most codes, points to average over.
 NOISE, DIMS, MOST, POINTS = 0.2, 6, 2**17, 50
 
 
@@ -71,12 +71,12 @@ class DensityNetwork(nn.Module):
         return tg.logsumexp(self.log_p_given_z(x, z), axis=0) - math.log(len(z))
 
     def sample(self, n: int, rng: tg.random.Generator, noise: bool = True) -> np.ndarray:
-        """x ~ p(x), (n, dims); without noise, only the centre that was chosen."""
+        """x ~ p(x), (n, dims); without noise, the centre of the chosen Gaussian."""
         with tg.no_grad():
             mu, log_sigma, log_pi = (
                 part.to("cpu").numpy() for part in self(rng.normal((n, self.latent)))
             )
-        chosen = (log_pi + rng.numpy.gumbel(size=log_pi.shape)).argmax(1)  # with probability pi
+        chosen = (log_pi + rng.numpy.gumbel(size=log_pi.shape)).argmax(1)  # k with probability pi_k
         rows = np.arange(n)
         x = mu[rows, chosen]
         return (
@@ -86,7 +86,7 @@ class DensityNetwork(nn.Module):
 
 
 def judge(model: DensityNetwork, x: np.ndarray, codes: int) -> metrics.LogLikelihood:
-    """log p of held-out points, from as many new codes, the same at every call."""
+    """log p of held-out points, each from `codes` codes, which are the same at every call and unused in training."""
     rng = unseen_tensors(1)
     with tg.no_grad():
         return metrics.importance_log_likelihood(
@@ -108,7 +108,7 @@ def samples_needed(rng: tg.random.Generator) -> list[dict[str, float]]:
         for _ in range(POINTS):
             x, z = broad.sample(rng, (d,)), rng.normal((MOST, d))
             log_weights = narrow.log_prob(x - z).sum(1).to("cpu").numpy()
-            # Over 1, 2, 3, ... codes.
+            # Log-sums over the first 1, 2, 3, ... codes.
             sums = np.logaddexp.accumulate(log_weights.astype(np.float64))
             found = sums[2**doublings - 1] - doublings * math.log(2)
             errors += np.abs(broad.log_prob(x).sum().item() - found) / POINTS
@@ -139,7 +139,7 @@ class Toys:
 
 
 class Digits:
-    """8x8 images, as points in 64 dimensions; grey levels are spread evenly, or a density could be infinite."""
+    """8x8 images, as points in 64 dimensions, dequantised, because on grey levels a density could be infinite."""
 
     entropy = None
 
@@ -159,7 +159,7 @@ class Digits:
 
 def draw(model: DensityNetwork, run: Run, data: Toys | Digits, lines: list[dict]) -> None:
     data.draw(model, run)
-    title = f"Held-out data: -log p(x), {PART:,} codes"  # with more of them it is less
+    title = f"Held-out data: -log p(x), {PART:,} codes"  # more codes give a lower value
     panels = {title: {"model": "nll"}}
     if data.entropy is not None:
         panels[title]["entropy of the data"] = "entropy"
@@ -211,9 +211,9 @@ def main(argv: list[str] | None = None) -> None:
     lines = samples_needed(unseen_tensors(3))
     draw(model, run, data, lines)
     nll, figures = float(-found.values.mean()), {}
-    if data.entropy is not None:  # the least that any model can have
+    if data.entropy is not None:  # the lowest nll that any model can have
         figures = {"entropy": data.entropy, "gap": nll - data.entropy}
-    # Codes until the estimate is off by half a nat on average; none where MOST are not enough.
+    # How many codes bring the mean error down to half a nat; None if MOST are not enough.
     needed = {
         d: next((int(line["codes"]) for line in lines if line[d] <= 0.5), None)
         for d in lines[0]

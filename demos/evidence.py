@@ -1,15 +1,15 @@
 """The evidence, log p(x) of unseen images under a VAE: a bound in two terms, and an estimate from many codes.
 
-The bound (ELBO, the evidence's lower bound) is what `demos/vae.py` maximises, which is to be read first:
+The bound (ELBO, evidence lower bound) is what `demos/vae.py` (read it first) maximises:
 
     log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || N(0, I)).
 
-The second term has a closed form, and is given for each dimension of z: one whose KL is 0 is not used.
-The first is taken with one z for each image. Importance sampling comes closer to log p(x) itself:
+The second term has a closed form, and is given for each dimension of z: a dimension whose KL is 0 is not
+used. The first term is estimated from one z for each image. Importance sampling comes closer to log p(x):
 
-    log p(x) = log E_q [p(x, z) / q(z|x)],    by a mean over S codes z ~ q(z|x),
+    log p(x) = log E_q [p(x, z) / q(z|x)],    estimated by a mean over S codes z ~ q(z|x).
 
-which is too low on average, and the less so the larger S (`demos/likelihood.py`, `demos/iwae.py`).
+The estimate is too low on average, and less so for larger S (`demos/likelihood.py`, `demos/iwae.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tinygen as tg
 from tinygen import metrics
 from tinygen.parallel import Team
 
-if TYPE_CHECKING:  # which imports this module
+if TYPE_CHECKING:  # demos.vae imports this module
     from demos.vae import VAE
 
 TEST_SEED = 0  # every run is tested on the same images, with the same noise
@@ -36,9 +36,9 @@ def kl_by_dimension(mean: tg.Tensor, log_var: tg.Tensor) -> tg.Tensor:
 def evaluate(
     model: VAE, x: np.ndarray, y: np.ndarray | None = None, team: Team | None = None
 ) -> tuple[float, np.ndarray]:
-    """-E log p(x|z) with one z for each of `x`, the same at every call; and the KL of each dimension. Nats.
+    """-E log p(x|z), with one z for each row of `x`, the same at every call; and the KL of each dimension. Nats.
 
-    A team's ranks do a part each in turn."""
+    The ranks of a team take the parts of `x` in turn."""
     rng, team = tg.random.default_rng(TEST_SEED), team or Team()
     totals = np.zeros(1 + model.latent)
     with tg.no_grad():
@@ -54,7 +54,7 @@ def evaluate(
 
 
 def figures(surprise: float, kl: np.ndarray) -> dict[str, float]:
-    """What `evaluate` found, as metrics.json gives it."""
+    """The results of `evaluate`, as metrics.json gives them."""
     total = float(kl.sum())
     return {
         "neg_elbo_test": surprise + total,
@@ -73,7 +73,7 @@ def log_likelihood(
 ) -> metrics.LogLikelihood:
     """log p(x) for each row of x by importance sampling, `part` samples at a time.
 
-    From N(mean, diag e^log_var) if `q` gives these, each (n, latent), else from q(z|x).
+    The codes come from N(mean, diag e^log_var) if `q` gives these, each (n, latent), else from q(z|x).
     """
     with tg.no_grad():
         images = tg.tensor(x)

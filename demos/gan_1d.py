@@ -1,21 +1,21 @@
 """A generative adversarial network on a line (Goodfellow et al., 2014), and why its first loss fails.
 
-A generator turns noise into fakes, y = G(z), z ~ p(z). A discriminator says how likely x is real,
+A generator turns noise into fakes, y = G(z), z ~ p(z). A discriminator gives the probability that x is real,
 
     D(x) = sigmoid(d(x)),    max_D  E log D(x) + E log(1 - D(G(z))).
 
-For the best D this is 2 JS(real, fake) - 2 log 2. The generator plays one of two games:
+For the best D this is 2 JS(real, fake) - 2 log 2. The generator has one of two losses:
 
     minimax     min_G   E log(1 - D(G(z)))       zero-sum: what D wins, G loses
     heuristic   min_G  -E log D(G(z))            what Goodfellow et al. recommend
 
-In terms of d, with log D = -softplus(-d) and log(1 - D) = -softplus(d), the slopes with respect to
-d(G(z)) are -D and -(1 - D): where D is sure that a fake is one, D -> 0, the first vanishes and the
-second does not. `saturation` measures that, as Arjovsky and Bottou (2017, section 2) do: an untrained
-generator stays what it is, the discriminator gets ever better, and both gradients are taken.
+In terms of d, with log D = -softplus(-d) and log(1 - D) = -softplus(d), their slopes with respect to
+d(G(z)) are -D and -(1 - D). Where D is sure that a fake is a fake, D -> 0: the first slope vanishes and
+the second does not. `saturation` measures that, as Arjovsky and Bottou (2017, section 2) do: the generator
+stays untrained, the discriminator gets ever better, and the gradients of both losses are recorded.
 
-Several seeds are trained side by side, for one seed proves nothing about a GAN. The generator that
-is judged is the average of its weights over the steps (Yazici et al., 2019): the last one circles.
+Several seeds are trained side by side, because one seed proves nothing about a GAN. The generator that is
+judged has the weights' average over the steps (Yazici et al., 2019), because the last weights circle.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from demos.run import Run, start
 from tinygen import metrics, nn, optim, viz
 from tinygen.data.toys import Normal, Toy, Uniform
 
-# Noise and real data.
+# For each --data, the distributions of the noise and of the real data.
 GAMES: dict[str, tuple[Toy, Toy]] = {
     "far": (Uniform(-8, 8), Normal(5, 1)),
     "uniform": (Uniform(0, 1), Uniform(1, 2)),
     "normal": (Normal(0, 1), Normal(1, 1)),
 }
-# Of the generator, given d(G(z)).
+# Of the generator, from d(G(z)).
 LOSSES = {
     "heuristic": lambda d: tg.softplus(-d).mean(),
     "minimax": lambda d: -tg.softplus(d).mean(),
@@ -47,17 +47,17 @@ SATURATION = 1000  # steps of the discriminator alone
 
 
 class Players(Kept):
-    """All that one seed's game consists of.
+    """Everything that one seed trains: generator, discriminator, their optimisers, and the averaged generator.
 
-    Noise and data have their mean taken off, and are divided by the deviation that is left, before a
-    network sees them.
+    Noise and data are standardised before they enter a network: less their mean, divided by their
+    standard deviation.
     """
 
     parts = ("generator", "average", "discriminator", "g_optimiser", "d_optimiser", "rng")
     hidden, batch, g_rate, d_rate = 32, 256, 2e-3, 2e-3
     betas = (0.0, 0.999)  # momentum makes the players circle each other
     decay = 0.998  # of the average
-    critic_steps = 5  # for each of the generator; with 3, one seed in ten fails
+    critic_steps = 5  # of D for each step of G; with 3, one seed in ten fails
 
     def __init__(self, noise: Toy, real: Toy, seed: int):
         self.rng = tg.random.default_rng(seed)
@@ -72,11 +72,11 @@ class Players(Kept):
             optim.Adam(part.parameters(), lr=rate, betas=self.betas)
             for part, rate in ((self.generator, self.g_rate), (self.discriminator, self.d_rate))
         )
-        # Recorded at the first call, with the networks as they are then.
+        # Recorded at the first call, with the networks that the players have then.
         self.d_loss, self.g_loss = map(tg.compile, (self.discriminator_loss, self.generator_loss))
 
     def scale(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What is taken off, and what is divided by."""
+        """The mean and the standard deviation by which x is standardised."""
         return x.mean(0), (x - x.mean(0)).std()
 
     def new_generator(self, inputs: int, outputs: int) -> nn.Module:
@@ -98,7 +98,7 @@ class Players(Kept):
         return self.discriminator((x - mean) / std)
 
     def cool(self, progress: float) -> None:
-        """In the second half both players slow down, so that they meet. progress: from 0 to 1."""
+        """In the second half of training, lower both learning rates, so that the players settle. progress: 0 to 1."""
         factor = min(1.0, 2 * (1 - progress))
         self.g_optimiser.lr, self.d_optimiser.lr = factor * self.g_rate, factor * self.d_rate
 
@@ -131,7 +131,10 @@ class Players(Kept):
 def play_round(
     games: Mapping[str, Players], loss: str, done: float, until: float, steps: int
 ) -> dict[str, float]:
-    """`steps` generator steps of each game, from the part `done` of the whole to `until`; the first's last losses."""
+    """`steps` generator steps of each game, as training goes from the fraction `done` to `until`.
+
+    Returns the last losses of the first game.
+    """
     losses = []
     for players in games.values():
         for step in range(steps):
@@ -144,7 +147,7 @@ def play_round(
 
 
 def saturation(players: Players) -> list[dict[str, float]]:
-    """The norm of the generator's gradient under both losses, while only the discriminator learns; and its loss."""
+    """The norm of the generator's gradient under both losses, and D's loss, while only the discriminator learns."""
     lines = []
     z = players.draw(players.noise, 1000)
     d_loss = players.train_discriminator()
@@ -164,7 +167,7 @@ def saturation(players: Players) -> list[dict[str, float]]:
 
 
 def judge(players: Players) -> dict[str, float]:
-    """Of the averaged generator's samples: mean, standard deviation, Kolmogorov-Smirnov distance to the real law."""
+    """Mean and standard deviation of the averaged generator's samples, and their KS distance to the real data."""
     z = players.noise.sample(JUDGED, unseen(1))
     with tg.no_grad():
         fake = players.fake(tg.tensor(z), players.average).to("cpu").numpy()
@@ -173,7 +176,7 @@ def judge(players: Players) -> dict[str, float]:
 
 
 def frame(players: Players, line: np.ndarray) -> dict[str, np.ndarray]:
-    """What a picture shows: fakes, and D along the line."""
+    """The contents of a picture: fakes, and D along the line."""
     with tg.no_grad():
         fake = players.fake(tg.tensor(players.noise.sample(2000, unseen(2))), players.average)
         probability = players.d(tg.tensor(line[:, None])).sigmoid()
@@ -225,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
         **spread(list(results.values())),
         ks_worst=max(result["ks"] for result in results.values()),
         ks_real=fresh,  # what real samples would get
-        # The smallest of the seeds', at the end of `saturation`.
+        # Heuristic over minimax, at the end of `saturation`: the smallest ratio of all seeds.
         gradient_ratio=float(np.min(ratios)),
         saturated={
             "steps": SATURATION,

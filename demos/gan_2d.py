@@ -1,18 +1,18 @@
-"""The game of `gan_1d` in the plane, with all that there is to see in one picture.
+"""The GAN of `gan_1d` in the plane, with everything that there is to see in one picture.
 
 The losses and the players are those of `demos/gan_1d.py` (read it first): the discriminator
-maximises E log D(x) + E log(1 - D(G(z))), the generator minimises -E log D(G(z)). Noise is a round
-Gaussian; real data are one of five shapes. The picture shows, as GAN Lab does (Kahng et al., 2019),
+maximises E log D(x) + E log(1 - D(G(z))), the generator minimises -E log D(G(z)). The noise is a round
+Gaussian; the real data are one of five shapes. The picture shows, as GAN Lab does (Kahng et al., 2019),
 
-    D(x) over the plane, real and fake points, and at each fake y the way that the generator's loss
-    pushes it, -d loss / dy = (1 - D(y)) grad d(y), d being the logit of D;
-    a grid over the noise whose cells are equally likely, where G sends it: a cell that became
-    small is dark, for the density of the fakes is what a cell holds divided by its area;
+    D(x) over the plane, real and fake points, and at each fake y the direction in which the generator's
+    loss pushes it, -d loss / dy = (1 - D(y)) grad d(y), where d is the logit of D;
+    where G maps a grid over the noise whose cells are equally likely: a cell that became small is dark,
+    because the density of the fakes there is the cell's probability divided by its area;
     both losses, and how far the fakes are from the data: KL and JS of two histograms.
 
-Fakes and grid are of the averaged generator, which is what is judged; D, the pushes and the losses
-belong to the game as it is. For the best D the discriminator's loss is 2 log 2 - 2 JS: near 1.39
-nats it can no longer tell.
+The fakes and the grid come from the averaged generator, which is the one that is judged; D, the pushes and
+the losses belong to the current networks. For the best D the discriminator's loss is 2 log 2 - 2 JS: near
+1.39 nats it can no longer tell real from fake.
 """
 
 import math
@@ -40,7 +40,7 @@ class PlanePlayers(Players):
 
 
 def judge(fake: np.ndarray, real: Toy) -> dict[str, float]:
-    """How far samples (n, 2) are from the law of `real`."""
+    """How far samples (n, 2) are from the distribution `real`."""
     fresh = real.sample(JUDGED, unseen(0))
     reach = 1.2 * np.abs(fresh).max()
     grid = {"bins": 25, "limits": [(-reach, reach)] * 2, "pseudo_count": 0.5}
@@ -60,19 +60,19 @@ def judge(fake: np.ndarray, real: Toy) -> dict[str, float]:
 
 
 def samples(players: Players) -> np.ndarray:
-    """Of the averaged generator, from the same noise at every call."""
+    """Samples of the averaged generator, from the same noise at every call."""
     with tg.no_grad():
         z = tg.tensor(NOISE.sample(JUDGED, unseen(1)))
         return players.fake(z, players.average).to("cpu").numpy()
 
 
 def frame(players: Players, loss: str, box: viz.Box) -> dict[str, np.ndarray]:
-    """What a picture of `box` shows."""
+    """The contents of a picture of `box`."""
     fake = tg.tensor(samples(players)[:400], requires_grad=True)
     (slope,) = tg.autograd.grad(LOSSES[loss](players.d(fake)), fake)
     across, up = (np.linspace(*edges, 61, dtype=np.float32) for edges in (box[:2], box[2:]))
     plane = np.stack(np.meshgrid(across, up), axis=-1)
-    # Corners of cells that are equally likely: z = Phi^-1(u), u evenly spaced.
+    # The corners of equally likely cells: z = Phi^-1(u), u evenly spaced.
     quantiles = [NormalDist().inv_cdf((i + 0.5) / (CELLS + 1)) for i in range(CELLS + 1)]
     corners = np.stack(np.meshgrid(quantiles, quantiles), axis=-1).astype(np.float32)
     with tg.no_grad():

@@ -1,21 +1,23 @@
-"""Digits from the game of `demos/gan_1d.py`, without and with a say in which digit it shall be.
+"""The GAN of `demos/gan_1d.py` for digits: any digit, or the one that is asked for.
 
 The losses and the loop are those of that page: D maximises E log D(x) + E log(1 - D(G(z))), G
-minimises -E log D(G(z)) (heuristic) or E log(1 - D(G(z))) (minimax). New are networks for images,
-and with --conditional (Mirza and Osindero, 2014) a label y, which both players are told:
+minimises -E log D(G(z)) (heuristic) or E log(1 - D(G(z))) (minimax). New are networks for images
+and, with --conditional (Mirza and Osindero, 2014), a label y that both players are given:
 
     max_D  E log D(x, y) + E log(1 - D(G(z, y), y)),
 
-so D learns which image belongs to which label, and G must draw what it is asked for. The label
-travels with noise and image: ten more columns, of which one is 1. G is free to use its ten as it
-likes. D, given its ten among hundreds of pixels, would hardly hear them, so its logit is built to
-need them: D(x, y) = f_0(x) + f(x) . y with eleven outputs f of one network, "is it a digit" and "is
-it this digit" (the projection of Miyato and Koyama, 2018).
+so D learns which image belongs to which label, and G must draw the digit that it is asked for. The label
+is one-hot: ten more columns beside the noise and beside the image. G may use its ten as it likes. D would
+hardly notice ten columns among hundreds of pixels, so its logit is built to need them:
 
-A GAN has no encoder, but its noise has directions that mean something (Radford et al., 2016). The
-noise of bold samples, less that of thin ones, on average, is a step towards boldness (and, where
-nobody says which digit it shall be, towards those digits that are bold); and on the way between two
-points all images should be digits.
+    d(x, y) = f_0(x) + f(x) . y,
+
+where one network has eleven outputs: f_0, "is it a digit?", and the ten of f, "is it this digit?" (the
+projection of Miyato and Koyama, 2018).
+
+A GAN has no encoder, but its noise has directions that mean something (Radford et al., 2016). The mean
+noise of bold samples, less that of thin ones, is a step towards boldness (and, without labels, towards
+those digits that are bold). And all images on the way between two points should be digits.
 """
 
 import math
@@ -32,12 +34,12 @@ from tinygen import nn, viz
 
 STEPS = {"digits": 3000, "mnist": 6000}  # of each player
 ROUND = 250
-SORTED = 5000  # samples, by their ink
-NOISE = 32
+SORTED = 5000  # samples that are sorted by their ink
+NOISE = 32  # dimensions
 
 
 class Noise:
-    """z ~ N(0, 1), and with labels an evenly drawn one."""
+    """z ~ N(0, I), followed, if there are labels, by a uniformly drawn one."""
 
     def __init__(self, labels: int):
         self.labels = labels
@@ -48,7 +50,7 @@ class Noise:
 
 
 class Real:
-    """Images (n, pixels), and with labels theirs."""
+    """Images (n, pixels), each followed, if there are labels, by its own."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray | None):
         self.rows = images if labels is None else with_labels(images, labels)
@@ -62,7 +64,7 @@ def with_labels(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 class Projection(nn.Module):
-    """D(x, y) = f_0(x) + f(x) . y, a logit (n, 1), for rows (n, pixels + labels) of x and y."""
+    """The logit d(x, y) = f_0(x) + f(x) . y, (n, 1), for rows (n, pixels + labels) of x and y."""
 
     def __init__(self, f: nn.Module, labels: int):
         self.f, self.labels = f, labels
@@ -74,13 +76,13 @@ class Projection(nn.Module):
 
 
 class Players(gan_1d.Players):
-    g_rate, d_rate = 1e-3, 2.5e-4  # as fast, and the discriminator wins before the game has begun
+    g_rate, d_rate = 1e-3, 2.5e-4  # at equal rates, the discriminator wins at once
     batch, betas, decay, critic_steps = 128, (0.5, 0.999), 0.998, 1
 
     def scale(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         label = np.arange(x.shape[1]) >= x.shape[1] - self.noise.labels
         mean, std = super().scale(x[:, ~label])
-        means, stds = np.zeros_like(x[0]), np.ones_like(x[0])  # a label stays what it is
+        means, stds = np.zeros_like(x[0]), np.ones_like(x[0])  # labels are not scaled
         means[~label], stds[~label] = mean, std
         return means, stds
 
@@ -108,7 +110,7 @@ class Players(gan_1d.Players):
         return tg.concat([images, z[:, NOISE:]], axis=1) if self.noise.labels else images
 
     def images(self, z: np.ndarray) -> np.ndarray:
-        """What the averaged generator makes of noise (n, ...), without labels."""
+        """The averaged generator's images from noise (n, ...), without the columns of the labels."""
         with tg.no_grad():
             fake = self.fake(tg.tensor(z), self.average).to("cpu").numpy()
         return fake[:, : fake.shape[1] - self.noise.labels]
@@ -131,7 +133,7 @@ def draw(players: Players, run: Run, shape: tuple[int, int]) -> None:
         title = "Samples of the generator, its weights averaged"
         viz.image_grid(players.images(z), shape, path, columns=10, title=title)
 
-    # From one point to another over the sphere that noise lies near (White, 2016); labels stay.
+    # From one point to another on the sphere near which noise lies (White, 2016); the label stays.
     ends = players.noise.sample(16, rng)
     rows = {}
     for i, (a, b) in enumerate(zip(ends[:8], ends[8:], strict=True)):
@@ -139,7 +141,7 @@ def draw(players: Players, run: Run, shape: tuple[int, int]) -> None:
         rows[f"way {i + 1}"] = players.images(np.hstack([way, np.tile(a[NOISE:], (10, 1))]))
     viz.image_rows(rows, shape, run.out / "interpolation.png", title="From one point to another")
 
-    # Boldness: the noise of the tenth with most ink, less that of the tenth with least.
+    # Boldness: the mean noise of the tenth of the samples with most ink, less that of the tenth with least.
     known = players.noise.sample(SORTED, rng)
     ink = players.images(known).mean(1).argsort()
     tenth = SORTED // 10
@@ -169,7 +171,7 @@ def slerp(a: np.ndarray, b: np.ndarray, t: float) -> np.ndarray:
 def main(argv: list[str] | None = None) -> None:
     options = parser("gan_mnist", __doc__, STEPS, unit="step", seeds=1, size=ROUND)
     add_loss(options)
-    options.add_argument("--conditional", action="store_true", help="tell both players the label")
+    options.add_argument("--conditional", action="store_true", help="give both players the label")
     args = parse(options, argv)
     images = load_images(args.data)
     rounds = math.ceil((args.steps or STEPS[args.data]) / ROUND)

@@ -1,35 +1,36 @@
 """Importance-weighted autoencoders (Burda et al., 2016): a tighter bound from several codes at once.
 
-The ELBO of `demos/vae.py` (read it first) explains x by one code at a time and pays for each that
-explains it badly. With k codes z_1, ..., z_k ~ q(z|x) and their weights
+The ELBO of `demos/vae.py` (read it first) explains x by one code at a time, and penalises every code that
+explains x badly. With k codes z_1, ..., z_k ~ q(z|x) and their weights
 
     w_i = p(x, z_i) / q(z_i|x),       L_k = E log (1/k) sum_i w_i,
 
-L_1 is the ELBO, and by Jensen's inequality L_1 <= L_2 <= ... <= log p(x): a mean of k weights varies
-less than one. In the gradient a code counts by its share s_i = w_i / sum_j w_j: one good guess in k is
-enough, the encoder may spread out more, and more dimensions of z stay in use.
+L_1 is the ELBO, and by Jensen's inequality L_1 <= L_2 <= ... <= log p(x), because a mean of k weights
+varies less than one weight. In the gradient each code counts by its share s_i = w_i / sum_j w_j. So one
+good code among k is enough, the encoder may spread out more, and more dimensions of z stay in use.
 
-Of several estimates of that gradient, all right on average, the one with the least noise is used:
+Of several unbiased estimates of that gradient, the demo uses the one with the least noise:
 
     for the decoder    sum_i s_i   d log w_i / d theta,
     for the encoder    sum_i s_i^2 (d log w_i / d z_i) (d z_i / d phi),
 
-where w_i depends on phi through z_i alone. What q's own parameters would add is noise (Roeder et al.,
-2017: an encoder that is right gets no push at all) or, for k > 1, turns the share into its square
-(Tucker et al., 2019). And what is judged is the average of the weights over about the last epoch
-(Polyak and Juditsky, 1992), for the steps end no smaller than a third of the first ones.
+where w_i depends on the encoder's parameters phi through z_i alone. The direct derivative of log q by phi
+is only noise if k = 1 (Roeder et al., 2017: without it, an encoder that is right gets no gradient at all);
+if k > 1, it is what turns the share into its square (Tucker et al., 2019). What is evaluated is the average
+of the weights over about the last epoch (Polyak and Juditsky, 1992), because the last learning rate is, by
+default, still a third or a quarter of the first.
 
-Networks and schedule are the paper's: pixels - 200 - 200 - 50 and back with tanh, and stages i = 0, 1,
-... of 3^i epochs at the rate 1e-3 * 10^(-i/7); eight of them are the paper's 3,280 epochs. The output's
-bias starts at the logit of the mean image. Ours are the batches, of 10 instead of 20, and the first
-weights, half as large as Glorot and Bengio (2010) have them: with both the bound is better after as
-many epochs.
+Networks and schedule are the paper's: pixels - 200 - 200 - 50 and back with tanh, and stages i = 0, 1, ...
+of 3^i epochs at the learning rate 1e-3 * 10^(-i/7); eight stages are the paper's 3,280 epochs. The output's
+bias starts at the logit of the mean image. Two things differ from the paper: batches of 10 instead of 20,
+and initial weights half as large as those of Glorot and Bengio (2010). With both, the bound is better after
+the same number of epochs.
 
-Pixels are black or white, tossed anew in each epoch, for the test images once. Their log-likelihood is
-that of 5,000 codes each, from q (the paper's way) and from a q that was fitted to each image alone,
-starting from the encoder's. An estimate from so many codes is too low on average, whatever they are
-drawn from, so the higher one is the better; what the fit gains is the amortisation gap (Cremer et al.,
-2018), what an encoder loses that must serve all images at once.
+Pixels are black or white: drawn anew in each epoch, but only once for the test images. The log-likelihood
+of each test image is estimated from 5,000 codes, from q (as in the paper) and from a q that is fitted to
+that image alone, starting from the encoder's. Such an estimate is too low on average, whatever its codes
+are drawn from, so the higher one is the better. The ELBO that the fit gains is the amortisation gap (Cremer
+et al., 2018): what the encoder loses because it must serve all images at once.
 """
 
 import math
@@ -56,9 +57,9 @@ from tinygen.parallel import Team, team
 
 STAGES = {"digits": 5, "mnist": 4}
 HIDDEN, LATENT, BATCH, ADAM_EPS = 200, 50, 10, 1e-4
-AVERAGE_EVERY, AVERAGED = 5, 5 / 6  # steps; of an epoch, which on MNIST is 5,000 steps
+AVERAGE_EVERY, AVERAGED = 5, 5 / 6  # steps between updates; share of an epoch (MNIST: 5,000 steps)
 SAMPLES = 5000  # codes for each test image, at the end
-FIT = {"steps": 60, "codes": 8, "lr": 0.03}  # of q to an image
+FIT = {"steps": 60, "codes": 8, "lr": 0.03}  # of q to each image
 WATCHED = 500  # test images whose bound is logged
 
 
@@ -93,7 +94,7 @@ def bound(log_weights: tg.Tensor) -> tg.Tensor:
 
 
 def objective(model: vae.VAE, x: tg.Tensor, eps: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
-    """What has the gradient above, averaged over the batch; and -L_k, nats. eps: (k, n, latent)."""
+    """A loss with the gradient above (negated), averaged over the batch; and -L_k, nats. eps: (k, n, latent)."""
     mean, log_var = model.encode(x)
     z = tg.reparameterise(mean, log_var, eps)
     codes = z.detach()  # cut off from the encoder
@@ -116,7 +117,7 @@ def rate(epoch: int) -> float:
 
 
 def fitted(model: vae.VAE, x: np.ndarray, rng: tg.random.Generator) -> tuple[tg.Tensor, tg.Tensor]:
-    """Mean and log-variance of q, from where the encoder puts them uphill on each image's ELBO."""
+    """Mean and log-variance of q, fitted to each image: from the encoder's, by ascent on the image's ELBO."""
     images = tg.tensor(x)
     with tg.no_grad():
         mean, log_var = (tg.tensor(t, requires_grad=True) for t in model.encode(images))
@@ -133,9 +134,9 @@ def fitted(model: vae.VAE, x: np.ndarray, rng: tg.random.Generator) -> tuple[tg.
 def log_likelihood(
     model: vae.VAE, x: np.ndarray, samples: int, ranks: Team
 ) -> dict[str, np.ndarray]:
-    """log p(x) and ELBO of each row with so many codes, from q(z|x) and from a q fitted to each row.
+    """log p(x) and ELBO of each row from `samples` codes, from q(z|x) and from a q fitted to each row.
 
-    A team's ranks share the rows out."""
+    The ranks of a team share the rows."""
     found = {name: np.zeros((2, len(x))) for name in ("codes_from_q", "codes_from_a_fitted_q")}
     mine = range(100 * ranks.rank, len(x), 100 * ranks.size)
     for i in progress(ranks, iterable=mine, unit="part", desc="log-likelihood"):
@@ -147,12 +148,12 @@ def log_likelihood(
 
 
 def main(argv: list[str] | None = None) -> None:
-    what = "training stages, of which stage i takes 3^i epochs"
+    what = "training stages; stage i = 0, 1, ... takes 3^i epochs"
     options = parser("iwae", __doc__, STAGES, unit="stage", what=what)
     options.add_argument("-k", type=positive, default=5, help="codes for each image; default: 5")
     args = parse(options, argv, shared=True)
     images = load_images(args.data)
-    # Not the number of stages: a longer run goes on where a shorter one ended.
+    # The number of stages is no setting, so that a longer run can go on where a shorter one ended.
     settings = {"demo": "iwae", "data": args.data, "seed": args.seed, "k": args.k}
     run = Run(args.out, settings, args.resume, team())
     epochs = sum(3**i for i in range(args.stages or STAGES[args.data]))
@@ -197,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
         viz.image_grid(samples, images.shape, path, columns=8, title=title)
         panels = {f"$-L_{{{args.k}}}$": {"train": "train", f"{len(watched)} test images": "test"}}
         viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", log_x=True)
-    # Each rank trained by itself, and on another processor a last digit grows.
+    # Each rank trained by itself. On different processors, differences in the last digit have grown.
     run.team.broadcast_(average.parameters())
     found = log_likelihood(average, test, SAMPLES, run.team)
     nll = {name: -float(values.mean()) for name, (values, _) in found.items()}

@@ -1,4 +1,4 @@
-"""What a classifier of digits says of generated ones, and of real ones that take their place."""
+"""How good generated digits are, by a classifier's features; and real digits in their place, as the noise floor."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from tinygen import metrics
 from tinygen.data import Images
 from tinygen.metrics import Classifier
 
-MOST = 5000  # images
-NEIGHBOURS = 2000  # of which precision and recall compare all pairs
+MOST = 5000  # images that are judged at a time
+NEIGHBOURS = 2000  # images of which precision and recall compare all pairs
 CLASSES = 10
 
 
 def load_classifier(name: str, out: Path) -> Classifier:
-    """The classifier of the digits of a data set, trained now (in the folder `out`) if there is none.
+    """The classifier of a data set's digits. If there is none yet, it is trained now, in the folder `out`.
 
-    Exits with a message that says what is wrong if there can be none.
+    Exits with a message that says what is wrong if that is impossible.
     """
     try:
         return metrics.load_classifier(name)
     except FileNotFoundError as error:
-        print(f"{error}; it does so now")
+        print(f"{error}; training it now")
     except (OSError, ValueError) as error:
         sys.exit(f"cannot judge images: {error}")
     from demos import classifier
 
-    # Not from the cache, which may not be writable. It learns on the CPU, wherever the rest does.
+    # Used as returned, not from the cache, which may not be writable. It is trained on the CPU, whatever --device is.
     device = tg.get_default_device()
     try:
         return classifier.main(["--data", name, "--out", str(out / "classifier"), "--resume"])
@@ -40,11 +40,11 @@ def load_classifier(name: str, out: Path) -> Classifier:
 
 
 class Judge:
-    """Compares generated images with one half of the test images. The other half, `fresh`, are the noise floor.
+    """Compares generated images with one half of the test images. The other half, `fresh`, gives the noise floor.
 
-    The halves are drawn: MNIST's test images are in order, the first 5,000 from other writers than the last.
-    count: how many images to judge at a time, as many as there are in each half, for the Frechet
-    distance depends on it. identity: which classifier it is; figures by another are other figures.
+    The halves are drawn at random, because MNIST's first 5,000 test images are by other writers than the last.
+    count: how many images to judge at a time: as many as each half has, because the Frechet distance
+    depends on the number. identity: a hash of the classifier; figures by different ones cannot be compared.
     """
 
     def __init__(self, name: str, images: Images, out: Path):
@@ -67,7 +67,7 @@ class Judge:
         }
 
     def __call__(self, images: np.ndarray, asked: np.ndarray | None = None) -> dict[str, float]:
-        """Precision and recall, too, and how many are the digit that was asked for."""
+        """As `quick`, with precision and recall, and the share of images that are the digit that was `asked` for."""
         figures = self.quick(images)
         features = self.classifier.features(images[:NEIGHBOURS])
         figures["precision"], figures["recall"] = metrics.precision_recall(

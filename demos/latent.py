@@ -1,24 +1,24 @@
 """What is between the codes? Walks, maps and arithmetic in the latent space of trained models.
 
-An autoencoder packs its codes wherever they fit; a VAE's KL pulls them to one round cloud without holes.
-So of a VAE any z ~ N(0, I) should be an image, and so should all on the way between two. (With codes of two
-numbers both are crowded, and what the VAE blurs for it may cost more than the autoencoder's holes: see the
-figures.) Shown are
+An autoencoder puts its codes anywhere; a VAE's KL pulls them into one round cloud without holes. So for a
+VAE, any z ~ N(0, I) should give an image, and so should every point on the way between two codes. (With
+codes of two numbers, both spaces are crowded, and the blur of the VAE may cost more than the holes of the
+autoencoder: see the figures.) Shown are
 
     walk        from one unseen image to another: z = (1 - t) a + t b;
-    manifold    of two dimensions: z = Phi^-1(u) for u on an even grid, which gives equal shares
-                of the codes to all tiles (Kingma and Welling, 2014, figure 4);
-    attribute   the mean code of images that have something, less that of those that have not, is
-                a direction that adds it to others (Larsen et al., 2016): here light;
+    manifold    of two dimensions: z = Phi^-1(u) for u on an even grid, so that all tiles have equal
+                shares of the codes (Kingma and Welling, 2014, figure 4);
+    attribute   the mean code of images that have an attribute, less the mean code of those without,
+                is a direction that adds it to other images (Larsen et al., 2016): here light;
     morph       a film through the codes of unseen images, and back to the first.
 
-Models stand side by side: what one does badly is seen beside one that does it well. Of digits, the
-Frechet distance to unseen ones says how good samples are, and what lies half way between two
-unseen images. (An autoencoder has no prior; its samples come from a Gaussian fitted to its codes.)
+Models stand side by side, so that one sees what each does better. For digits, the Frechet distance to
+unseen images says how good samples are, and how good points half way between two unseen images are. (An
+autoencoder has no prior; its samples come from a Gaussian fitted to its codes.)
 
---models names folders of `demos/vae.py`, `autoencoder.py`, `iwae.py` or `cvae.py` (of which only one
-label is shown); without, an autoencoder and a VAE with codes of two numbers are trained first, or taken
-from the last time (and trained to the end, with --resume or without). Images are encoded as they are, grey.
+--models names folders of `demos/vae.py`, `autoencoder.py`, `iwae.py` or `cvae.py` (shown with one label
+only). By default, an autoencoder and a VAE with codes of two numbers are trained first, or taken from the
+last run (and trained to the end, with --resume or without). Images are encoded as they are, in grey.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ SIDE = 15  # tiles of a manifold
 
 
 class Space:
-    """The latent space of one model. Whatever goes in and comes out is an array."""
+    """The latent space of one model. Its methods take and return arrays."""
 
     def __init__(self, trained: Trained):
         self.model, self.images, self.settings, _ = trained
@@ -50,7 +50,7 @@ class Space:
         self.unseen = self.codes(self.images.test)
         self.mean, self.root = 0.0, np.eye(self.model.latent)
         if self.settings["demo"] == "autoencoder":
-            # It knows no prior: that of its codes, as a Gaussian.
+            # It has no prior: a Gaussian fitted to its codes takes that place.
             known = self.codes(self.images.train)
             covariance = np.atleast_2d(np.cov(known.T)) + 1e-12 * np.eye(self.model.latent)
             self.mean, self.root = known.mean(0), np.linalg.cholesky(covariance)
@@ -62,11 +62,11 @@ class Space:
         return in_parts(self.model.decode, np.float32(z))
 
     def prior(self, eps: np.ndarray) -> np.ndarray:
-        """Codes that a sample would have, from standard normal numbers (n, latent)."""
+        """Codes of samples, from standard normal numbers (n, latent)."""
         return self.mean + eps @ self.root.T
 
     def judge(self, out: Path) -> dict:
-        """Frechet distance to unseen images, of samples, of points half way between others, and of these others."""
+        """Frechet distances to unseen images: of samples, of points half way between others, and of these others."""
         judge, rng = Judge(self.images.name, self.images, out), unseen(1)
         n, codes = judge.count, self.codes(judge.fresh)
         samples = self.decode(self.prior(rng.standard_normal((n, self.model.latent))))
@@ -75,7 +75,7 @@ class Space:
             "samples_frechet": judge.quick(samples)["frechet"],
             "half_way_frechet": judge.quick(half_way)["frechet"],
             "real_frechet": judge.quick(judge.fresh)["frechet"],
-            "images": n,  # the distances of fewer are larger
+            "images": n,  # fewer images have larger distances
             "judge": judge.identity,
         }
 
@@ -137,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser("latent", __doc__, dict.fromkeys(autoencoder.EPOCHS, "each demo's own"))
     options.add_argument(
         "--models", type=Path, nargs="+", metavar="FOLDER",
-        help="of trained models; --data, --seed and --epochs are for those that are trained here",
+        help="of trained models; default: train two, on --data, with --seed, for --epochs",
     )  # fmt: skip
     args = parse(options, argv)
     folders = args.models and [folder.resolve() for folder in args.models]
@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
         what = f"{args.data}_seed_{args.seed}" + (f"_epochs_{args.epochs}" if args.epochs else "")
         folders = [args.out / what / "autoencoder", args.out / what / "vae"]
         for demo, folder in zip((autoencoder, vae), folders, strict=True):
-            if not (folder / "metrics.json").exists():  # which is written last
+            if not (folder / "metrics.json").exists():  # a run writes it last
                 more = ["--epochs", str(args.epochs)] if args.epochs else []
                 more += ["--data", args.data, "--latent", "2", "--seed", str(args.seed)]
                 more += ["--device", args.device]

@@ -2,18 +2,19 @@
 
     log p(x) = log E_p(z) p(x|z) = log E_q(z|x) [p(x, z) / q(z|x)] >= E_q log [p(x, z) / q(z|x)]
 
-The first invites to draw codes from the prior, as `demos/density_network.py` does in training. But of
-all codes hardly any explain a given image: until the sum meets one it is far too low. On small images
-thousands of codes may do; on MNIST, with 20 dimensions, none ever meets one. The second draws them where
-the encoder expects them and corrects for that with weights (importance sampling); the third, the ELBO, is
-what is left of it with one code. With k codes it is L_k of `demos/iwae.py`, and by Jensen's inequality
+The first form suggests drawing codes from the prior, as `demos/density_network.py` does in training. But
+hardly any code explains a given image, and until the sum contains one that does, it is far too low. For
+small images thousands of codes may be enough; for MNIST, with 20 dimensions, they never are. The second
+form draws codes where the encoder expects them, and corrects for that with weights (importance sampling).
+The third, the ELBO, is the second with one code. The second with k codes is L_k of `demos/iwae.py`, and by
+Jensen's inequality
 
     ELBO = L_1 <= L_5 <= L_50 <= ... <= log p(x).
 
-L_k is taken over groups of k of the same codes, which makes the order certain whatever the weights.
-What they cannot say is how far L_S is from log p(x); their effective number says when to doubt it.
+L_k is averaged over groups of k of the same codes, so the order is certain, whatever the weights are. The
+codes cannot say how far L_S is from log p(x), but their effective number says when to doubt it.
 
-The model is the checkpoint of `demos/vae.py` or `demos/iwae.py` that --model names; without, a VAE of
+The model is the checkpoint of `demos/vae.py` or `demos/iwae.py` that --model names; by default a VAE of
 digits is trained first.
 """
 
@@ -30,7 +31,7 @@ from demos.trained import load_trained
 from tinygen import metrics, viz
 
 SAMPLES, IMAGES, PART = 5000, 200, 100  # codes for each of so many images, codes at a time
-STEP = f"how often {PART} codes are drawn for each image, in two ways"
+STEP = f"how often {PART} codes are drawn for each image, from encoder and prior"
 GROUPS = (1, 5, 50)
 
 
@@ -40,14 +41,14 @@ def weights(model: vae.VAE, x: tg.Tensor, n: int, rng: tg.random.Generator) -> n
 
 
 def prior_weights(model: vae.VAE, x: tg.Tensor, n: int, rng: tg.random.Generator) -> np.ndarray:
-    """log p(x|z) for n codes from the prior, (n, images): each code is tried on all images."""
+    """log p(x|z) for n codes from the prior, (n, images): all images share the codes."""
     h = model.decoder(rng.normal((n, model.latent)))
     rows = [-model.pixels.surprise(h[i : i + 1], x).to("cpu").numpy() for i in range(n)]
     return np.stack(rows)
 
 
 class Drawn:
-    """All log-weights so far, (codes, images) for each way to draw them, kept with the run."""
+    """All log-weights so far, (codes, images), for codes from the encoder and the prior. The checkpoint has them."""
 
     def __init__(self):
         self.parts: dict[str, list[np.ndarray]] = {"encoder": [], "prior": []}
@@ -66,12 +67,12 @@ class Drawn:
         return {name: self.all(name) for name, parts in self.parts.items() if parts}
 
     def load_state_dict(self, state: dict) -> None:
-        # As they were added: sums go from part to part.
+        # In the parts in which they were added, because sums go from part to part.
         self.parts = {name: np.split(x, len(x) // PART) for name, x in state.items()}
 
 
 def group_bound(log_weights: np.ndarray, k: int) -> float:
-    """The mean of log (1/k) sum_i w_i over groups of k codes and over images, nats; a last few codes are left out."""
+    """The mean of log (1/k) sum_i w_i over groups of k codes and over images, nats; the last n mod k are left out."""
     groups = len(log_weights) // k
     grouped = log_weights[: groups * k].astype(np.float64).reshape(groups, k, -1)
     return float((np.logaddexp.reduce(grouped, axis=1) - math.log(k)).mean())
@@ -80,7 +81,7 @@ def group_bound(log_weights: np.ndarray, k: int) -> float:
 def main(argv: list[str] | None = None) -> None:
     options = parser("likelihood", __doc__, SAMPLES // PART, unit="step", what=STEP)
     options.add_argument(
-        "--model", type=Path, metavar="FOLDER", help="of a trained model; default: one is trained"
+        "--model", type=Path, metavar="FOLDER", help="of a trained model; default: train a VAE"
     )
     options.add_argument(
         "--images", type=positive, default=IMAGES, help=f"how many test images; default: {IMAGES}"
@@ -134,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     bounds[f"L_{found.samples}"] = float(found.values.mean())
     run.finish(
         bounds=bounds,
-        # Over the images, of which there must be two.
+        # Over the images, of which it needs at least two.
         standard_error=float(found.values.std(ddof=1)) / math.sqrt(len(x)) if len(x) > 1 else None,
         prior=float(blind.values.mean()),
         elbo_gap=float(found.gap.mean()),

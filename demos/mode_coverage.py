@@ -1,20 +1,20 @@
-"""Which games collapse? Five of them, with one network, one budget and five seeds each, on modes that can be counted.
+"""Which GANs collapse? Five of them, with one network, one budget and five seeds each, on modes that can be counted.
 
-The data are 8 Gaussians on a ring (radius 2, sigma 0.02) or 25 on a grid (spacing 2, sigma 0.05). Of
-2,500 samples, one is of high quality if it lies within 3 sigma of the nearest mode, and a mode counts
-if it is the nearest of at least one such (Srivastava et al., 2017). Real data score 98.9%, and so
-does a generator that draws one mode perfectly: 1 mode, 98.9%. One that smears scores all modes and
-few percent.
+The data are 8 Gaussians on a ring (radius 2, sigma 0.02) or 25 on a grid (spacing 2, sigma 0.05). Each
+generator draws 2,500 samples. A sample is of high quality if it lies within 3 sigma of the nearest mode,
+and a mode counts if it is the nearest of at least one such sample (Srivastava et al., 2017). Real data
+score all modes and 98.9%. A generator that draws one mode perfectly scores 1 mode and 98.9%; one that
+smears scores all modes and few percent.
 
     minimax          D: max E log D(x) + E log(1 - D(y));  G: min E log(1 - D(y))
     non-saturating   the same D;  G: max E log D(y)                                (Goodfellow et al., 2014)
     PacGAN2          the same, but D judges two samples at once, and so can see
-                     that they are too much alike                                  (Lin et al., 2018)
+                     that they are too similar                                     (Lin et al., 2018)
     WGAN, clipping   the critics of `demos/wgan.py`                                (Arjovsky et al., 2017)
     WGAN-GP                                                                        (Gulrajani et al., 2017)
 
-Beside the table stand the rows that the papers of VEEGAN and PacGAN give: other networks, other
-budgets, so they are no competition, but they tell what has been called good. Our ± is the standard
+The table also has the rows that the papers of VEEGAN and PacGAN give. Their networks and budgets differ,
+so they cannot be compared with ours, but they tell what has been called good. Our ± is the standard
 deviation of the seeds; PacGAN's is the standard error of the mean of 10 trials; VEEGAN gives none.
 """
 
@@ -55,7 +55,7 @@ PUBLISHED = {
 
 
 class Discriminating(Players):
-    """The players of `demos/wgan.py` at another game: a discriminator that judges `pack` samples at a time."""
+    """The networks of `demos/wgan.py` in another game: a discriminator that judges `pack` samples at a time."""
 
     def __init__(self, loss: str, pack: int, seed: int):
         super().__init__(PLANE, None, seed)
@@ -68,7 +68,7 @@ class Discriminating(Players):
         return self.critic(samples.reshape((-1, 2 * self.pack)))
 
     def critic_loss(self, real: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
-        """What the discriminator minimises; and again, for there is no estimate."""
+        """The discriminator's loss, twice: the second takes the place of an estimate of W."""
         with tg.no_grad():
             fake = self.fake(len(real))
         loss = tg.softplus(-self.d(real)).mean() + tg.softplus(self.d(fake)).mean()

@@ -1,20 +1,20 @@
-"""Averages instead of integrals: what a random sample tells, and how slowly it learns.
+"""Averages instead of integrals: what random samples tell, and how slowly the error falls.
 
-An expectation is a mean over all there could be; the mean over n samples comes near it,
+An expectation is a mean over all values of x. The mean over n samples estimates it,
 
     E f(x) ~ 1/n sum_i f(x_i),    standard error = sigma_f / sqrt(n),
 
-whatever the dimension of x. A quarter disc holds pi/4 of the unit square, so with f = 4 inside it
-and 0 outside, E f = pi and sigma_f = sqrt(pi (4 - pi)). With samples of a distribution p the same
-sum gives the quantities of information theory, in nats,
+whatever the dimension of x. A quarter disc covers pi/4 of the unit square, so with f = 4 inside it
+and 0 outside, E f = pi and sigma_f = sqrt(pi (4 - pi)). With samples of a distribution p, such a mean
+estimates the quantities of information theory, in nats,
 
     entropy         H(p)    = E_p[-log p(x)]
     cross-entropy   H(p, q) = E_p[-log q(x)]
     divergence      KL(p || q) = H(p, q) - H(p) = E_p[log p(x) - log q(x)] >= 0,
 
 each of which has a closed form here to compare with. Every generative model in these demos is
-trained on such sums, mostly with n = 1 for each x. The experiment is repeated, so that the error is
-measured and not one lucky number.
+trained on such means, mostly with n = 1 for each x. The experiment is repeated, so that what is
+measured is the typical error, not one lucky number.
 """
 
 import math
@@ -35,7 +35,7 @@ from tinygen.distributions import (
     kl_divergence,
 )
 
-# p and q, made when the device is known.
+# p and q: functions, because they must be made after --device is set.
 PAIRS: dict[str, Callable[[], tuple[Distribution, Distribution]]] = {
     "normal": lambda: (Normal(0.0, 1.0), Normal(1.0, 2.0)),
     "correlated": lambda: (
@@ -45,7 +45,7 @@ PAIRS: dict[str, Callable[[], tuple[Distribution, Distribution]]] = {
     "bernoulli": lambda: (Bernoulli(0.3), Bernoulli(0.6)),
     "categorical": lambda: (Categorical([0.5, 0.3, 0.15, 0.05]), Categorical([0.1, 0.2, 0.3, 0.4])),
 }
-STEPS, MOST = 18, 22  # n = 2, 4, ..., 2^18; with 22, two minutes
+STEPS, MOST = 18, 22  # n = 2, 4, ..., 2^18; 22 steps take two minutes
 STEP = f"how often n is doubled, at most {MOST}"
 REPEATS = 100
 
@@ -62,7 +62,7 @@ def exact(p: Distribution, q: Distribution) -> dict[str, float]:
 def estimate(
     p: Distribution, q: Distribution, n: int, rng: tg.random.Generator
 ) -> dict[str, float]:
-    """Of each quantity, the mean over n samples."""
+    """An estimate of each quantity, from n samples."""
     x, y = rng.random((2, n))
     sample = p.sample(rng, (n,))
     surprise_p, surprise_q = (
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
             line[f"{name}_error"] = float(np.sqrt(np.mean(errors**2)))
         run.log(samples=n, **line, pi_theory=math.sqrt(math.pi * (4 - math.pi) / n))
 
-    # The slope of log(error) over log(n), by least squares: -1/2.
+    # The slope of log(error) over log(n), by least squares; in theory -1/2.
     n = np.log([line["samples"] for line in run.history])
     slopes = {
         name: float(np.polyfit(n, np.log([line[f"{name}_error"] for line in run.history]), 1)[0])

@@ -1,12 +1,12 @@
-"""What a pixel is, given a code: three meanings of a decoder's output h, and the densities that follow.
+"""The distribution of a pixel, given a code: three meanings of a decoder's output h, and their densities.
 
-    bernoulli        x ~ Bernoulli(sigmoid(h)): black or white; grey ones are probabilities, tossed anew
-                     each time they are used,
+    bernoulli        x ~ Bernoulli(sigmoid(h)): black or white; grey levels are probabilities, from which
+                     pixels are drawn anew each time they are used,
     gaussian         x ~ N(sigmoid(h), sigma^2 I): a number, with one sigma for all; the loss is squared error,
-    probabilistic    x ~ N(sigmoid(h_1), e^h_2): the decoder knows how sure it is, pixel by pixel.
+    probabilistic    x ~ N(sigmoid(h_1), e^h_2): the decoder also says how sure it is, pixel by pixel.
 
-(Kingma and Welling, 2014, keep the means of faces in (0, 1), too.) For the last two, grey levels are
-spread evenly over their share of [0, 1] first: of a few levels that repeat, a density could be infinite.
+(Kingma and Welling, 2014, keep the means of faces in (0, 1), too.) For the last two, each grey level is
+first spread uniformly over its share of [0, 1]: on a few levels that repeat, a density could be infinite.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Bernoulli:
     outputs = 1  # for each pixel
 
     def draw(self, grey: np.ndarray, levels: int, rng: tg.random.Generator) -> tg.Tensor:
-        """Pixels as the model sees them, from grey ones of so many levels in [0, 1]."""
+        """Pixels as the model sees them, from grey pixels in [0, 1] that have `levels` levels."""
         return rng.bernoulli(grey)
 
     def surprise(self, h: tg.Tensor, x: tg.Tensor) -> tg.Tensor:
@@ -36,7 +36,7 @@ class Bernoulli:
         return h.sigmoid()
 
     def bits(self, levels: int) -> float:
-        """To add to -log2 p(x) for each pixel, so that it is about grey levels, not a density."""
+        """What to add to -log2 p(x) for each pixel, so that it is a probability of grey levels, not a density."""
         return 0.0
 
 
@@ -65,7 +65,7 @@ class Gaussian:
 
 
 class Probabilistic(Gaussian):
-    """x ~ N(sigmoid(h_1), e^h_2): the decoder knows how sure it is, pixel by pixel."""
+    """x ~ N(sigmoid(h_1), e^h_2): the decoder also says how sure it is, pixel by pixel."""
 
     outputs = 2
 
@@ -82,5 +82,5 @@ DECODERS = {"bernoulli": Bernoulli, "gaussian": Gaussian, "probabilistic": Proba
 
 
 def new_pixels(decoder: str, sigma: float) -> Pixels:
-    """The kind that one of DECODERS names; sigma is that of "gaussian"."""
+    """The kind of pixels that `decoder`, one of DECODERS, names; sigma is for "gaussian" only."""
     return Gaussian(sigma) if decoder == "gaussian" else DECODERS[decoder]()

@@ -1,9 +1,9 @@
-"""A run of a demo: its folder, its history, its checkpoints, and what ends it.
+"""A run of a demo: its folder, its history, its checkpoints, and how it ends.
 
-A run is a number of rounds (epochs, or steps). After each round the whole state of the run (model,
-optimiser, generator, the history logged so far) can be written to `checkpoint.safetensors`, so a
-run that was stopped, by Ctrl-C or by a crash, goes on with --resume and ends with the same bits as
-one that was never stopped.
+A run is a number of rounds, each of one epoch or of some steps. After each round the whole state of the
+run (model, optimiser, generator, the history logged so far) can be written to `checkpoint.safetensors`.
+So a run that Ctrl-C or a crash stopped continues with --resume, and ends with the same bits as one that
+was never stopped.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ except ImportError:  # Windows
     fcntl = None
 
 SAVE_EVERY = 5.0  # seconds between checkpoints: writing one forces it to the disk
-SHOW_EVERY = 2.0  # seconds between a team's progress: it may end up in a log
+SHOW_EVERY = 2.0  # seconds between updates of a team's progress bar, which may go to a log
 RECORDS = ("checkpoint.safetensors", "history.jsonl", "metrics.json", "times.json", "table.md")
 PICTURES = (".png", ".gif")
 BAR = 48  # characters that a progress bar needs: "100%|#| 3000/3000 [01:23<00:00, 35.91step/s, ]"
-MOST_SHOWN = 3  # figures beside it
-ABANDONED = 60.0  # seconds after which nobody is writing a file any more
+MOST_SHOWN = 3  # figures beside the bar
+ABANDONED = 60.0  # seconds since its last change, after which an unfinished file has been abandoned
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -48,8 +48,8 @@ class Stateful(Protocol):
 
 
 def start(main: Callable[[], object]) -> None:
-    """Run a demo from the command line: Ctrl-C where there is nothing to wait for ends it with a line."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `demos/__init__.py` has left it
+    """Run a demo from the command line. A Ctrl-C that ends it at once leaves one line, not a traceback."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `demos/__init__.py` has set it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
@@ -60,7 +60,7 @@ def start(main: Callable[[], object]) -> None:
             if Run.latest.checkpoint.exists():
                 told = f"stopped; --resume goes on from {Run.latest.checkpoint}"
         print(told, file=sys.stderr)
-        if parallel.team().size > 1:  # of which some may wait for this one
+        if parallel.team().size > 1:  # other ranks may be waiting for this one
             parallel.team().abort("was stopped", 130)
         sys.exit(130)
     except SystemExit as end:
@@ -73,29 +73,29 @@ def start(main: Callable[[], object]) -> None:
             raise
         sys.exit(f"there is not enough memory: {error}")
     except OSError as error:  # while it draws, say
-        if error.errno not in FULL or parallel.team().size > 1:  # several end by what is raised
+        if error.errno not in FULL or parallel.team().size > 1:  # an exception ends all ranks
             raise
         sys.exit(f"cannot write the results: {error}")
 
 
 def hold(path: Path) -> TextIO:
-    """A file that is this process's until it is closed, or the process ends, be it by kill -9.
+    """Open a file and lock it, until it is closed or the process ends, even by kill -9.
 
-    Raises BlockingIOError if it is another's. Where there are no such locks, nobody is stopped.
+    Raises BlockingIOError if another process has locked it. Where there are no locks, only opens it.
     """
-    file = open(path, "a")  # noqa: SIM115 (its user closes it)
+    file = open(path, "a")  # noqa: SIM115 (the caller closes it)
     if fcntl is not None:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise
-        except OSError:  # a file system that has none
+        except OSError:  # a file system without locks
             pass
     return file
 
 
 def progress(team: parallel.Team, **shown: Any) -> tqdm:
-    """tqdm's bar, where it goes to a terminal. An MPI launcher passes on what goes to a pipe: rank 0's, and seldom."""
+    """tqdm's bar, if stderr is a terminal. In a team it is a pipe to the launcher: only rank 0 writes, and seldom."""
     if team.size == 1:
         return tqdm(**shown, disable=None)
     return tqdm(**shown, disable=team.rank > 0, mininterval=SHOW_EVERY)
@@ -104,18 +104,18 @@ def progress(team: parallel.Team, **shown: Any) -> tqdm:
 class Run:
     """One run of a demo: its folder, its history, and the rounds of its loop."""
 
-    latest: ClassVar[Run | None] = None  # of this process
+    latest: ClassVar[Run | None] = None  # the last one that this process made
 
     def __init__(
         self, out: Path, settings: dict[str, Any], resume: bool, team: parallel.Team | None = None
     ):
-        """Make the folder `out`. `settings` are what a resumed run must have in common with its checkpoint.
+        """Make the folder `out`. A resumed run must have the same `settings` as its checkpoint.
 
-        team: the ranks that share the work, of which rank 0 alone writes and talks.
+        team: the ranks that share the work; only rank 0 writes files and prints.
         Exits with a clear message if the folder cannot be written, another run is at work there, or the
         checkpoint is of another run.
         """
-        if tg.get_default_device() != "cpu":  # where other numbers are drawn
+        if tg.get_default_device() != "cpu":  # a GPU draws other random numbers
             settings = settings | {"device": tg.get_default_device()}
         self.team = team or parallel.Team()
         self.leads = self.team.rank == 0
@@ -126,8 +126,8 @@ class Run:
             out.mkdir(parents=True, exist_ok=True)
             if self.leads:
                 self._lock = hold(out / ".lock")
-                for left in out.glob(UNFINISHED):  # of a run that was killed
-                    # Where there are no locks another may be at work, and writing this just now.
+                for left in out.glob(UNFINISHED):  # by a run that was killed
+                    # Without locks, another run may be at work and writing this file now.
                     with contextlib.suppress(FileNotFoundError):
                         if time.time() - left.stat().st_mtime > ABANDONED:
                             left.unlink()
@@ -137,11 +137,11 @@ class Run:
             Run.latest = self
             if self._saved is None and self.leads:
                 self._put_aside()
-            self._write_history()  # a folder that cannot be written is found out now, not at the end
+            self._write_history()  # fails now, not at the end, if the folder cannot be written
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Exits with a line if the folder cannot be written: at first, or later, when the disk is full."""
+        """Exits with one line if the folder cannot be written, at the start or later, if the disk is full."""
         try:
             yield
         except BlockingIOError:
@@ -164,23 +164,23 @@ class Run:
             sys.exit(f"cannot resume: {error}")
         found = state.get("settings") if isinstance(state, dict) else None
         if not isinstance(found, dict):
-            sys.exit(f"cannot resume: {self.checkpoint} is of no demo")
+            sys.exit(f"cannot resume: {self.checkpoint} is not a demo's checkpoint")
         if found != self.settings:
             what = ", ".join(differences(found, self.settings))
             sys.exit(f"cannot resume: {self.checkpoint} was made with {what}")
         return state
 
     def _put_aside(self) -> None:
-        """A run that starts anew keeps what the last one left in this folder, but not where its own will be.
+        """Move the last run's files to the folder `previous`, so that a run that starts anew does not overwrite them.
 
-        Pictures from before the last run began, which is when it touched the lock, are none of its.
+        Each run touches the lock when it begins. Pictures from before the last run began are not its own, and stay.
         """
         lock, aside = self.out / ".lock", self.out / "previous"
         began = lock.stat().st_mtime_ns
         old = [
             file
             for file in self.out.iterdir()
-            if (file.name in RECORDS and file.stat().st_size)  # the history of no round is empty
+            if (file.name in RECORDS and file.stat().st_size)  # a history without a round is empty
             or (file.suffix in PICTURES and file.stat().st_mtime_ns >= began)
         ]
         os.utime(lock)
@@ -191,10 +191,10 @@ class Run:
             print(f"starting anew; what the last run left in {self.out} is now in {aside}")
 
     def rounds(self, count: int, unit: str, size: int = 1, **parts: Stateful) -> Iterator[int]:
-        """Yield the rounds still to do, from the checkpoint's on, with a progress bar; save the `parts` between rounds.
+        """Yield the rounds that the checkpoint leaves to do, with a progress bar; save the `parts` between rounds.
 
-        size: how many `unit`s a round has; they are what is shown.
-        Ctrl-C, or the end of the session (SIGTERM), lets the round end, saves, and exits; a second one exits at once.
+        size: how many `unit`s a round has; the bar counts units.
+        On Ctrl-C or the end of the session (SIGTERM), finishes the round, saves and exits; a second one exits at once.
         """
         start, total = 0, f"{count * size} {unit}s"
         if self._saved is not None:
@@ -243,15 +243,15 @@ class Run:
             self._write_history()
 
     def log(self, **figures: float) -> None:
-        """Add a line to the history; it is shown beside the progress bar."""
-        # Plain numbers, whatever came: the history goes through a checkpoint and into JSON.
+        """Add a line to the history, and show its first figures beside the progress bar."""
+        # Convert to plain numbers, because the history goes into a checkpoint and into JSON.
         figures = {k: v if isinstance(v, int) else float(v) for k, v in figures.items()}
         self.history.append(figures)
         width = getattr(self.bar, "ncols", None) or 80
         self.bar.set_postfix_str(", ".join(that_fit(figures, width - BAR)), refresh=False)
 
     def seconds(self, rounds: float) -> float | None:
-        """How long so many rounds take, by those of this process; None if it had none to do."""
+        """How long `rounds` rounds take, by the mean of this process's rounds; None if it had none to do."""
         return float(np.mean(self._seconds)) * rounds if self._seconds else None
 
     def _write_history(self) -> None:
@@ -261,10 +261,10 @@ class Run:
         write_atomically(self.out / "history.jsonl", lines)
 
     def finish(self, times: Mapping[str, float | None] | None = None, **figures: Any) -> None:
-        """Write `metrics.json`, which one seed always makes the same, and `times.json`, and print both.
+        """Write `metrics.json`, which is always the same for the same seed, and `times.json`, and print both.
 
-        What is not finite is null there. A time that is None, for there was no round left to take it of, stays what it
-        was.
+        Numbers that are not finite become null. A time that is None, because no round was left to measure, keeps its
+        value in the old file.
         """
         if not self.leads:
             return
@@ -274,7 +274,7 @@ class Run:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 old = json.loads((self.out / "times.json").read_text())
             written["times.json"] = {k: old.get(k) if v is None else v for k, v in times.items()}
-        written["metrics.json"] = figures  # the last, by which a run is known to be finished
+        written["metrics.json"] = figures  # last, because its presence shows that a run is finished
         for name, found in written.items():
             text = json.dumps(_numbers(found), indent=2, allow_nan=False) + "\n"
             with self._writing():
@@ -285,7 +285,7 @@ class Run:
 
 
 def that_fit(figures: Mapping[str, float], room: int) -> list[str]:
-    """The first few figures, in words of at most `room` characters with what comes between; whole ones are counts."""
+    """The first few figures, as text of at most `room` characters with separators; integers are counts, and omitted."""
     found: list[str] = []
     for name, value in figures.items():
         word = f"{name}={value:.3g}"
@@ -304,7 +304,7 @@ def _numbers(tree: Any) -> Any:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], of: str = "") -> list[str]:
-    """In words, the settings that differ. Those of another demo are other settings, so there only its name counts."""
+    """The settings that differ, in words. Another demo has other settings, so then only the demos' names are given."""
     found = []
     for key in ["demo"] if old.get("demo") != new.get("demo") else old | new:
         a, b = old.get(key, "nothing"), new.get(key, "nothing")
@@ -316,9 +316,9 @@ def differences(old: dict[str, Any], new: dict[str, Any], of: str = "") -> list[
 
 
 class _StopAfterRound:
-    """Turns the first Ctrl-C, or SIGTERM, into a wish, which the loop grants between two rounds.
+    """Turns the first Ctrl-C, or SIGTERM, into a request, which the loop fulfils between two rounds.
 
-    Several ranks end by SIGTERM where one of them has died: then there is no next round to wait for.
+    In a team of several, SIGTERM ends a rank at once: another rank has died, so no round will be finished.
     """
 
     def __init__(self, unit: str, team: parallel.Team):

@@ -1,4 +1,4 @@
-"""A model that another demo trained, from the folder it left."""
+"""A model that another demo trained, loaded from that run's folder."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ DEMOS: dict[str, ModuleType] = {"vae": vae, "iwae": iwae, "cvae": cvae, "autoenc
 
 
 class Trained(NamedTuple):
-    """model: with `code`, images (n, pixels) to codes (n, latent), and `decode`, back to mean images.
-    settings: of its run. identity: which weights these are.
+    """model: has `code`, from images (n, pixels) to codes (n, latent), and `decode`, from codes to mean images.
+    settings: of its run. identity: a hash of its weights.
     """
 
     model: Any
@@ -27,7 +27,7 @@ class Trained(NamedTuple):
 
 
 def load_trained(folder: Path, *, only: tuple[str, ...] = tuple(DEMOS)) -> Trained:
-    """The model in `folder`, of one of the demos `only`. Exits with a message if there is none such."""
+    """The model in `folder`, trained by one of the demos `only`. Exits with a message if there is none."""
     path = folder / "checkpoint.safetensors"
     try:
         state = load(path)

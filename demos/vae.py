@@ -1,10 +1,10 @@
 """A variational autoencoder (Kingma and Welling, 2014; Rezende et al., 2014).
 
-A digit x is thought to come from a code z that nobody sees:
+The model: an image x comes from a latent code z, which nobody observes,
 
     z ~ N(0, I),    x ~ p(x|z), whose parameters are h = decoder(z).
 
-log p(x) is an integral over z. The encoder proposes, for each x, where to look,
+log p(x) is an integral over z. For each x, the encoder proposes where to look,
 q(z|x) = N(mu, diag sigma^2) with (mu, log sigma^2) = encoder(x), and Jensen's inequality gives
 
     log p(x) >= E_q[log p(x, z)] + H(q(z|x))                               (the ELBO)
@@ -12,17 +12,18 @@ q(z|x) = N(mu, diag sigma^2) with (mu, log sigma^2) = encoder(x), and Jensen's i
 
     KL = 1/2 sum_j (mu_j^2 + sigma_j^2 - 1 - log sigma_j^2).
 
-Writing z = mu + sigma * eps with eps ~ N(0, I) moves the chance out of the way: gradients flow
+Writing z = mu + sigma * eps with eps ~ N(0, I) moves the randomness into eps, so that gradients flow
 through mu and sigma. The loss is the negative ELBO in nats, summed over pixels and latent
 dimensions, averaged over the batch.
 
-What p(x|z) is, --decoder says (`demos/pixels.py`): for digits, each pixel is a coin to toss, once
-for the test set; for faces, a Gaussian whose variance the decoder gives, too.
+--decoder says what p(x|z) is (`demos/pixels.py`). For digits, each pixel is the toss of a coin (in the
+test set it is tossed once); for faces, a Gaussian whose variance the decoder gives, too.
 
-The two terms pull against each other. --beta weighs the second (Higgins et al., 2017); --warm-up lets
-its weight grow (Sonderby et al., 2016), and --free-bits does not charge for the first nats of each
-dimension (Kingma et al., 2016): both keep dimensions alive that would give up early. --compare
-trains with each term alone, too: one packs the codes wherever it likes, the other ignores x.
+The two terms pull against each other. --beta weights the second (Higgins et al., 2017). --warm-up lets
+its weight grow (Sonderby et al., 2016), and --free-bits makes the first nats of each dimension's KL cost
+nothing (Kingma et al., 2016): both keep dimensions in use that would otherwise be given up early.
+--compare also trains with each term alone: without the KL, the codes lie anywhere; without the
+reconstruction, they ignore x.
 """
 
 import argparse
@@ -68,14 +69,14 @@ NEIGHBOURS = 10_000  # training codes that vote on a test image's label
 
 
 def beside(rows: tg.Tensor, y: tg.Tensor | None) -> tg.Tensor:
-    """Rows (..., n, d) with what both networks are told beside them, y (n, c), if there is such."""
+    """Rows (..., n, d) with the columns of y (n, c) appended, if there is a y."""
     if y is None:
         return rows
     return tg.concat([rows, tg.broadcast_to(y, (*rows.shape[:-1], y.shape[-1]))], axis=-1)
 
 
 class VAE(nn.Module):
-    """x: pixels (n, pixels). y: None, or numbers (n, c) that both networks are told (`demos/cvae.py`)."""
+    """x: pixels (n, pixels). y: None, or numbers (n, c) that both networks are given (`demos/cvae.py`)."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, latent: int, pixels: Pixels):
         self.encoder, self.decoder, self.latent, self.pixels = encoder, decoder, latent, pixels
@@ -86,7 +87,7 @@ class VAE(nn.Module):
         return both[:, : self.latent], both[:, self.latent :]
 
     def code(self, x: tg.Tensor, y: tg.Tensor | None = None) -> tg.Tensor:
-        """mu alone: where x is, (n, latent)."""
+        """mu alone, (n, latent): the code that stands for x."""
         return self.encode(x, y)[0]
 
     def decode(self, z: tg.Tensor, y: tg.Tensor | None = None) -> tg.Tensor:
@@ -109,7 +110,7 @@ class VAE(nn.Module):
     def log_weights_of(
         self, z: tg.Tensor, x: tg.Tensor, mean: tg.Tensor, log_var: tg.Tensor
     ) -> tg.Tensor:
-        """The same of given codes z (S, n, latent), with mean and log_var those of q(z|x)."""
+        """The same for given codes z (S, n, latent); mean and log_var are those of the q that z comes from."""
         log_p = tg.gaussian_log_density(z, 0.0, 0.0) - self.pixels.surprise(self.decoder(z), x)
         return log_p - tg.gaussian_log_density(z, mean, log_var)
 
@@ -122,7 +123,7 @@ def new_model(
     told: int = 0,
     hidden: Sequence[int] = (HIDDEN,),
 ) -> VAE:
-    """pixels - hidden - latent - hidden, reversed - pixels, with relu; both networks are told as many numbers more."""
+    """pixels - hidden - latent - hidden (reversed) - pixels, with relu; both networks get `told` more inputs."""
     encoder = network(pixels + told, *hidden, 2 * latent, rng=rng)
     decoder = network(latent + told, *reversed(hidden), kind.outputs * pixels, rng=rng)
     return VAE(encoder, decoder, latent, kind)
@@ -144,9 +145,7 @@ def objective(
     weights: tuple[float, float] = (1.0, 1.0),
     free_bits: float = 0.0,
 ) -> tuple[tg.Tensor, tg.Tensor, tg.Tensor]:
-    """What is minimised: both terms, weighed; of each dimension's KL, no less than free_bits nats counts.
-
-    And the two terms themselves, which are watched."""
+    """The loss, reconstruction and KL. The loss weights both; each dimension's KL counts as at least free_bits nats."""
     reconstruction, kl = surprise.mean(), tg.gaussian_kl(mean, log_var).mean()
     charged = kl
     if free_bits:
@@ -155,7 +154,7 @@ def objective(
 
 
 def compiled_objective(model: VAE, free_bits: float = 0.0) -> Callable:
-    """(x, eps, weights, share, y) -> share times what is minimised, and the two terms: all as one program."""
+    """(x, eps, weights, share, y) -> (share * loss, reconstruction, KL), compiled into one program."""
 
     def weighed(
         x: tg.Tensor,
@@ -170,11 +169,11 @@ def compiled_objective(model: VAE, free_bits: float = 0.0) -> Callable:
     return tg.compile(weighed)
 
 
-# What is measured of it, by the estimates of `demos/evidence.py`. --------------------------------
+# Evaluation, by the estimates of `demos/evidence.py`. --------------------------------------------
 
 
 def both_forms(model: VAE, x: np.ndarray) -> dict[str, float]:
-    """The ELBO with DRAWS codes for each x: the KL in closed form, and all of it sampled, with other codes."""
+    """The ELBO from DRAWS codes for each x: with the KL in closed form; and with all of it sampled, by other codes."""
     rng = tg.random.default_rng(TEST_SEED)
     with tg.no_grad():
         surprise = 0.0
@@ -211,7 +210,7 @@ def judge(model: VAE, images: Images, train: np.ndarray, test: np.ndarray) -> di
 def draw(model: VAE, run: Run, images: Images, x: np.ndarray, seed: int) -> None:
     """Samples, reconstructions, and a walk between digits."""
     rng, shape = tg.random.default_rng(seed), images.shape
-    few = np.linspace(0, len(x) - 1, 10).astype(int)  # neighbours may be frames of one film
+    few = np.linspace(0, len(x) - 1, 10).astype(int)  # far apart, as they may be frames of a film
     with tg.no_grad():
         samples = model.decode(rng.normal((64, model.latent))).to("cpu").numpy()
         mean, _ = model.encode(tg.tensor(x[few]))
@@ -247,23 +246,23 @@ def draw_codes(students: dict[str, Student], run: Run, images: Images, test: np.
 
 
 def options() -> argparse.ArgumentParser:
-    """What can be asked for."""
+    """The options of the command line."""
     options = parser("vae", __doc__, EPOCHS)
     options.add_argument(
         "--decoder", choices=DECODERS,
-        help="what a pixel is; default: bernoulli, for frey_faces probabilistic",
+        help="p(x|z) of a pixel; default: bernoulli, for frey_faces probabilistic",
     )  # fmt: skip
     add, number = options.add_argument, {"type": not_negative, "metavar": "X"}
     sigma = {"type": above_zero, "metavar": "X"}
-    add("--sigma", **sigma, help=f"of --decoder gaussian; default: {SIGMA}")
+    add("--sigma", **sigma, help=f"sigma of --decoder gaussian; default: {SIGMA}")
     add("--latent", type=positive, default=LATENT, help=f"dimensions of z; default: {LATENT}")
-    add("--batch", type=positive, default=BATCH, help=f"images in a step; default: {BATCH}")
+    add("--batch", type=positive, default=BATCH, help=f"images in a batch; default: {BATCH}")
     units = {"type": positive, "nargs": "+", "metavar": "N", "default": [HIDDEN]}
     add("--hidden", **units, help=f"units of each hidden layer of the encoder; default: {HIDDEN}")
     add("--beta", **number, default=1.0, help="weight of the KL; default: 1")
-    add("--warm-up", **number, default=0.0, help="epochs in which that weight grows; default: 0")
-    add("--free-bits", **number, default=0.0, help="nats free in each dimension; default: 0")
-    add("--compare", action="store_true", help="train with each term of the loss alone, too")
+    add("--warm-up", **number, default=0.0, help="epochs in which it grows from 0; default: 0")
+    add("--free-bits", **number, default=0.0, help="free nats of KL in each dimension; default: 0")
+    add("--compare", action="store_true", help="also train with each term of the loss alone")
     return options
 
 
@@ -272,13 +271,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(asked, argv, shared=True)
     args.decoder = args.decoder or DECODER[args.data]
     if args.sigma is not None and args.decoder != "gaussian":
-        asked.error(f"--sigma is of --decoder gaussian; this one is {args.decoder}")
+        asked.error(f"--sigma is for --decoder gaussian, not {args.decoder}")
     args.sigma = args.sigma or SIGMA
     images = load_images(args.data)
     given = {k: v for k, v in vars(args).items() if k not in ("out", "resume", "epochs")}
     ranks = team()
     if args.free_bits and ranks.size > 1:
-        sys.exit("--free-bits is about whole batches, which several processes do not see")
+        sys.exit("--free-bits needs whole batches, but each of several processes sees only a part")
     run = Run(args.out, {"demo": "vae"} | given, args.resume, ranks)
     epochs = args.epochs or EPOCHS[args.data]
 
@@ -307,7 +306,7 @@ def main(argv: list[str] | None = None) -> None:
         began, seen = time.perf_counter(), ([], [])
         for step, chosen in enumerate(batches(len(images.train), args.batch, rng)):
             grown = 1.0 if not args.warm_up else min(1.0, (epoch + step / steps) / args.warm_up)
-            # Every rank goes through the same random numbers, and uses those of its own images.
+            # Every rank goes through the same random numbers, and uses only those of its own images.
             mine = ranks.rows(len(chosen))
             rng.skip(mine.start * pixels)
             x = model.pixels.draw(images.train[chosen[mine]], levels, rng)
@@ -327,7 +326,7 @@ def main(argv: list[str] | None = None) -> None:
         totals = np.array([added_up(kept) for kept in seen])
         seconds.append(time.perf_counter() - began)
         for student in students.values():
-            ranks.gather_state_(student.optimiser)  # a checkpoint has it whole
+            ranks.gather_state_(student.optimiser)  # because a checkpoint needs the whole state
         train_reconstruction, train_kl = ranks.sum(totals) / len(images.train)
         check_finite(train_reconstruction + train_kl)
         test_reconstruction, test_kl = evaluate(model, test, team=ranks)

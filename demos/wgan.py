@@ -1,24 +1,26 @@
-"""The earth-mover game (Arjovsky et al., 2017), with two ways to keep its critic honest.
+"""The Wasserstein GAN (Arjovsky et al., 2017), with two ways to bound the slope of its critic.
 
-How much earth must be moved, and how far, to make one distribution of the other? By duality
+The earth mover's distance W asks: how much earth must be moved, and how far, to turn one distribution into
+the other? By duality
 
     W(real, fake) = max over 1-Lipschitz D of  E D(x) - E D(G(z)),
 
-so a critic D that may not be steeper than 1 plays against a generator that minimises W: -E D(G(z)).
-Unlike the discriminator of a GAN it is asked to be good: several steps for each of the generator,
-and its loss means something: it falls when the samples get better. (On the batches it is trained on,
-and with clipping in an unknown unit: W times the steepest slope that the weights allow.) To bound
-the slope, either
+so a critic D whose slope is at most 1 plays against a generator that minimises W, that is -E D(G(z)).
+Unlike the discriminator of a GAN, the critic should be as good as possible, so it takes several steps for
+each step of the generator. And its estimate of W means something: it falls when the samples get better. (It
+is taken on training batches and, with clipping, in an unknown unit: W times the steepest slope that the
+weights allow.)
+The slope is bounded in one of two ways:
 
     clip       keep every weight in [-c, c] (algorithm 1 of that paper, with RMSprop), or
-    penalty    add lambda E (||grad D(x_hat)|| - 1)^2, x_hat somewhere between real and fake
-               (Gulrajani et al., 2017, algorithm 1): the gradient of a gradient.
+    penalty    add lambda E (||grad D(x_hat)|| - 1)^2 to the critic's loss, with x_hat at a random point
+               between real and fake (Gulrajani et al., 2017, algorithm 1): the gradient of a gradient.
 
-`slopes` shows what is wrong with clipping, as figure 1b of the latter does: deep critics are
-trained for several c, and the gradient that arrives at each layer is measured. It vanishes or
-explodes with depth, depending on c; with the penalty it does neither.
+`slopes` shows what is wrong with clipping, as figure 1b of Gulrajani et al. does: deep critics are trained
+for several c, and the gradient that arrives at each layer is measured. It vanishes or explodes with depth,
+depending on c; with the penalty it does neither.
 
-The rate sinks to 0, for a game has no loss to go down: it settles only as the players slow down.
+The learning rate falls to 0: a game has no common loss to minimise, and settles only as the players slow down.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ CLIPS = (0.001, 0.01, 0.1)  # the c of `slopes`
 
 
 class Recipe(NamedTuple):
-    """What depends on the data: sizes of the networks, length and pace of the game."""
+    """What depends on the data: sizes of the networks, length and pace of training."""
 
     noise: int  # dimensions
     generator: tuple[int, ...]  # hidden units
@@ -52,11 +54,11 @@ class Recipe(NamedTuple):
     steps: int  # of the generator
     batch: int
     penalty: float  # lambda
-    critic_steps: int = 5  # for each of the generator
+    critic_steps: int = 5  # for each step of the generator
     learning_rate: float = 1e-3  # at first
 
 
-# In the plane modes are narrow, and slopes near 1, as lambda = 10 makes them, smear them: what that costs is in
+# In the plane the modes are narrow. lambda = 10 would bring slopes near 1, and so smear the modes: the cost is in
 # docs/what_the_demos_measure.md.
 PLANE = Recipe(2, (128,) * 3, (128,) * 3, steps=4000, batch=256, penalty=0.1)
 IMAGES = Recipe(64, (256, 256), (512, 256), steps=3000, batch=64, penalty=10.0)
@@ -79,10 +81,10 @@ def gradient_penalty(
 
 
 class Players(Kept):
-    """All that one seed's game consists of.
+    """Everything that one seed trains: generator, critic, and their optimisers.
 
-    scale: what is taken off the critic's input, and what it is divided by. images: whether the fakes
-    are, so that they must lie in [0, 1].
+    scale: the mean and the deviation that standardise the critic's input. images: whether the fakes
+    are images, which must lie in [0, 1].
     """
 
     parts = ("generator", "critic", "g_optimiser", "c_optimiser", "rng")
@@ -110,7 +112,7 @@ class Players(Kept):
             self.c_optimiser, self.g_optimiser = (
                 optim.RMSprop(part.parameters()) for part in (self.critic, self.generator)
             )
-        # Recorded at the first call, with the networks as they are then.
+        # Recorded at the first call, with the networks that the players have then.
         self.c_loss, self.g_loss = map(tg.compile, (self.critic_loss, self.generator_loss))
 
     def fake(self, n: int) -> tg.Tensor:
@@ -121,7 +123,7 @@ class Players(Kept):
         return self.critic((x - mean) / std)
 
     def critic_loss(self, real: tg.Tensor) -> tuple[tg.Tensor, tg.Tensor]:
-        """What the critic minimises, and its estimate of W."""
+        """The critic's loss, and its estimate of W."""
         with tg.no_grad():
             fake = self.fake(len(real))
         estimate = self.d(real).mean() - self.d(fake).mean()
@@ -136,7 +138,7 @@ class Players(Kept):
             return -self.d(self.fake(self.recipe.batch)).mean()
 
     def train_critic(self, x: np.ndarray) -> tg.Tensor:
-        """One step; the estimate of W before it."""
+        """One step; returns the estimate of W before it."""
         self.c_optimiser.zero_grad()
         loss, estimate = self.c_loss(tg.tensor(x))
         loss.backward()
@@ -152,7 +154,7 @@ class Players(Kept):
         self.g_optimiser.step()
 
     def play(self, data: Plane | Digits, left: float) -> list[tg.Tensor]:
-        """The steps of the critic, and one of the generator, at `left` of the learning rate; the estimates of W."""
+        """The critic's steps and one of the generator, at `left` times the first learning rate; the estimates of W."""
         for optimiser in (self.c_optimiser, self.g_optimiser):
             optimiser.lr = self.recipe.learning_rate * left
         estimates = [
@@ -163,7 +165,7 @@ class Players(Kept):
         return estimates
 
     def samples(self, n: int) -> np.ndarray:
-        """From the same noise at every call."""
+        """n samples, from the same noise at every call."""
         z = unseen(1).standard_normal((n, self.recipe.noise), np.float32)
         with tg.no_grad():
             return self.generator(tg.tensor(z)).to("cpu").numpy()
@@ -173,7 +175,7 @@ class Players(Kept):
 
 
 class Plane:
-    """A shape, scaled to deviation 1: the critic is as steep as the data are wide."""
+    """A shape in the plane, scaled to deviation 1, because the critic's values grow with the width of the data."""
 
     distance, unit_of_w = (
         "Sliced $W_1$ distance, in the data's unit",
@@ -196,12 +198,12 @@ class Plane:
         return self.toy.sample(n, rng) / self.unit
 
     def judge(self, samples: np.ndarray) -> dict[str, float]:
-        """Samples that are no numbers, of a game that diverged, are infinitely far off and of no mode."""
+        """If training diverged, some samples are not finite: the distance is then infinite, and they reach no mode."""
         toy, finite = self.toy, np.isfinite(samples).all(1)
         fake = samples[finite] * self.unit
         found = {"distance": math.inf}
         if finite.all():
-            # W_2 is as large between two sets of real samples, whose modes have not quite the same shares.
+            # Not W_2: it is as large between two sets of real samples, whose modes' shares differ a little.
             found["distance"] = metrics.sliced_wasserstein(fake, self.held_out, unseen(2), p=1)
         if isinstance(toy, GaussianMixture):
             modes, quality = 0, 0.0
@@ -216,7 +218,7 @@ class Plane:
 
 
 class Digits:
-    """Images, compared by what a classifier sees in them."""
+    """Images, compared by a classifier's features."""
 
     distance, unit_of_w = "Frechet distance of the samples", "black to white = 1"
 
@@ -246,7 +248,7 @@ class Digits:
 
 
 def slopes(toy: Plane, seed: int, depth: int = 12, steps: int = 200) -> list[dict]:
-    """The norm of grad D at each layer of deep critics, for each c and for the penalty; the fakes stay as they are."""
+    """The norm of grad D at each layer of deep critics, for each c and the penalty; the generator stays untrained."""
     lines: list[dict[str, float]] = [{"layer": float(i)} for i in range(depth + 1)]
     for c in (*CLIPS, None):
         recipe = PLANE._replace(critic=(64,) * depth, penalty=10.0)
@@ -262,7 +264,7 @@ def slopes(toy: Plane, seed: int, depth: int = 12, steps: int = 200) -> list[dic
             lines, tg.autograd.grad(last(layers[-1]).sum(), layers), strict=True
         ):
             line["penalty" if c is None else f"c = {c}"] = float(
-                # In float64, for squares of what vanishes are 0 in float32.
+                # In float64, because in float32 the squares of vanishing numbers are 0.
                 np.linalg.norm(slope.to("cpu").numpy().astype(np.float64), axis=1).mean()
             )
     return lines
@@ -276,7 +278,7 @@ def main(argv: list[str] | None = None) -> None:
         "--clip",
         type=above_zero,
         metavar="C",
-        help="clip weights to [-C, C] instead of the penalty",
+        help="clip the critic's weights to [-C, C]; default: the penalty instead",
     )
     args = parse(options, argv)
     images = args.data not in SHAPES
@@ -310,7 +312,7 @@ def main(argv: list[str] | None = None) -> None:
         estimates, distances = (
             [line[f"{name}_{key}"] for line in run.history] for key in ("estimate", "distance")
         )
-        # Of less than three points, or of numbers that are all the same, there is none.
+        # There is no rank correlation of fewer than three points, or of numbers that are all the same.
         ranks = len(estimates) > 2 and len(set(estimates)) > 1 and len(set(distances)) > 1
         agreement = float(spearmanr(estimates, distances).statistic) if ranks else math.nan
         results[name] = data.judge(data.samples(players)) | {"rank_correlation": agreement}

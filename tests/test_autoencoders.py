@@ -265,7 +265,7 @@ def test_the_label_reaches_both_networks():
     one, other = (tg.tensor(cvae.one_hot(np.full(3, label))) for label in (1, 2))
     assert not np.array_equal(model.code(x, one).numpy(), model.code(x, other).numpy())
     assert not np.array_equal(model.decode(z, one).numpy(), model.decode(z, other).numpy())
-    told = cvae.Told(model, 2)
+    told = cvae.FixedLabel(model, 2)
     np.testing.assert_array_equal(told.decode(z).numpy(), model.decode(z, other).numpy())
 
 

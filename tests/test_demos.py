@@ -166,7 +166,7 @@ def test_a_folder_that_cannot_be_made_is_found_out_before_any_work(tmp_path):
         (["--epochs", "1e3"], "must be a whole number above 0, not 1e3"),
         (["--seed", "-1"], "must be a whole number, 0 or more, not -1"),
         (["--sigma", "0"], "--sigma: must be a number above 0, not 0"),
-        (["--sigma", "3"], "--sigma is of --decoder gaussian; this one is bernoulli"),
+        (["--sigma", "3"], "--sigma is for --decoder gaussian, not bernoulli"),
         (["--out", ""], "must name a folder"),
         (["--beta", "nan"], "--beta: must be a number, 0 or more, not nan"),
         (["--beta", "-1"], "--beta: must be a number, 0 or more, not -1"),
@@ -192,7 +192,7 @@ def test_data_that_cannot_be_found_is_one_clear_line(tmp_path, monkeypatch):
 
 
 def test_a_demo_that_is_asked_for_without_its_dot():
-    with pytest.raises(SystemExit, match=r"^python -m demos\.vae runs it, with a dot$"):
+    with pytest.raises(SystemExit, match=r"^to run it, type a dot: python -m demos\.vae$"):
         __main__.main(["vae"])
 
 

@@ -1,12 +1,12 @@
-"""Checkpoints: a nested state in one safetensors file, written so that a crash cannot spoil it.
+"""Checkpoints: a nested state in one safetensors file, written so that a crash cannot damage it.
 
-The arrays of a state become the tensors of the file, named by where they stand in it (a JSON
-pointer, RFC 6901: "/model/layers/0/weight"). Everything else is one JSON text in the file's
-metadata, in which an array leaves a null behind. No pickle: loading runs nothing. A SHA-256 over
-all of it tells a damaged checkpoint from a whole one.
+The arrays of a state become the tensors of the file. Each is named by its place in the state (a JSON
+pointer, RFC 6901: "/model/layers/0/weight"). Everything else is one JSON text in the file's metadata,
+with a null in the place of each array. There is no pickle, so loading runs no code. A SHA-256 over all
+of it tells a damaged checkpoint from an intact one.
 
-A file is first written whole under another name beside its target, forced to the disk, then
-renamed, which is atomic: at every moment the target is either the old file or the new one.
+A file is first written completely under another name in the target's folder, and forced to the disk. It
+is then renamed, which is atomic: at every moment the target is either the old file or the new one.
 """
 
 import contextlib
@@ -31,17 +31,17 @@ DTYPES = frozenset(
     for t in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")  # no complex
 )
 KEY, FORMAT = "tinygen", "tinygen checkpoint 1"
-TOO_LONG = 10**4300  # an int that Python neither writes down nor reads
+TOO_LONG = 10**4300  # from here on, Python does not convert an int to text, nor text to an int
 
 
 def save(path: str | Path, state: Any) -> None:
-    """Write `state` to `path`, atomically: after a crash at any moment the old file is still there.
+    """Write `state` to `path`, atomically: after a crash at any moment, there is either the old file or the new one.
 
     state: dicts with string keys and lists, nested at will, whose leaves are arrays or Tensors (of
     bool, integers of 8 to 64 bits, floats of 16 to 64 bits), int (of 4300 digits or fewer, such as
     a generator's state), float, bool, str or None. NumPy scalars count as 0-d arrays.
-    Raises TypeError for anything else and says where it stands; ValueError for a longer int, or if it
-    contains itself; an OSError that names the folder if it cannot be written there.
+    Raises TypeError for anything else, naming its place; ValueError for a longer int, or a state that
+    contains itself; OSError, naming the folder, if the file cannot be written there.
     """
     arrays: dict[str, np.ndarray] = {}
     try:
@@ -61,7 +61,7 @@ def load(path: str | Path) -> Any:
     """The state that `save` wrote to `path`; Tensors come back as NumPy arrays.
 
     A safetensors file from elsewhere gives its tensors as one flat dict of arrays.
-    Raises FileNotFoundError if there is none, ValueError if it is damaged or not a safetensors file
+    Raises FileNotFoundError if there is no file, ValueError if it is damaged or not a safetensors file
     of NumPy's types.
     """
     content = Path(path).read_bytes()
@@ -69,7 +69,7 @@ def load(path: str | Path) -> Any:
         arrays = _arrays(content)
         length = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-        # The word stands in it twice, so that no one damaged byte makes a checkpoint look foreign.
+        # A checkpoint's metadata has this word twice, so one damaged byte cannot make it look foreign.
         if KEY not in str(metadata):
             return arrays
         if KEY not in metadata:
@@ -80,7 +80,7 @@ def load(path: str | Path) -> Any:
         if own["sha256"] != _digest(json.dumps(own["state"]), arrays):
             raise ValueError("its content does not have the SHA-256 it was saved with")
         return _put_arrays(own["state"], arrays)
-    # LookupError: a header that lies. RecursionError: one too deep.
+    # LookupError: a false header. RecursionError: a header that is nested too deeply.
     except (
         *(safetensors.SafetensorError, ValueError, TypeError, AttributeError),
         *(LookupError, OverflowError, RecursionError),
@@ -88,18 +88,18 @@ def load(path: str | Path) -> Any:
         raise ValueError(f"{path} cannot be loaded: {error}") from error
 
 
-UNFINISHED = ".tinygen-*.tmp"  # beside what is being written
+UNFINISHED = ".tinygen-*.tmp"  # files that are still being written, in their targets' folders
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
-    """Replace the file at `path` by `content` (text as UTF-8), all or nothing, safe on the disk.
+    """Replace the file at `path` by `content` (text as UTF-8), all or nothing, forced to the disk.
 
-    A file that is there already hands on its permissions. Raises an OSError of the fitting kind
+    The new file has the old one's permissions. On failure raises an OSError of the fitting kind
     (FileNotFoundError, NotADirectoryError, PermissionError; OSError itself for a device or a pipe)
-    that names the target; what stood there before is then untouched.
+    that names the target; the old file is then unchanged.
     """
-    target = Path(os.path.realpath(path))  # a symlink stays one, and what it points to is replaced
-    # A name of its own for each write: a leftover of a killed one is never in the way, nor taken
+    target = Path(os.path.realpath(path))  # a symlink is kept, and its target replaced
+    # Each write has a unique temporary name: what a killed write left is never in the way, nor taken
     # for the real file.
     temporary = target.parent / UNFINISHED.replace("*", secrets.token_hex(8))
     content = content.encode() if isinstance(content, str) else content
@@ -107,7 +107,7 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
         mode = _mode(target)
         with open(temporary, "xb") as file:
             if mode is not None:
-                os.chmod(temporary, mode)  # before there is anything to read
+                os.chmod(temporary, mode)  # while there is no content yet that others could read
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -119,8 +119,8 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
             reason = f"{path} could not be written: {error.strerror or error}"
             raise OSError(error.errno, reason, str(target.parent)) from error
         raise
-    # The rename itself must reach the disk too. Where a folder cannot be synced, it is the file
-    # system's to keep its own order.
+    # The rename itself must reach the disk too. If a folder cannot be synced, the file system decides
+    # when it does.
     with contextlib.suppress(OSError):
         folder = os.open(target.parent, os.O_RDONLY)
         try:
@@ -130,12 +130,12 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
 
 
 def _mode(target: Path) -> int | None:
-    """The permissions of what will be replaced, None if there is nothing yet."""
+    """The permissions of the file that will be replaced, None if there is none yet."""
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
         return None
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder is refused when it is replaced
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # os.replace will refuse a folder
         raise OSError(errno.EINVAL, "it is not a regular file")
     return stat.S_IMODE(mode)
 
@@ -180,7 +180,7 @@ def _take_arrays(value: Any, pointer: str, arrays: dict[str, np.ndarray]) -> Any
 
 def _put_arrays(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
     """The inverse of `_take_arrays`."""
-    root = [tree]  # so that an array which is the whole state has a place, too
+    root = [tree]  # so that an array that is the whole state has a place, too
     for pointer, array in arrays.items():
         place: Any = root
         key: str | int = 0

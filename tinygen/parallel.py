@@ -1,20 +1,21 @@
-"""Data-parallel training: several processes, each with its share of every batch, that stay one model.
+"""Data-parallel training: several processes train one model, and each works on its share of every batch.
 
-Under `mpiexec -n 4 python ...` four processes run the same program. Each is a *rank* of the team, from 0 on. All hold
-the same parameters; each takes its rows of a batch and computes their part of the gradient. The gradient of a mean over
-the batch is a sum over its rows, so what is left to do is to add up all ranks' parts.
+Under `mpiexec -n 4 python ...` four processes run the same program. Each is a *rank* of the team, numbered from 0. All
+ranks hold the same parameters. Each takes its rows of a batch and computes their part of the gradient. The gradient of
+a mean over the batch is a sum over its rows, so it only remains to add up the parts of all ranks.
 
-An all-reduce would do, which gives everybody the sum; then each rank would take the whole step, all of them the same
-one. But it consists of two halves: a reduce-scatter gives each rank the sum of a share, an all-gather brings the shares
-together. So the step can be taken in between, by each rank for its share alone, and the parameters be gathered in the
-gradients' stead: as much is sent, and the step is shared out like all other work (the first stage of ZeRO: Rajbhandari
-et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2020). A message takes some microseconds
-however short it is: small parameters travel together, in an all-reduce, and every rank steps them.
+An all-reduce would give every rank the sum, and then every rank would take the same whole step. But an all-reduce has
+two halves: a reduce-scatter gives each rank the sum of one share, and an all-gather collects the shares in every rank.
+So each rank can take the step between the halves, for its share only, and the all-gather collects the new parameters
+instead of the gradients. As much is sent, and the step is divided among the ranks like all other work (the first stage
+of ZeRO: Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter Models", 2020). A message
+takes some microseconds however short it is, so small parameters travel together, in one all-reduce, and every rank
+steps them.
 
-Between equal ranks the results depend on their number only by rounding.
+If all ranks run on equal processors, the results depend on the number of ranks only by rounding.
 
-A process that was not started by an MPI launcher is a team of one, and MPI (mpi4py) is not imported. What goes wrong
-in one rank ends all: the others would wait for it forever.
+A process that was not started by an MPI launcher is a team of one, and does not import MPI (mpi4py). An error in one
+rank ends all ranks: the others would wait for it forever.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from tinygen.autograd import Tensor
 from tinygen.kernels.errors import named
 from tinygen.optim.optimiser import SMALL, Optimiser
 
-# What launchers tell a process about its team: MPICH and its relatives, Open MPI, Slurm's srun.
+# The environment variables in which launchers give the team's size: MPICH and its relatives, Open MPI, Slurm's srun.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 CPU_ONLY = "processes share their work on cpu only"
 
 
 class Team:
-    """All ranks, seen from one of them."""
+    """All ranks, as seen from one of them."""
 
     def __init__(self, communicator: Any = None):
         """communicator: mpi4py's, or None for a process on its own."""
@@ -48,22 +49,22 @@ class Team:
         self.size: int = communicator.Get_size() if communicator else 1
 
     def rows(self, n: int) -> slice:
-        """Which of n rows are this rank's: shares differ by one row at most."""
+        """This rank's share of n rows; shares differ by one row at most."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def sum(self, numbers: Sequence[float] | np.ndarray) -> np.ndarray:
-        """The sum over all ranks of each number, float64, for every rank."""
+        """The sum of each number over all ranks, float64, which every rank gets."""
         total = np.array(numbers, np.float64)
         self._add_up(total)
         return total
 
     @named
     def step_(self, optimiser: Optimiser) -> None:
-        """Step with the sum of all ranks' gradients. One that is missing in some counts as 0 there; a parameter without
-        one in any rank is left alone. They are used up: in a team of several, every `.grad` is None afterwards.
+        """Step with the sum of all ranks' gradients. A gradient that a rank lacks counts as 0; a parameter without a
+        gradient in any rank is not changed. In a team of several ranks, every `.grad` is None afterwards.
 
-        So let each rank's loss be its part of the whole one: `loss.backward(share)` is backward from share * loss.
-        Raises ValueError, before anything is sent, if the parameters are not all of one dtype or on a GPU, or where the
+        So each rank's loss must be its part of the whole loss: `loss.backward(share)` is backward from share * loss.
+        Raises ValueError, before anything is sent, if the parameters differ in dtype or are on a GPU, or if the
         optimiser would.
         """
         if self.size == 1:
@@ -93,13 +94,13 @@ class Team:
         optimiser.step()
         optimiser.zero_grad()
         for i in shared:
-            if learning[i]:  # each from first to last, while it is in the caches
+            if learning[i]:  # one parameter after the other, each while it is in the caches
                 share = self._sum_of_share(gradients[i])
                 optimiser.step_part(i, self.rows(params[i].size), share)
                 self._gather(params[i]._data)
 
     def gather_state_(self, optimiser: Optimiser) -> None:
-        """Bring together what each rank remembers of its shares, so that `optimiser.state_dict()` is whole in all."""
+        """Gather the state of all ranks' shares, so that `optimiser.state_dict()` is whole in every rank."""
         if self.size > 1:
             for i in self._shared(optimiser):
                 for array in optimiser.state[i].values():
@@ -118,12 +119,12 @@ class Team:
                 p.copy_(array)
 
     def abort(self, why: str = "failed", code: int = 1) -> None:
-        """End all ranks at once: what one of them cannot go on from, the others would wait for."""
+        """End all ranks at once: if one cannot go on, the others would wait for it forever."""
         print(f"rank {self.rank} {why}, and so ends all {self.size}", file=sys.stderr, flush=True)
         self._communicator.Abort(code)
 
     def _shared(self, optimiser: Optimiser) -> list[int]:
-        """Which of the optimiser's parameters are stepped in equal shares: large ones, in one piece of memory."""
+        """Indices of the parameters that the ranks step in equal shares: large ones, in contiguous memory."""
         return [
             i
             for i, p in enumerate(optimiser.params)
@@ -131,25 +132,25 @@ class Team:
         ]
 
     def _add_up(self, array: np.ndarray) -> None:
-        """In place, over all ranks."""
+        """Sum the array over all ranks, in place."""
         if self._communicator:
             from mpi4py import MPI
 
             self._communicator.Allreduce(MPI.IN_PLACE, array)
 
     def _sum_of_share(self, array: np.ndarray) -> np.ndarray:
-        """This rank's rows of the sum over all ranks, flat. MPI's own reduce-scatter copies more."""
+        """Reduce-scatter: this rank's share of the sum over all ranks, flat. MPI's own reduce-scatter copies more."""
         parts = np.asarray(array, order="C").reshape(self.size, -1)
         total = parts[self.rank]
         for shift in range(1, self.size):
             to, source = (self.rank + shift) % self.size, (self.rank - shift) % self.size
             received = np.empty_like(total)
             self._communicator.Sendrecv(parts[to], to, recvbuf=received, source=source)
-            total = np.add(total, received, out=received)  # in memory that is in the caches
+            total = np.add(total, received, out=received)  # into memory that is in the caches
         return total
 
     def _gather(self, array: np.ndarray) -> None:
-        """Overwrite the others' rows of a flat array with what they hold there."""
+        """All-gather: overwrite the other ranks' shares of an array with the values that these ranks hold."""
         from mpi4py import MPI
 
         self._communicator.Allgather(MPI.IN_PLACE, array)
@@ -162,16 +163,16 @@ def _check_on_cpu(params: Sequence[Tensor]) -> None:
 
 @functools.cache
 def team() -> Team:
-    """The team that this process is in: of one, unless an MPI launcher started it.
+    """The team that this process belongs to: a team of one, unless an MPI launcher started it.
 
-    An exception that nobody catches ends all ranks from then on.
-    Raises ImportError, which says what to install, where a launcher did and mpi4py or its MPI library is missing.
+    In a team of several, an uncaught exception ends all ranks from then on.
+    Raises ImportError, which says what to install, if a launcher did but mpi4py or its MPI library is missing.
     """
     if not any(int(os.environ.get(name, 1)) > 1 for name in SIZES):
         return Team()
     try:
         from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:  # the latter without an MPI library
+    except (ImportError, RuntimeError) as error:  # RuntimeError if there is no MPI library
         raise ImportError(
             "several processes were started, which need mpi4py and an MPI library to talk:"
             " pip install 'tinygen[mpi]' mpich"

@@ -1,4 +1,4 @@
-"""Data sets and minibatches: real images as float32 arrays in [0, 1], toy distributions, and nothing else to learn.
+"""Data sets and minibatches: real images as float32 arrays in [0, 1], and toy distributions.
 
     images = tinygen.data.load("digits")
     for batch in batches(images.train, 100, rng):

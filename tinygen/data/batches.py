@@ -1,6 +1,6 @@
-"""One epoch as an iterator of shuffled minibatches, and the chance that makes pixels binary, or continuous.
+"""Shuffled minibatches of one epoch, and the random draws that make grey pixels binary, or continuous.
 
-All take the random generator as an argument, so that the whole of a run's chance is one state
+All functions take the random generator as an argument, so that all randomness of a run is one state,
 which can be seeded, saved and resumed.
 """
 
@@ -29,7 +29,7 @@ def batches(
 
     data: an array (n, ...), which yields arrays; a tuple or list of arrays of equal length, which
     yields tuples; or the number of samples n, which yields index arrays.
-    rng: draws the order, with one call of `permutation(n)` made at once; None keeps the data's own.
+    rng: draws the order, by one call of `permutation(n)` made at once; None keeps the data's own order.
     drop_last: if size does not divide n, leave out the last, smaller batch.
     Raises ValueError for data that is empty or of different lengths, size < 1, or if drop_last
     would leave no batch at all.
@@ -71,10 +71,11 @@ def binarise(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def dequantise(images: np.ndarray, levels: int, rng: np.random.Generator) -> np.ndarray:
-    """Pixels of so many levels, 0, 1 / (levels - 1), ..., 1, each spread evenly over its share of [0, 1): float32.
+    """Spread pixels of `levels` levels, 0, 1 / (levels - 1), ..., 1, uniformly over their shares of [0, 1): float32.
 
-    x = ((levels - 1) pixel + u) / levels, u ~ U[0, 1). A density on x bounds the probability of the
-    levels, log p(x) - log levels for each pixel on average, and cannot be infinite (Theis et al., 2016).
+    x = ((levels - 1) pixel + u) / levels, u ~ U[0, 1). For a density p of x, the mean over u of log p(x),
+    less log levels for each pixel, is a lower bound of the pixels' log-probability. So a model cannot gain
+    by an infinite density (Theis et al., 2016).
     Raises ValueError if a pixel is NaN or outside [0, 1], or levels < 2.
     """
     images, levels = np.asarray(images), operator.index(levels)
@@ -83,4 +84,4 @@ def dequantise(images: np.ndarray, levels: int, rng: np.random.Generator) -> np.
         raise ValueError(f"there must be at least 2 levels, not {levels}")
     spread = rng.random(images.shape, dtype=np.float32)
     x = (((levels - 1) * images + spread) / levels).astype(np.float32)
-    return np.minimum(x, np.nextafter(np.float32(1), np.float32(0)))  # it may have been rounded up
+    return np.minimum(x, np.nextafter(np.float32(1), np.float32(0)))  # rounding may have reached 1

@@ -1,9 +1,9 @@
-"""The IDX format of MNIST, read without believing its header.
+"""A reader of IDX, the format of MNIST, that does not trust the file's header.
 
 An IDX file is four bytes (0, 0, the element type, the number of dimensions d), d big-endian uint32
-sizes, then the elements in C order, big-endian (LeCun, http://yann.lecun.com/exdb/mnist). The sizes
-are a claim: memory is taken only for bytes that are really there, in steps, and never for more than
-the header claims or the limit allows. So neither a lying header nor a gzip bomb can exhaust it.
+sizes, then the elements in C order, big-endian (LeCun, http://yann.lecun.com/exdb/mnist). The sizes are
+only a claim. Memory is allocated in steps, for bytes that are really there, and never for more than the
+header claims or the limit allows. So neither a false header nor a gzip bomb can exhaust memory.
 """
 
 import gzip
@@ -59,7 +59,7 @@ def read_array(
     stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype, max_bytes: int, order: str = "C"
 ) -> np.ndarray:
     """The rest of `stream` as an array of the claimed shape; ValueError unless it fits exactly."""
-    # A size of 0 must not hide an absurd one beside it, hence max(n, 1).
+    # max(n, 1), because a size of 0 must not hide an absurd size beside it.
     claimed = dtype.itemsize * math.prod(max(n, 1) for n in shape)
     if claimed > max_bytes:
         raise ValueError(
@@ -68,8 +68,8 @@ def read_array(
         )
     size = dtype.itemsize * math.prod(shape)
     data = bytearray()
-    # One byte more than claimed is asked for: it finds over-long files, and reaching the end of the
-    # stream is what makes gzip and zip compare their checksums.
+    # Ask for one byte more than claimed. That finds over-long files and reaches the end of the stream,
+    # where gzip and zip compare their checksums.
     while chunk := stream.read(min(STEP, size + 1 - len(data))):
         data += chunk
     if len(data) != size:

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def check_images(images: np.ndarray, name: str = "images") -> np.ndarray:
-    """`images` as a C-ordered float32 array (n, pixels) in [0, 1]; for data of one's own.
+    """`images` as a C-ordered float32 array (n, pixels) in [0, 1]; for your own data.
 
     Raises ValueError if it is not 2-D, is empty, or holds a NaN or a value outside [0, 1].
     """
@@ -32,7 +32,7 @@ def check_unit_interval(values: np.ndarray, name: str) -> None:
         raise ValueError(f"{name} must lie in [0, 1], not in [{low:g}, {high:g}]{hint}")
 
 
-@dataclass(frozen=True, eq=False)  # == on arrays has no one answer
+@dataclass(frozen=True, eq=False)  # == on arrays gives an array, not one answer
 class Images:
     """A set of images, checked when it is made.
 

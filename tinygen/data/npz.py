@@ -1,9 +1,9 @@
-"""One array out of an .npz file, read without believing its header and without pickle.
+"""Read one array from an .npz file, without trusting the file's header and without pickle.
 
 An .npz is a zip of .npy files: each is a magic string, a Python literal that gives the dtype and
-shape, then the elements. `numpy.load` evaluates that literal and allocates what it asks for before
-it looks at what follows. This reader accepts only the plain header that NumPy itself writes for
-numbers and, as for IDX, takes memory only for bytes that are there.
+shape, then the elements. `numpy.load` evaluates that literal and allocates the array that it claims
+before it looks at the elements. This reader accepts only the plain header that NumPy itself writes for
+numbers and, like the IDX reader, allocates memory only for bytes that are there.
 """
 
 import io
@@ -34,7 +34,7 @@ def read_npz(path: str | Path, name: str, max_bytes: int = MAX_BYTES) -> np.ndar
     try:
         if path.stat().st_size > max_bytes:
             raise ValueError(f"it is larger than the limit of {max_bytes} bytes")
-        # From memory, so that an offset that points nowhere is a ValueError and not an OSError.
+        # From memory, where an offset outside the file is a ValueError and not an OSError.
         with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
             return _member(archive, name, max_bytes)
     # RuntimeError: encrypted. NotImplementedError: a compression or zip version unknown to Python.

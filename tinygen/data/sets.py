@@ -1,8 +1,8 @@
 """The image sets by name: how each is found, split and checked.
 
-What a set contains is fixed by a SHA-256 of its pixels, not of the file around them: a file that
-was packed anew is as good as the original, and a file that holds something else under the right
-name (another set in the same format, say) is an error and not a surprise.
+MNIST and Frey faces are checked by a SHA-256 of the elements, not of the file around them. So a file that
+was packed again is as good as the original, and a file with the right name but other contents (another
+set in the same format, say) is an error.
 """
 
 import hashlib
@@ -50,8 +50,8 @@ FREY_STRETCH = 50  # frames
 def digits() -> Images:
     """1,797 handwritten digits, 8x8 pixels of 17 grey levels: inside scikit-learn, so offline.
 
-    Every seventh image is held out: 1,540 to train, 257 to test. (The set repeats 0 to 9 in order
-    here and there; 7 and 10 have no common factor, so every digit is held out equally often.)
+    Every seventh image is held out: 1,540 to train, 257 to test. (Parts of the set repeat 0 to 9 in order.
+    7 and 10 have no common factor, so every digit is held out about equally often, 22 to 32 times.)
     Source: Alpaydin and Kaynak (1998), UCI Optical Recognition of Handwritten Digits, test part.
     Raises ImportError without scikit-learn.
     """
@@ -67,8 +67,8 @@ def mnist() -> Images:
     """MNIST: 60,000 handwritten digits to train and 10,000 to test, 28x28 pixels of 8 bits.
 
     Source: LeCun, Cortes and Burges (1998), http://yann.lecun.com/exdb/mnist.
-    Raises FileNotFoundError or ImportError if it is neither here nor can be downloaded, ValueError
-    if a file is damaged.
+    Raises FileNotFoundError or ImportError if a file is missing and cannot be downloaded, ValueError
+    if one is damaged.
     """
     train, train_labels, test, test_labels = map(_mnist_file, MNIST_FILES)
     return Images(
@@ -84,14 +84,14 @@ def mnist() -> Images:
 def frey_faces() -> Images:
     """Frey faces: 1,965 frames of one face in a video, 28x20 pixels of 8 bits, no labels.
 
-    Neighbouring frames are nearly the same picture, so frames drawn at random would be held out in
-    name only: each would have a twin in the training set. Held out instead is every fifth stretch
-    of 50 frames, 365 in all, which leaves 1,600 to train.
+    Neighbouring frames are nearly the same picture: a held-out frame drawn at random would have a
+    near twin in the training set. Instead, every fifth stretch of 50 frames is held out, 365 frames
+    in all, which leaves 1,600 to train.
     Source: Brendan Frey and Sam Roweis, https://cs.nyu.edu/~roweis/data.html; used by Kingma and
     Welling (2014). Read from frey_faces/frey_faces.npz (`images`, uint8) or the original
     frey_faces/frey_rawface.mat, which is what gets downloaded.
-    Raises FileNotFoundError or ImportError if it is neither here nor can be downloaded, ValueError
-    if the file is damaged.
+    Raises FileNotFoundError or ImportError if the file is missing and cannot be downloaded, ValueError
+    if it is damaged.
     """
     if path := find("frey_faces/frey_faces.npz"):
         pixels = read_npz(path, "images")
@@ -150,7 +150,7 @@ def _mnist_file(name: str) -> np.ndarray:
 
 
 def _read_frey_mat(path: Path) -> np.ndarray:
-    """The frames in Roweis' file: its only variable, ff, has one frame a column."""
+    """The frames in Roweis' file: its only variable, ff, has one frame in each column."""
     try:
         import scipy.io  # comes with scikit-learn
     except ImportError as error:
@@ -158,7 +158,7 @@ def _read_frey_mat(path: Path) -> np.ndarray:
     frames, height, width = FREY_SHAPE
     expected = ("ff", (height * width, frames), "uint8")
     try:
-        # The list of variables says their sizes before one of them is allocated.
+        # whosmat gives the sizes of the variables before one of them is allocated.
         if (listed := scipy.io.whosmat(path)) != [expected]:
             raise ValueError(f"it holds {listed}, not {[expected]}")
         return np.ascontiguousarray(scipy.io.loadmat(path)["ff"].T).reshape(FREY_SHAPE)

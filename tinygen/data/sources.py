@@ -1,7 +1,7 @@
 """Where a data file comes from: `$TINYGEN_DATA`, then the user's cache, then a download.
 
-The first place that has the file wins; whether its content is right is for its reader to say. A
-download goes to the cache, and gets its name there only once it is whole.
+The first place that has the file wins; the function that reads the file checks its content. A
+download goes to the cache, and gets its name there only when it is complete.
 """
 
 import os
@@ -22,7 +22,7 @@ def folders() -> list[Path]:
 
 
 def find(file: str) -> Path | None:
-    """The path of `file` (as "mnist/train-images-idx3-ubyte.gz"), or None; unpacked counts too."""
+    """The path of `file` (such as "mnist/train-images-idx3-ubyte.gz"), packed or unpacked, or None."""
     for folder in folders():
         for name in (file, file.removesuffix(".gz")):
             if (folder / name).is_file():
@@ -33,8 +33,8 @@ def find(file: str) -> Path | None:
 def find_or_download(file: str, url: str, sha256: str | None) -> Path:
     """The path of `file`, downloaded from `url` into the cache if no folder has it yet.
 
-    sha256 is that of the file at `url`; None only where the reader checks the content itself.
-    Raises FileNotFoundError saying what was tried where, ImportError if pooch would be needed.
+    sha256 is that of the file at `url`; None only if the caller checks the content itself.
+    Raises FileNotFoundError, which lists what was tried, or ImportError if pooch is needed and missing.
     """
     if found := find(file):
         return found

@@ -26,7 +26,7 @@ class Toy(Protocol):
 
 @dataclass(frozen=True)
 class Uniform:
-    """Evenly spread over [low, high). Raises ValueError unless low < high."""
+    """Uniform over [low, high). Raises ValueError unless low < high, both finite."""
 
     low: float = 0.0
     high: float = 1.0
@@ -68,7 +68,7 @@ class Normal:
 
 @dataclass(frozen=True)
 class Ring:
-    """A circle: evenly spread angles, radius ~ N(radius, noise^2). Raises ValueError unless both are above 0."""
+    """A circle: uniform angles, radius ~ N(radius, noise^2). Raises ValueError unless both are above 0."""
 
     radius: float = 1.0
     noise: float = 0.05
@@ -84,7 +84,7 @@ class Ring:
     def entropy(self) -> float:
         """-E log p(x), nats, by the trapezoid rule over the radius, on 20,001 points.
 
-        A negative radius is the opposite angle, so with f the normal density of the radius,
+        A negative radius means the opposite angle. So if f is the normal density of the radius,
         p(x) = (f(r) + f(-r)) / (2 pi r), r = |x|.
         """
         reach = 12 * self.noise
@@ -92,17 +92,17 @@ class Ring:
         r = r[r > 0]
         at = ((sign * r - self.radius) / self.noise for sign in (1, -1))
         density = sum(np.exp(-(z**2) / 2) for z in at) / (self.noise * math.sqrt(2 * math.pi))
-        with np.errstate(divide="ignore"):  # where the density is 0 in float64, so is its part
+        with np.errstate(divide="ignore"):  # where the density is 0 in float64, its term is 0
             log_p = np.log(density) - np.log(2 * np.pi * r)
         parts = np.where(density > 0, -density * np.where(density > 0, log_p, 0), 0)
         return float(np.trapezoid(parts, r))
 
 
-@dataclass(frozen=True, eq=False)  # == on arrays has no one answer
+@dataclass(frozen=True, eq=False)  # == on arrays gives an array, not one answer
 class GaussianMixture:
     """Equally likely round Gaussians: modes (k, d) are their means, sigma their standard deviation.
 
-    Raises ValueError unless modes are finite and there is one, and sigma > 0.
+    Raises ValueError unless there is a mode, all modes are finite, and sigma > 0.
     """
 
     modes: np.ndarray
@@ -124,7 +124,7 @@ class GaussianMixture:
 def gaussians_ring(k: int = 8, radius: float = 2.0, sigma: float = 0.02) -> GaussianMixture:
     """k Gaussians, evenly spaced on a circle. Srivastava et al. (2017), VEEGAN, with radius 1."""
     _positive("gaussians_ring", k=k, radius=radius)
-    # Without its end point: 0 and 2 pi are one mode.
+    # Without the end point, because 0 and 2 pi are the same mode.
     angles = np.linspace(0, 2 * np.pi, operator.index(k), endpoint=False)
     return GaussianMixture(radius * _circle(angles), sigma)
 
@@ -138,7 +138,7 @@ def gaussians_grid(side: int = 5, spacing: float = 2.0, sigma: float = 0.05) -> 
 
 @dataclass(frozen=True)
 class TwoMoons:
-    """Two half circles of radius 1 that reach into each other, plus N(0, noise^2): scikit-learn's `make_moons`.
+    """Two interleaving half circles of radius 1, plus N(0, noise^2): scikit-learn's `make_moons`.
 
     Raises ValueError unless noise > 0.
     """

@@ -1,11 +1,11 @@
 """Bernoulli and categorical distributions, given by probabilities or by logits.
 
-Logits stay logits: probabilities near 0 and 1 would lose their logarithm. Given probabilities may be
-exactly 0 and 1. There p log p = 0 is the limit, but 0 * -inf and the gradient 0 / 0 are NaN; `xlogy`
-takes the limit of both. (Where a slope is truly infinite, it leaves the infinite term out if the
-value is finite.)
+Logits are kept as logits, because probabilities near 0 and 1 lose the digits that their logarithm needs.
+If probabilities are given, they may be exactly 0 and 1. There p log p has the limit 0, but 0 * -inf and
+the gradient 0 / 0 are NaN; `xlogy` takes the limit of both. (Where the true slope is infinite but the
+value is finite, it leaves the infinite term out.)
 
-Log-probability, entropy and KL divergence all are expectations of a log-probability,
+Log-probability, entropy and KL divergence are all expectations of a log-probability,
 sum_k w_k log p_k, with different weights w; each class writes that sum once.
 """
 
@@ -20,7 +20,7 @@ from tinygen.distributions.distribution import Distribution, Shape, as_floats, o
 from tinygen.kernels.device import Array, as_array, on_gpu, require_one_device
 from tinygen.random import Generator
 
-# Probabilities further than this from summing to 1 are a mistake, not rounding.
+# If the sum of probabilities is further than this from 1, that is a mistake, not rounding.
 SUM_TOLERANCE = 1e-4
 
 
@@ -45,7 +45,7 @@ class Bernoulli(Distribution):
         probs: p, in [0, 1].
         logits: log(p / (1 - p)), finite.
 
-    Raises ValueError unless exactly one is given and lies there.
+    Raises ValueError unless exactly one is given and its values are as above.
     """
 
     def __init__(self, probs: ArrayLike | None = None, logits: ArrayLike | None = None):
@@ -66,12 +66,12 @@ class Bernoulli(Distribution):
 
     @property
     def complement(self) -> Tensor:
-        """1 - p, which logits tell accurately even where p is almost 1."""
+        """1 - p; accurate from logits even where p is almost 1."""
         return ops.sigmoid(-self._given) if self._from_logits else 1 - self._given
 
     @property
     def logits(self) -> Tensor:
-        """log(p / (1 - p)), infinite where probs was given as 0 or 1."""
+        """log(p / (1 - p)); infinite where probs is 0 or 1."""
         return self._given if self._from_logits else ops.log(self._given) - ops.log1p(-self._given)
 
     @property
@@ -90,7 +90,7 @@ class Bernoulli(Distribution):
         return xlogy(one, self._given) + xlog1my(zero, self._given)
 
     def log_prob(self, x: ArrayLike) -> Tensor:
-        """x log p + (1 - x) log(1 - p). Raises ValueError unless x lies in [0, 1] (a relaxed x may be between)."""
+        """x log p + (1 - x) log(1 - p). Raises ValueError unless x lies in [0, 1] (values in between are allowed)."""
         x, _ = as_floats(x, self._given)
         require(x, _in_unit, "Bernoulli: x must lie in [0, 1]")
         return self.expected_log(x, 1 - x)
@@ -113,10 +113,10 @@ class Categorical(Distribution):
     Labels are names, so there is no mean and no variance.
 
     Args:
-        probs: in [0, 1], summing to 1 (to 1e-4; they are then normalised).
+        probs: in [0, 1], summing to 1 (within 1e-4; they are then normalised).
         logits: log-probabilities up to a constant; -inf excludes a label.
 
-    Raises ValueError unless exactly one is given and is such.
+    Raises ValueError unless exactly one is given and its values are as above.
     """
 
     def __init__(self, probs: ArrayLike | None = None, logits: ArrayLike | None = None):
@@ -156,7 +156,7 @@ class Categorical(Distribution):
 
     def log_prob(self, x: ArrayLike) -> Tensor:
         """log p_x, for integers x that broadcast with batch_shape. Raises ValueError unless they are in [0, n);
-        on a GPU it is NaN where they are not, and so is the gradient.
+        on a GPU, the result and its gradient are NaN where they are not.
         """
         x = to_array(x, device=None if isinstance(x, Tensor) else self._given.device)
         message = f"Categorical: x must be an integer in [0, {self.n})"
@@ -166,7 +166,7 @@ class Categorical(Distribution):
         table = self.logits if self._from_logits else self.probs
         table = ops.broadcast_to(table, (*shape, self.n))
         picked = ops.take_along_axis(table, chosen, -1).squeeze(-1)
-        if on_gpu(x):  # where a wrong label picks another one's number
+        if on_gpu(x):  # where x was not checked: a wrong label has picked another's number
             right = self._is_label(x).astype(picked.dtype)
             picked = picked * Tensor(right / right)  # 1, or 0 / 0 = NaN
         return picked if self._from_logits else ops.log(picked)
@@ -177,14 +177,14 @@ class Categorical(Distribution):
     def sample(self, rng: Generator, shape: Shape = ()) -> Tensor:
         """int64 labels: the first whose cumulative probability exceeds a uniform number."""
         cumulative = np.cumsum(raw(self.probs), axis=-1, dtype=np.float64)
-        # To exactly 1, so that no number is left over.
+        # Scaled to end at exactly 1, so that every uniform number falls below it.
         cumulative = cumulative / cumulative[..., -1:]
         uniform = rng.random((*self.sample_shape(shape), 1), np.float64)
         require_one_device((uniform, cumulative))
         return Tensor(as_array(np.sum(uniform >= cumulative, axis=-1, dtype=np.int64)))
 
     def entropy(self) -> Tensor:
-        """-sum_k p_k log p_k, labels of probability 0 adding nothing."""
+        """-sum_k p_k log p_k; labels of probability 0 add nothing."""
         return -self.expected_log(self.probs)
 
     def cross_entropy(self, q: Categorical) -> Tensor:

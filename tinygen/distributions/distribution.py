@@ -1,14 +1,15 @@
-"""`Distribution`: what densities share, and how their arguments become tensors and are checked.
+"""`Distribution`: the base class of all, and how arguments are converted to tensors and checked.
 
-Shapes are PyTorch's: `batch_shape` is the broadcast shape of the parameters, one distribution for
-each element; `event_shape` that of one sample of one of them, () for a number. A sample of shape S
-is S + batch_shape + event_shape, and log_prob of it S + batch_shape. Everything is in nats, and
-differentiable in the parameters and in x.
+Shapes are named as in PyTorch. `batch_shape` is the broadcast shape of the parameters: there is one
+distribution for each element. `event_shape` is the shape of one sample of one of them, () for a number.
+Samples drawn with shape S have shape S + batch_shape + event_shape, and their log_prob has shape
+S + batch_shape. All results are in nats, and differentiable in the parameters and in x.
 
-What an argument must be is checked on the CPU only: on a GPU a wrong one gives NaN, for to look at it takes a copy.
+The values of arguments are checked on the CPU only. On a GPU, checking would need a copy to the CPU: a wrong
+value gives NaN or a meaningless result.
 
-A distribution keeps the parameters as they were given and computes what it needs from them when it
-is asked, so that each result has a graph of its own and can be walked by its own backward pass.
+A distribution stores its parameters as they were given and computes everything else when it is
+asked, so that each result has its own graph and its own backward pass.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Shape = int | tuple[int, ...]
 
 
 class Distribution(NamesItself):
-    """The base of all; a subclass sets `batch_shape` and writes what it has a closed form for."""
+    """The base class. A subclass sets `batch_shape` and writes the methods that it has a closed form for."""
 
     batch_shape: tuple[int, ...]
     event_shape: tuple[int, ...] = ()
@@ -54,7 +55,7 @@ class Distribution(NamesItself):
             return self.rsample(rng, shape)
 
     def sample_shape(self, shape: Shape) -> tuple[int, ...]:
-        """`shape` + batch_shape + event_shape; a number is the shape of so many."""
+        """`shape` + batch_shape + event_shape; an integer n means the shape (n,)."""
         first = (shape,) if isinstance(shape, int | np.integer) else shape
         return (*first, *self.batch_shape, *self.event_shape)
 
@@ -64,9 +65,9 @@ class Distribution(NamesItself):
 
 
 def as_floats(*values: ArrayLike) -> list[Tensor]:
-    """The values as tensors of one float dtype: the widest of the arrays', for numbers and lists are weak.
+    """The values as tensors of one float dtype: the widest of the arrays and tensors.
 
-    Those go where the tensors are, too.
+    Python numbers and lists are weak: they take that dtype, and the tensors' device.
     """
     typed = [v for v in values if isinstance(v, Tensor | np.generic) or is_array(v)]
     dtype = widest_float(v.dtype for v in typed) or DEFAULT_DTYPE
@@ -80,9 +81,9 @@ def as_floats(*values: ArrayLike) -> list[Tensor]:
 
 
 def require(values: Tensor, holds: Callable[[Array], Array | bool], message: str) -> None:
-    """Raise ValueError unless `holds` is true of the values everywhere; the first of which it is not is named.
+    """Raise ValueError unless `holds` is true of all values; the message names the first for which it is false.
 
-    Values on a GPU are not looked at: that would make the computer wait for them.
+    Values on a GPU are not checked: the CPU would have to wait for them.
     """
     if values.device == "cpu":
         _require(raw(values), holds, message)
@@ -98,6 +99,6 @@ def _require(array: np.ndarray, holds: Callable[[Array], Array | bool], message:
 
 
 def one_of(**parametrisations: ArrayLike | None) -> None:
-    """Raise ValueError unless exactly one of both is given."""
+    """Raise ValueError unless exactly one of the two is given."""
     if sum(given is not None for given in parametrisations.values()) != 1:
         raise ValueError(f"give either {' or '.join(parametrisations)}, and not both")

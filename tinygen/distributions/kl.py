@@ -18,7 +18,7 @@ RULES: dict[tuple[type, type], Rule] = {}
 
 
 def register_kl(p: type[Distribution], q: type[Distribution]) -> Callable[[Rule], Rule]:
-    """Decorate the function (p, q) -> KL(p || q) of two classes, and `kl_divergence` will find it."""
+    """Decorate the function (p, q) -> KL(p || q) of two classes, so that `kl_divergence` finds it."""
 
     def register(rule: Rule) -> Rule:
         RULES[p, q] = rule
@@ -31,10 +31,11 @@ def register_kl(p: type[Distribution], q: type[Distribution]) -> Callable[[Rule]
 def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
     """KL(p || q) in nats, of the broadcast batch shape; infinite where p allows what q excludes.
 
-    Beside two of one kind, a Normal whose last axis is a vector can meet a MultivariateNormal.
+    p and q are of the same kind, or one is a MultivariateNormal and the other a Normal, whose last axis
+    is then one vector.
 
-    Raises NotImplementedError, which names the pair, where no closed form is known here, and
-    ValueError where the shapes do not fit.
+    Raises NotImplementedError, which names the pair, if no closed form is known here, and
+    ValueError if the shapes do not fit.
     """
     pairs = ((a, b) for a in type(p).__mro__ for b in type(q).__mro__)
     rule = next((RULES[pair] for pair in pairs if pair in RULES), None)
@@ -50,7 +51,7 @@ def kl_divergence(p: Distribution, q: Distribution) -> Tensor:
 def _normal_normal(p: Normal, q: Normal) -> Tensor:
     """1/2 (s^2 + d^2 - 1) - log s, with s = std_p / std_q and d = (mean_p - mean_q) / std_q.
 
-    log s is twice that of the root, for s may be too small to be a number.
+    log s is computed as 2 log sqrt s, because s itself may underflow.
     """
     ratio = p.std / q.std
     root = ops.sqrt(p.std) / ops.sqrt(q.std)

@@ -14,7 +14,7 @@ from tinygen.distributions.distribution import Distribution, Shape, as_floats, o
 from tinygen.kernels import LOG_2PI
 from tinygen.random import Generator, float_dtype
 
-SYMMETRY = 1e-4  # of the largest element: more asymmetry than rounding makes
+SYMMETRY = 1e-4  # of the largest element: more asymmetry is a mistake, not rounding
 
 
 class MultivariateNormal(Distribution):
@@ -22,8 +22,8 @@ class MultivariateNormal(Distribution):
 
     Leading axes are batches that broadcast. A factor is lower triangular with a positive diagonal.
 
-    Raises ValueError unless exactly one of both is given, the shapes fit, and it is what its name says. Raises
-    TypeError on float16.
+    Raises ValueError unless exactly one of the two is given, the shapes fit, mean and matrix are finite, and the
+    matrix is a covariance or a factor, as its name says. Raises TypeError on float16.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class MultivariateNormal(Distribution):
     ):
         one_of(covariance=covariance, cholesky=cholesky)
         mean, matrix = as_floats(mean, covariance if cholesky is None else cholesky)
-        float_dtype(mean.dtype)  # halves cannot be drawn
+        float_dtype(mean.dtype)  # TypeError on float16, in which no normal samples can be drawn
         n = mean.shape[-1] if mean.ndim else 0
         if n < 1 or matrix.shape[-2:] != (n, n):
             raise ValueError(
@@ -58,7 +58,7 @@ class MultivariateNormal(Distribution):
         """L, (..., n, n)."""
         if not self._factored:
             return ops.cholesky(self._matrix)
-        # What is above the diagonal is 0 and no parameter: no gradient goes there.
+        # The elements above the diagonal are 0 and not parameters: they get no gradient.
         there = {"dtype": self._matrix.dtype, "like": self._matrix._data}
         return self._matrix * np.tri(*self.event_shape, **there)
 
@@ -79,7 +79,7 @@ class MultivariateNormal(Distribution):
     def log_prob(self, x: ArrayLike) -> Tensor:
         """-1/2 |L^-1 (x - mean)|^2 - 1/2 log det Sigma - n/2 log(2 pi): x (..., n) to (...).
 
-        Raises ValueError where x is NaN or its last axis is not n long.
+        Raises ValueError if x holds a NaN or its last axis is not n long.
         """
         x, mean, factor = as_floats(x, self.mean, self.cholesky)
         (n,) = self.event_shape
@@ -107,7 +107,7 @@ def half_log_det(factor: Tensor) -> Tensor:
 
 
 def solve_rows(factor: Tensor, rows: Tensor) -> Tensor:
-    """L^-1 r for every vector r (..., n). With one L for all, the vectors are one solve's columns."""
+    """L^-1 r for every vector r (..., n). With one L for all, the vectors become the columns of one solve."""
     if factor.ndim == 2:
         columns = rows.reshape(-1, rows.shape[-1]).T
         return ops.solve(factor, columns).T.reshape(rows.shape)

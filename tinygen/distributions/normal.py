@@ -14,12 +14,12 @@ from tinygen.random import Generator, float_dtype
 class Normal(Distribution):
     """N(mean, std^2), element by element; mean and std broadcast.
 
-    Raises ValueError unless every std is above 0 and every mean a number, TypeError on float16.
+    Raises ValueError unless every std is above 0 and no mean is NaN, TypeError on float16.
     """
 
     def __init__(self, mean: ArrayLike, std: ArrayLike):
         mean, std = as_floats(mean, std)
-        float_dtype(mean.dtype)  # halves cannot be drawn
+        float_dtype(mean.dtype)  # TypeError on float16, in which no normal samples can be drawn
         require(std, lambda s: s > 0, "Normal: every std must be above 0")
         require(mean, lambda m: m == m, "Normal: every mean must be a number")
         self._mean, self._std = mean, std
@@ -38,7 +38,7 @@ class Normal(Distribution):
         return ops.square(self.std)
 
     def log_prob(self, x: ArrayLike) -> Tensor:
-        """-((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2. Raises ValueError where x is NaN."""
+        """-((x - mean) / std)^2 / 2 - log std - log(2 pi) / 2. Raises ValueError if x holds a NaN."""
         x, mean, std = as_floats(x, self.mean, self.std)
         require(x, lambda x: x == x, "Normal: x must be real")
         return -0.5 * ops.square((x - mean) / std) - ops.log(std) - 0.5 * LOG_2PI

@@ -1,11 +1,11 @@
-"""How good are samples, codes, likelihoods? Arrays in, numbers out; each function says what it estimates, in what unit.
+"""How good are samples, codes and likelihoods? Each function takes arrays, and says what it estimates and in what unit.
 
     mode_coverage(x, target.modes, target.sigma).modes_covered
     mmd_test(x, real, rng).p_value
     frechet_distance(classifier.features(x), classifier.features(real))
 
-One figure alone says little: most depend on the number of samples. Compare at equal numbers, beside
-a row in which held-out real data plays the generator.
+A single figure says little, because most depend on the number of samples. Compare figures at equal numbers
+of samples, and beside a row in which held-out real data takes the place of the generated samples.
 """
 
 from tinygen.metrics.classifier import Classifier, load_classifier, save_classifier

@@ -1,4 +1,4 @@
-"""What every metric asks of its arguments, asked in one place: samples are finite numbers, one in a row."""
+"""The checks of arguments that all metrics share: samples are finite numbers, one sample in each row."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def as_pair(
 
 
 def as_columns(samples: np.ndarray, name: str = "samples") -> np.ndarray:
-    """Like `as_samples`, but (n,) is taken for (n, 1)."""
+    """Like `as_samples`, but (n,) is taken as (n, 1)."""
     samples = np.asarray(samples)
     return as_samples(samples[:, None] if samples.ndim == 1 else samples, name)
 
@@ -51,20 +51,20 @@ def as_line(samples: np.ndarray, name: str = "samples") -> np.ndarray:
 
 
 def check_generator(rng: np.random.Generator) -> None:
-    """TypeError unless `rng` is a generator of NumPy's."""
+    """TypeError unless `rng` is a numpy.random.Generator."""
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a numpy.random.Generator, not a {type(rng).__name__}")
 
 
 def positive(value: float, name: str) -> float:
-    """ValueError unless `value` is a finite number above 0."""
+    """`value` as a float. ValueError unless it is a finite number above 0."""
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be a finite number above 0, not {value}")
     return float(value)
 
 
 def at_least(low: int, value: int, name: str) -> int:
-    """`value` as a Python integer. ValueError if it is less than `low`, TypeError if it is no integer."""
+    """`value` as a Python integer. ValueError if it is less than `low`, TypeError if it is not an integer."""
     value = operator.index(value)
     if value < low:
         raise ValueError(f"{name} must be at least {low}, not {value}")

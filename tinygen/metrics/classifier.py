@@ -1,7 +1,7 @@
-"""A small classifier of digits, trained by tinygen itself: the eyes of the metrics that need features.
+"""A small classifier of digits, trained by tinygen itself: it gives the features that some metrics compare.
 
-The usual Inception network has seen photographs, not digits, and would be a download of other
-people's weights. `python -m demos.classifier --data mnist` trains this one and keeps it in the
+The usual Inception network was trained on photographs, not digits, and would be a download of other
+people's weights. `python -m demos.classifier --data mnist` trains this one and stores it in the
 user's cache, where `load_classifier` finds it.
 """
 
@@ -25,7 +25,7 @@ CHUNK = 1000  # images at a time
 
 
 class Classifier(nn.Module):
-    """pixels - 256 - 128 - 10 with relu, and dropout while it is trained: images (n, pixels) to logits (n, 10)."""
+    """pixels - 256 - 128 - 10 with relu, and with dropout in training: maps images (n, pixels) to logits (n, 10)."""
 
     def __init__(self, pixels: int, rng: Generator | None = None, dropout: float = 0.2):
         self.pixels = pixels
@@ -44,16 +44,16 @@ class Classifier(nn.Module):
     def features(self, images: np.ndarray) -> np.ndarray:
         """The last hidden layer, float32 (n, 128), for images (n, pixels) in [0, 1].
 
-        Raises ValueError on images that are empty, of other size, or leave [0, 1].
+        Raises ValueError on images that are empty, of the wrong size, or not in [0, 1].
         """
         return self._without_dropout(self.body, images, "features")
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Float32 (n, 10), whose softmax are the probabilities of the digits. Errors as in `features`."""
+        """Float32 (n, 10); their softmax gives the probabilities of the digits. Errors as in `features`."""
         return self._without_dropout(self, images, "logits")
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """The likeliest digits, int64 (n,). Errors as in `features`."""
+        """The most probable digits, int64 (n,). Errors as in `features`."""
         return self.logits(images).argmax(1)
 
     def _without_dropout(
@@ -78,7 +78,7 @@ class Classifier(nn.Module):
 
 
 def save_classifier(model: Classifier, data: str, test_accuracy: float) -> Path:
-    """Keep a classifier of the data set called `data` in the user's cache; its path. OSError if that cannot be."""
+    """Store a classifier of the data set called `data` in the user's cache; returns its path. OSError if that fails."""
     path = cache_folder() / _file(data)
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {"data": data, "test_accuracy": float(test_accuracy)}
@@ -88,10 +88,10 @@ def save_classifier(model: Classifier, data: str, test_accuracy: float) -> Path:
 
 @named
 def load_classifier(data: str = "mnist") -> Classifier:
-    """The classifier of the data set called `data`, from $TINYGEN_DATA or the user's cache, ready for use.
+    """The classifier of the data set called `data`, from $TINYGEN_DATA or the user's cache, in evaluation mode.
 
-    Raises FileNotFoundError, which says where it was looked for and which command makes it, if
-    there is none; ValueError if the file is damaged or no classifier.
+    Raises FileNotFoundError if there is none, which says where it was looked for and which command
+    trains it; ValueError if the file is damaged or not a classifier.
     """
     command = f"`python -m demos.classifier --data {data}` trains it"
     path = find(_file(data))

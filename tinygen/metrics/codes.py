@@ -1,4 +1,4 @@
-"""What a code is worth: how much of it is used, what it tells of labels, how well it brings back what went in."""
+"""How good a code is: how much of it is used, what it tells about labels, how well it reconstructs its input."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def knn_accuracy(
     test_labels: np.ndarray,
     k: int = 5,
 ) -> float:
-    """The share of test codes (m, d) whose k nearest codes (n, d), by Euclidean distance, vote for the right label.
+    """The share of test codes (m, d) for which the k nearest codes (n, d), in Euclidean distance, vote correctly.
 
-    labels: integers (n,) and (m,). A tied vote goes to the tied label whose voter is nearest.
+    labels: integers (n,) and (m,), for which the codes vote. A tie goes to the tied label with the nearest voter.
     Raises ValueError on codes that are not finite, labels that do not match them, or k above n.
     Source: Cover and Hart (1967).
     """
@@ -44,7 +44,7 @@ def knn_accuracy(
     if at_least(1, k, "k") > len(codes):
         raise ValueError(f"k is {k}, but there are only {len(codes)} codes")
     hits = 0
-    for start in range(0, len(test_codes), 500):  # the distances of 500 at a time
+    for start in range(0, len(test_codes), 500):  # the distances of 500 test codes at a time
         some = test_codes[start : start + 500]
         squared = sum(
             np.subtract.outer(some[:, j], codes[:, j]) ** 2 for j in range(codes.shape[1])
@@ -69,7 +69,7 @@ def reconstruction_error(x: np.ndarray, reconstructed: np.ndarray) -> float:
 
 @named
 def pca_reconstruction(train: np.ndarray, test: np.ndarray, components: int) -> np.ndarray:
-    """Test samples (m, d) through the best linear code of the training samples (n, d): the row to beat.
+    """Test samples (m, d) reconstructed from the best linear code of training samples (n, d): the baseline to beat.
 
     The first principal components are the right singular vectors of the centred training samples
     (Pearson, 1901; Eckart and Young, 1936). Returns float64 (m, d).
@@ -79,7 +79,7 @@ def pca_reconstruction(train: np.ndarray, test: np.ndarray, components: int) -> 
     if at_least(1, components, "components") > train.shape[1]:
         raise ValueError(f"there are no {components} components in {train.shape[1]} dimensions")
     mean = train.mean(0)
-    # The eigenvectors of the covariance: d x d, however many samples there are.
+    # By the eigenvectors of the covariance, which is d x d, however many samples there are.
     _, vectors = np.linalg.eigh(np.cov(train.T, bias=True).reshape(train.shape[1], -1))
     axes = vectors[:, -components:]
     return mean + (test - mean) @ axes @ axes.T

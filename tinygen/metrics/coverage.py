@@ -1,8 +1,8 @@
 """How many modes of a known mixture a generator found: the measure of mode collapse.
 
-A generator that collapsed draws perfect samples, all of them from a few modes; no distance between
-samples and modes sees that. So two things are counted: the share of samples that lie close to any
-mode at all, and the modes that are somebody's closest.
+A generator that collapsed may draw perfect samples, but all from a few modes. The samples' distances to
+the modes do not show that. So two things are counted: the share of samples that lie close to any mode,
+and the modes that are the nearest one of such a sample.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tinygen.metrics.checks import as_pair, positive
 
 
 class Coverage(NamedTuple):
-    """modes_covered: of k. high_quality: fraction of the samples, in [0, 1]. counts: (k,), the high
-    quality samples of each mode."""
+    """modes_covered: how many of k. high_quality: fraction of the samples, in [0, 1]. counts: (k,), how
+    many high-quality samples each mode has."""
 
     modes_covered: int
     high_quality: float
@@ -31,7 +31,7 @@ def mode_coverage(
     """Which of a Gaussian mixture's modes (k, d), each of standard deviation sigma, samples (n, d) reach.
 
     A sample is of high quality if its nearest mode is at most `within` sigmas away, in Euclidean
-    distance; a mode is covered if it is the nearest of a high quality sample. Exact samples score
+    distance; a mode is covered if it is the nearest of a high-quality sample. Even exact samples score
     less than 1: in two dimensions 1 - exp(-within^2 / 2), which is 98.9% for 3 sigmas.
     Raises ValueError on samples or modes that are empty, not finite or of different dimensions, or
     a sigma or `within` that is not above 0.
@@ -39,7 +39,7 @@ def mode_coverage(
     """
     samples, modes = as_pair(samples, modes, ("samples", "modes"))
     reach = positive(within, "within") * positive(sigma, "sigma")
-    # Differences are taken before they are squared: sigma may be tiny beside the coordinates.
+    # Subtract before squaring, because sigma may be tiny compared with the coordinates.
     squared = np.stack([np.square(samples - mode).sum(1) for mode in modes], axis=1)
     nearest = squared.argmin(1)
     good = squared.min(1) <= reach**2

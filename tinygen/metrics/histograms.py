@@ -1,9 +1,9 @@
-"""Divergences of low-dimensional samples, by counting: histograms on one grid, and steps of the
-empirical distribution function.
+"""Divergences of low-dimensional samples, by counting: histograms on one grid, and the empirical
+distribution function.
 
 The value of a histogram divergence is that of the two histograms, not of the densities behind them:
-it depends on the grid, and with few samples in a cell it is too large. Hence all comparisons should
-be on one grid with equal numbers of samples, beside a row for fresh real data.
+it depends on the grid, and with few samples in a cell it is too large. So compare figures only on one
+grid and with equal numbers of samples, and beside a row for fresh real data.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def histogram_kl(
     """KL(p || q) = sum p log(p / q) in nats, p and q being the histograms of x and y on a common grid.
 
     x: (n,), (n, 1) or (n, 2); y likewise, of the same dimension. bins: cells along each axis.
-    limits: [(low, high)] for each axis; then whatever lies outside shares one further cell. Without
-    them the grid spans both sets.
-    Cells that are empty in p add nothing. A cell that is empty in q only makes the divergence
+    limits: [(low, high)] for each axis; all samples outside then share one further cell. Without
+    limits the grid spans both sets.
+    Cells that are empty in p add nothing. A cell that is empty in q but not in p makes the divergence
     infinite, unless a pseudo_count above 0 is added to every cell of both (0.5 is Jeffreys' prior).
     Raises ValueError on samples that are empty, not finite, of different or more than two
-    dimensions, on bins < 1, limits that are no intervals, or a negative pseudo_count.
+    dimensions, on bins < 1, limits that are not intervals, or a negative pseudo_count.
     Source: Kullback and Leibler (1951).
     """
     return _kl(*_histograms(x, y, bins, limits, pseudo_count))
@@ -70,7 +70,7 @@ def _kl(p: np.ndarray, q: np.ndarray) -> float:
 def _histograms(
     x: np.ndarray, y: np.ndarray, bins: int, limits: Limits | None, pseudo_count: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The probabilities of the cells, flat, of both sample sets."""
+    """For both sample sets, the probabilities of the cells, flat."""
     x, y = as_columns(x, "x"), as_columns(y, "y")
     if x.shape[1] != y.shape[1] or x.shape[1] > 2:
         raise ValueError(f"x {x.shape} and y {y.shape} must both be 1-D or both 2-D samples")
@@ -100,8 +100,8 @@ def _histograms(
 def ks_statistic(samples: np.ndarray, cdf: Callable[[np.ndarray], np.ndarray]) -> float:
     """sup |F_n - F| of samples (n,) or (n, 1) against a continuous distribution function, in [0, 1].
 
-    cdf: from an array (n,) to the probabilities (n,) of lying below. About 0.87 / sqrt(n) for exact
-    samples; above 1.36 / sqrt(n) for one in twenty such sets.
+    cdf: maps an array (n,) to the probabilities (n,) of a value below. For exact samples the statistic
+    is about 0.87 / sqrt(n), and above 1.36 / sqrt(n) for one set in twenty.
     Raises ValueError on samples that are empty, not finite or not on a line, or a cdf that leaves [0, 1].
     Source: Kolmogorov (1933).
     """
@@ -119,7 +119,7 @@ def ks_statistic(samples: np.ndarray, cdf: Callable[[np.ndarray], np.ndarray]) -
 
 @named
 def ks_two_sample(x: np.ndarray, y: np.ndarray) -> float:
-    """sup |F_n - G_m| between samples x (n,) and y (m,), in [0, 1]; (n, 1) will do, too.
+    """sup |F_n - G_m| between samples x (n,) and y (m,), in [0, 1]; (n, 1) is accepted, too.
 
     Raises ValueError on samples that are empty, not finite or not on a line.
     Source: Smirnov (1948).

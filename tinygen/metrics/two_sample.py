@@ -1,5 +1,5 @@
-"""Is a network able to tell generated samples from real ones? If it is, on samples it has not seen,
-they differ; if it is not, they may still.
+"""Can a network tell generated samples from real ones? If it can, on samples that it has not seen, the two
+distributions differ; if it cannot, they may still differ.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ BATCH, LEARNING_RATE = 128, 3e-3
 
 
 class ClassifierTest(NamedTuple):
-    """accuracy: on the held-out samples, 1/2 for equals. p_value: of "both sets come from one distribution".
-    tested: how many samples were held out, half of them of each set.
+    """accuracy: on the held-out samples; about 1/2 if the distributions are equal. p_value: of "both sets come from
+    one distribution". tested: how many samples were held out, half of them from each set.
     """
 
     accuracy: float
@@ -35,10 +35,10 @@ def classifier_two_sample_test(
 ) -> ClassifierTest:
     """Train a small network to tell samples (n, d) from (m, d) on half of each, and count its hits on the rest.
 
-    It is d - hidden - hidden - 1 with relu, trained by Adam on the cross-entropy. As many samples
-    are drawn from the larger set as the smaller has, so that guessing scores 1/2. p is the chance
-    of as many hits by tosses of a coin, Binomial(tested, 1/2); as the held-out halves are equally
-    large, the hits of a guessing network vary a little less than that, so p errs on the safe side.
+    The network is d - hidden - hidden - 1 with relu, trained by Adam on the cross-entropy. The larger set
+    is subsampled to the size of the smaller, so that guessing scores 1/2. p is the probability of at least
+    as many hits by tossing coins, Binomial(tested, 1/2). Because the held-out halves are equally large, the
+    hits of a guessing network vary a little less than that, so p errs on the safe side.
     Raises ValueError on fewer than 4 samples, on samples that are not finite or of different
     dimensions, hidden < 1 or epochs < 1.
     Source: Lopez-Paz and Oquab (2017), section 3.

@@ -1,13 +1,13 @@
-"""How weights start: random enough to differ, scaled so that signals keep their size on the way through.
+"""Initial weights: random, so that units differ, and scaled, so that signals keep their size from layer to layer.
 
-A layer adds up n_in products, so the variance of its output is n_in times that of its weights: each
-scheme below picks the variance that keeps the signal (or its gradient) from growing or vanishing.
-Every scheme returns a new parameter, a leaf tensor that requires a gradient; to start an existing
-one afresh, `layer.weight.copy_(init.orthogonal(layer.weight.shape, rng=rng))`.
+Each output of a layer is a sum of n_in products. For inputs of variance 1, its variance is n_in times
+that of the weights: each scheme below picks the variance that keeps the signal (or its gradient) from
+growing or vanishing. Every scheme returns a new parameter, a leaf tensor that requires a gradient. To
+initialise an existing one again, use `layer.weight.copy_(init.orthogonal(layer.weight.shape, rng=rng))`.
 
-Arguments shared by all: `shape`, whose first two axes are (n_out, n_in) and further ones a
-convolution's window; `rng`, a `tinygen.random.Generator` (None: a fresh, unseeded one); `dtype`,
-float32 or float64. Random ones are on the generator's device, the others on the default one.
+Arguments shared by all: `shape`: its first two axes are (n_out, n_in), any further axes a convolution's
+window. `rng`: a `tinygen.random.Generator` (None: a fresh, unseeded one). `dtype`: float32 or float64.
+Random parameters are on the generator's device, the others on the default device.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def uniform(
     rng: Generator | None = None,
     dtype: DType = np.float32,
 ) -> Tensor:
-    """Evenly spread over [low, high): high itself is met only where a number below it rounds to it."""
+    """Uniform over [low, high); `high` itself occurs only if a number below it rounds to it."""
     low, high = finite(low), finite(high)
     numbers = (rng or default_rng()).random(shape, dtype)
     return _parameter(low + (high - low) * numbers)
@@ -82,7 +82,7 @@ def fans(shape: Shape) -> tuple[int, int]:
 
 @named
 def calculate_gain(activation: str | None, slope: float = 0.01) -> float:
-    """What `gain` makes up for the signal lost in an activation: PyTorch's recommended values.
+    """The `gain` that makes up for the signal lost in an activation: PyTorch's recommended values.
 
     activation: None, "sigmoid", "tanh" (5/3), "relu" (sqrt 2, He et al. 2015, equation 10) or
     "leaky_relu" (sqrt(2 / (1 + slope^2)), equation 15). Raises ValueError on any other.
@@ -164,8 +164,8 @@ def orthogonal(
 ) -> Tensor:
     """`gain` times a random matrix (n_out, the rest) with orthonormal rows, or columns if it is tall.
 
-    Saxe et al. (2014). Q of a Gaussian matrix's QR is evenly distributed once R's diagonal is made
-    positive: Mezzadri (2007).
+    Saxe et al. (2014). In the QR decomposition of a Gaussian matrix, Q is uniformly distributed if
+    the signs are chosen so that R's diagonal is positive: Mezzadri (2007).
     """
     rows, columns = shape[0], fans(shape)[0]
     tall = (max(rows, columns), min(rows, columns))

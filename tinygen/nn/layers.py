@@ -1,6 +1,6 @@
-"""Layers: linear maps, activations, and what is put between them.
+"""Layers: linear maps, activations, dropout, embeddings, and `Sequential`, which chains them.
 
-Names, defaults and the layout of weights are PyTorch's, so that its state dicts can be loaded.
+Names, defaults and the layout of weights are PyTorch's, so that PyTorch's state dicts can be loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Linear(Module):
 
     Args:
         activation: f, one of None (identity), "relu", "tanh", "sigmoid".
-        rng: where the weights come from; None is a fresh, unseeded generator.
+        rng: draws the weights; None is a fresh, unseeded generator.
 
     Raises ValueError on sizes below 1 or an unknown activation.
     """
@@ -64,7 +64,7 @@ class Linear(Module):
 
 
 class Sequential(Module):
-    """The modules one after another; `model[0]` is the first, and "0.weight" its weight's name."""
+    """Calls the modules one after another. `model[0]` is the first, and its weight is named "0.weight"."""
 
     def __init__(self, *modules: Module):
         for i, module in enumerate(modules):
@@ -76,7 +76,7 @@ class Sequential(Module):
         return (module for _, module in self.members())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)  # list(self) would ask for the length
+        return sum(1 for _ in self)  # not len(list(self)): list() calls __len__
 
     def __getitem__(self, i: int) -> Module:
         return list(self)[i]
@@ -88,7 +88,7 @@ class Sequential(Module):
 
 
 class ReLU(Module):
-    """max(x, 0). `Linear(..., activation="relu")` is the same in one pass."""
+    """max(x, 0). `Linear(..., activation="relu")` does it in one pass with the linear map."""
 
     def forward(self, x: ArrayLike) -> Tensor:
         return ops.relu(x)
@@ -156,10 +156,10 @@ class Softplus(Module):
 
 
 class Dropout(Module):
-    """In training each element becomes 0 with probability p, and the others x / (1 - p); else x itself.
+    """In training, sets each element to 0 with probability p and divides the others by 1 - p; else returns x.
 
-    The scaling ("inverted" dropout) keeps the expected value, so evaluation needs none. Srivastava
-    et al. (2014). The generator is not in `state_dict`: whoever made it saves it.
+    The scaling ("inverted" dropout) keeps the expected value, so evaluation needs no scaling.
+    Srivastava et al. (2014). The generator is not in `state_dict`: its owner must save it.
 
     Raises ValueError unless 0 <= p <= 1.
     """
@@ -190,10 +190,10 @@ def _in_range(indices: np.ndarray, n: int) -> None:
 
 
 class Embedding(Module):
-    """A table of `n` vectors: integers (...) in [0, n) to their rows (..., size). They start from N(0, 1).
+    """A table of `n` vectors, which start from N(0, 1): maps integers (...) in [0, n) to rows (..., size).
 
-    Raises ValueError on sizes below 1; called, TypeError on other than integers and IndexError on
-    an integer out of range (but of integers on a GPU: nobody looks).
+    Raises ValueError on sizes below 1. A call raises TypeError on indices that are not integers, and
+    IndexError on one out of range (indices on a GPU are not checked).
     """
 
     def __init__(

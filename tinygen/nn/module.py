@@ -1,8 +1,8 @@
-"""`Module`: a function with parameters. Its attributes say what it is made of; nothing is registered.
+"""`Module`: a function with parameters. They are found among its attributes; nothing is registered.
 
-A tensor that requires a gradient is a parameter, any other leaf tensor a buffer (state that is
-saved but not trained), a module is a submodule; lists, tuples and dicts of these count too.
-Everything else here is one walk over that tree, in the order in which the attributes were set.
+An attribute that is a tensor and requires a gradient is a parameter. Any other leaf tensor is a buffer
+(state that is saved but not trained), and a module is a submodule; lists, tuples and dicts of these
+count too. Everything else here walks over that tree, in the order in which the attributes were set.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tinygen.kernels.fusion.trace import current, not_compiled
 class Module(NamesItself):
     """Subclass it, set parameters and submodules as attributes in `__init__`, and write `forward`."""
 
-    _training = True  # of the class, so that a subclass need not call super().__init__()
+    _training = True  # a class attribute, so that a subclass need not call super().__init__()
 
     @property
     def training(self) -> bool:
-        """Whether dropout drops and statistics are updated: see `train` and `eval`."""
+        """Whether dropout is active and running statistics are updated: see `train` and `eval`."""
         if (trace := current()) is not None:
             trace.settings.setdefault((self, "training"), self._training)
         return self._training
@@ -38,7 +38,7 @@ class Module(NamesItself):
 
     def __init_subclass__(cls, **options: object) -> None:
         super().__init_subclass__(**options)
-        if "training" in vars(cls):  # which would hide the property
+        if "training" in vars(cls):  # it would hide the property
             cls._training = cls.training
             del cls.training
 
@@ -48,17 +48,17 @@ class Module(NamesItself):
     def __call__(self, *args, **kwargs):
         return self.forward(*args, **kwargs)
 
-    # What it is made of --------------------------------------------------------------------------
+    # Tensors and submodules ----------------------------------------------------------------------
 
     def members(self) -> Iterator[tuple[str, Tensor | Module]]:
-        """Its own tensors and submodules, by the names of their attributes ("layers.0" in a list)."""
+        """Its own tensors and submodules, with the names of their attributes ("layers.0" in a list)."""
         for name, value in vars(self).items():
             yield from _members(name, value)
 
     def _walk(
         self, prefix: str = "", seen: set[int] | None = None
     ) -> Iterator[tuple[str, Tensor | Module]]:
-        """All members of members; a shared one comes once, under its first name."""
+        """All tensors and submodules, at any depth; a shared one is yielded once, under its first name."""
         seen = {id(self)} if seen is None else seen
         for name, value in self.members():
             if id(value) not in seen:
@@ -68,48 +68,48 @@ class Module(NamesItself):
                     yield from value._walk(f"{prefix}{name}.", seen)
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All that `state_dict` saves. A tensor with a node is a result kept for later, not state."""
+        """The tensors that `state_dict` saves: the leaves. One that an op computed is a stored result, not state."""
         found = [(name, t) for name, t in self._walk() if isinstance(t, Tensor) and t.is_leaf]
         names = set()
         for name, _ in found:
-            if name in names:  # of keys such as 1 and "1"
+            if name in names:  # if a dict has the keys 1 and "1", say
                 raise ValueError(f"{type(self).__name__}: two tensors have the name {name}")
             names.add(name)
         return iter(found)
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
-        """This module, under the name "", and all below it."""
+        """This module, under the name "", and all submodules at any depth."""
         yield "", self
         yield from ((name, m) for name, m in self._walk() if isinstance(m, Module))
 
     def modules(self) -> Iterator[Module]:
-        """This module and all below it."""
+        """This module and all submodules at any depth."""
         return (module for _, module in self.named_modules())
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """What is trained: (dotted name, tensor), each tensor once."""
+        """The tensors that are trained: (dotted name, tensor), each tensor once."""
         return ((name, t) for name, t in self._tensors() if t.requires_grad)
 
     def parameters(self) -> Iterator[Tensor]:
-        """What is trained, each tensor once."""
+        """The tensors that are trained, each once."""
         return (t for _, t in self.named_parameters())
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """What is saved but not trained: (dotted name, tensor), each tensor once."""
+        """The tensors that are saved but not trained: (dotted name, tensor), each tensor once."""
         return ((name, t) for name, t in self._tensors() if not t.requires_grad)
 
     # Saving and loading --------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """A copy of every parameter and buffer, by its dotted name, as in PyTorch; NumPy arrays, also from a GPU."""
+        """A copy of every parameter and buffer by its dotted name, as in PyTorch: NumPy arrays, even from a GPU."""
         not_compiled("state_dict", "its arrays would be the same in each call")
         return {name: np.array(to_device(t._data, "cpu"), order="C") for name, t in self._tensors()}
 
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
-        """Overwrite every parameter and buffer, in place and where it is, with the array of its name.
+        """Overwrite every parameter and buffer, in place and on its device, with the array of its name.
 
-        Raises ValueError, before anything is changed, if a name is missing or unexpected or an
-        array has another shape or dtype; the message lists all of these.
+        Raises ValueError, before anything is changed, if a name is missing or unexpected, or an
+        array has the wrong shape or dtype; the message lists every mismatch.
         """
         not_compiled("load_state_dict", "call it before")
         own = dict(self._tensors())
@@ -129,39 +129,39 @@ class Module(NamesItself):
     def to(self, device: str) -> Module:
         """Move every parameter and buffer, and its gradient, to "cpu" or "cuda", in place; returns the module.
 
-        Make the optimiser after that: its state lies where the parameters are. Raises what `tg.tensor` raises where
-        the device is unknown or not to be had.
+        Make the optimiser afterwards: its state is allocated on the parameters' device. Raises what `tg.tensor` raises
+        if the device is unknown or not available.
         """
         checked_device(device)
         for _, t in self._tensors():
             if t.device != device:
                 t._data = to_device(t._data, device)
                 t.grad = None if t.grad is None else t.grad.to(device)
-                # A graph that saved the array where it was would send its gradient there.
+                # Without this, a graph that saved the old array would send its gradient to the old device.
                 t.version[0] += 1
         return self
 
     # Modes ---------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> Module:
-        """Switch this module and all below it to training (dropout drops, statistics are updated)."""
+        """Switch this module and all submodules to training (dropout is active, statistics are updated)."""
         for module in self.modules():
             module.training = mode
         return self
 
     def eval(self) -> Module:
-        """Switch this module and all below it to evaluation: the inverse of `train`."""
+        """Switch this module and all submodules to evaluation: the inverse of `train`."""
         return self.train(False)
 
     def zero_grad(self) -> None:
-        """Forget the gradient of every parameter."""
+        """Set the gradient of every parameter to None."""
         for p in self.parameters():
             p.grad = None
 
-    # How it shows itself -------------------------------------------------------------------------
+    # Printing ------------------------------------------------------------------------------------
 
     def extra_repr(self) -> str:
-        """What stands in the brackets of a module without submodules."""
+        """What `repr` shows in the brackets of a module without submodules."""
         return ""
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""Normalisation: activations brought to mean 0 and variance 1, then to a learned mean and scale.
+"""Normalisation: shift and scale activations to mean 0 and variance 1, then to a learned mean and scale.
 
 Batch normalisation takes the statistics of each feature over the batch, layer normalisation those
-of each sample over its features. Meanings of `eps` and `momentum` are PyTorch's.
+of each sample over its features. `eps` and `momentum` have PyTorch's meanings.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class BatchNorm1d(Module):
     """y = (x - mean) / sqrt(var + eps) * weight + bias, per feature: x (N, C) or (N, C, L) to its own shape.
 
     In training, mean and variance are the batch's (the variance with divisor n), and the running
-    ones move towards them: running <- (1 - momentum) running + momentum new, where the new variance
-    has divisor n - 1. In evaluation, the running ones are used. Ioffe and Szegedy (2015), algorithm 1.
+    statistics move towards them: running <- (1 - momentum) running + momentum new, where the new variance
+    has divisor n - 1. Evaluation uses the running statistics. Ioffe and Szegedy (2015), algorithm 1.
 
     Args:
         momentum: the weight of the newest batch; None makes the running statistics plain averages.
         affine: whether there are `weight` and `bias`.
 
-    Raises ValueError on n_features < 1 or a momentum outside [0, 1]; called, on an input of another
-    shape, or of a single value per feature in training.
+    Raises ValueError on n_features < 1 or a momentum outside [0, 1]. A call raises it on an input of
+    another shape and, in training, on a single value per feature.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class LayerNorm(Module):
         normalized_shape: the last axes' sizes, or one size.
         affine: whether there are `weight` and `bias`, of normalized_shape.
 
-    Raises ValueError on an input whose last axes are others.
+    Raises ValueError on an empty normalized_shape, or an input whose last axes differ from it.
     """
 
     def __init__(

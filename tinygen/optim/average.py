@@ -1,4 +1,4 @@
-"""The average of a network's weights over its steps: what a game should be judged by, for its last step circles."""
+"""The average of a network's weights over the steps. A GAN should be judged by it, because its last weights circle."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def average_(averages: Iterable[Tensor], params: Iterable[Tensor], decay: float)
     """Move each average towards its parameter in place: average <- decay average + (1 - decay) parameter.
 
     An exponential moving average over about 1 / (1 - decay) steps.
-    Raises ValueError if decay lies outside [0, 1], or shapes or dtypes differ in pairs; TypeError or
-    ValueError, as the optimisers, on what is not a parameter.
+    Raises ValueError if decay lies outside [0, 1], or the two lists differ in number, shapes or dtypes;
+    TypeError or ValueError, like the optimisers, on anything that is not a parameter.
     Source: Polyak and Juditsky (1992); for the generator of a game, Yazici et al. (2019).
     """
     averages, params = checked("average_", averages), checked("average_", params)
@@ -28,7 +28,7 @@ def average_(averages: Iterable[Tensor], params: Iterable[Tensor], decay: float)
 
 
 def warmed_up(decay: float, t: int) -> float:
-    """min(decay, (1 + t) / (10 + t)): a decay for step t with which an average soon forgets where it began.
+    """min(decay, (1 + t) / (10 + t)): a decay for step t that lets an average soon forget its initial value.
 
     Source: TensorFlow's ExponentialMovingAverage.
     """

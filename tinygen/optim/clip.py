@@ -1,4 +1,4 @@
-"""Clipping: gradients to a length, weights to an interval."""
+"""Clipping: gradients to a largest norm, weights to an interval."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tinygen.optim.optimiser import checked
 def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients by one factor so that their common Euclidean norm is at most `max_norm`.
 
-    Returns the norm before; if that is small enough, no gradient is touched. Parameters without a
-    gradient are skipped. Pascanu et al. (2013), algorithm 1.
+    Returns the norm before scaling; if it is at most `max_norm`, no gradient is changed. Parameters
+    without a gradient are skipped. Pascanu et al. (2013), algorithm 1.
 
-    Raises ValueError unless max_norm > 0, and FloatingPointError, with the gradients left as they are,
-    if the norm is NaN or infinite: no factor would mend that, and a step would spoil the parameters.
+    Raises ValueError unless max_norm > 0. If the norm is NaN or infinite, raises FloatingPointError and
+    leaves the gradients unchanged: no factor can repair them, and a step would ruin the parameters.
     """
     if not max_norm > 0:
         raise ValueError(f"max_norm must be above 0, not {max_norm}")
@@ -32,13 +32,13 @@ def clip_grad_norm_(params: Iterable[Tensor], max_norm: float) -> float:
     if not math.isfinite(total):
         raise FloatingPointError(f"clip_grad_norm_: the norm of the gradients is {total}")
     if total > max_norm:
-        for p in learning:  # new ones, for two parameters may share a gradient
+        for p in learning:  # new arrays, because two parameters may share a gradient
             p.grad = Tensor(as_array(p.grad._data * (max_norm / total)))
     return total
 
 
 def _norm(arrays: list[Array]) -> float:
-    """Of all elements together; where only their squares are infinite, in units of the largest."""
+    """The norm of all elements together. If only their squares overflow, they are first divided by the largest."""
     total = math.sqrt(sum(map(kernels.sum_of_squares, arrays)))
     if total != math.inf:
         return total
@@ -48,7 +48,7 @@ def _norm(arrays: list[Array]) -> float:
 
 @named
 def clip_values_(params: Iterable[Tensor], low: float, high: float) -> None:
-    """Bring every element of the parameters themselves into [low, high].
+    """Clip every element of the parameters themselves to [low, high], in place.
 
     A crude way to bound a critic's slope: Arjovsky et al. (2017), algorithm 1.
     Raises ValueError unless low <= high.

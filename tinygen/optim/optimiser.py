@@ -1,11 +1,11 @@
-"""`Optimiser`: what the gradient rules share. It holds the parameters, checks them, and keeps each one's state.
+"""`Optimiser`: the base class of the update rules. It checks the parameters, holds them, and keeps each one's state.
 
 A rule is a short class: the names of its state arrays, and one call of a fused kernel that updates a
-parameter and those arrays in place. That changes an array under the engine's eyes, so the version
-counter goes up: a graph recorded before a step cannot be walked after it by mistake.
+parameter and those arrays in place. The step then raises the parameter's version counter. So a backward
+pass over a graph that saved the parameter before the step fails, instead of using the new values.
 
-A call takes as long as it takes to update ten thousand numbers, however few there are. So small parameters move into
-one array when their optimiser is made, and a step updates them together (`Pack`).
+A kernel call has a fixed cost, about that of updating ten thousand numbers. So an optimiser moves its small
+parameters into one array when it is made, and a step updates them all in one call (`Pack`).
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from tinygen.kernels.device import Array, as_array, device_of, require_one_devic
 from tinygen.kernels.errors import NamesItself
 from tinygen.kernels.fusion.trace import not_compiled
 
-# Elements of a small parameter. To copy the gradient of a larger one beside others would take longer than a call.
+# The most elements of a small parameter. Copying a larger one's gradient into a pack would take longer than a call.
 SMALL = 1 << 15
 
 AFTER = "call it after, with the gradients"
 
 
 class Optimiser(NamesItself):
-    """The base of all. `lr` is an attribute, which schedules change between steps.
+    """The base class. `lr` is an attribute, which schedules change between steps.
 
     Raises:
         ValueError: no parameters, the same one twice, one that is not a leaf or requires no gradient; an lr that is
             negative or infinite.
-        TypeError: `params` is a single tensor, or holds something else than tensors, or one of float16.
+        TypeError: `params` is a single tensor, or contains anything else than tensors, or a float16 tensor.
     """
 
-    arrays: tuple[str, ...] = ()  # the state of each parameter: arrays like it, that start at 0
+    arrays: tuple[str, ...] = ()  # names of a parameter's state arrays: like it, starting at 0
 
     def __init__(self, params: Iterable[Tensor], lr: float):
         self.params = checked(type(self).__name__, params)
@@ -53,8 +53,8 @@ class Optimiser(NamesItself):
         self.lr = amount(self, "lr", lr)
         self.steps = [0] * len(self.params)
         self.state: list[dict[str, Array]] = [{} for _ in self.params]
-        self.whole = True  # not so after `step_part`, until all ranks' parts are gathered
-        small = [i for i, p in enumerate(self.params) if p.size <= SMALL and _alone(p)]
+        self.whole = True  # False after `step_part`, until the state is gathered from all ranks
+        small = [i for i, p in enumerate(self.params) if p.size <= SMALL and _unshared(p)]
         dtypes = dict.fromkeys(self.params[i].dtype for i in small)
         alike = [[i for i in small if self.params[i].dtype == dtype] for dtype in dtypes]
         self._packs = [Pack(self.params, numbers) for numbers in alike if len(numbers) > 1]
@@ -64,7 +64,7 @@ class Optimiser(NamesItself):
             self.remember(name)
 
     def remember(self, name: str) -> None:
-        """Give every parameter a state array of this name, like it, that starts at 0."""
+        """Give every parameter a state array of this name, of its shape and dtype, that starts at 0."""
         for i in self._loose:
             p = self.params[i]
             self.state[i][name] = np.zeros(p.shape, p.dtype, like=p._data)
@@ -74,11 +74,11 @@ class Optimiser(NamesItself):
                 self.state[i][name] = part
 
     def update(self, p: Array, g: Array, step: int, state: dict[str, Array]) -> None:
-        """Change p and its state in place: arrays of one shape and dtype, C-contiguous. `step` counts from 1."""
+        """Update p and its state in place: C-contiguous arrays of one shape and dtype. `step` counts from 1."""
         raise NotImplementedError
 
     def check_gradients(self) -> None:
-        """Raise ValueError on a `.grad` of another shape than its parameter's."""
+        """Raise ValueError if a `.grad` does not have its parameter's shape."""
         for p in self.params:
             if p.grad is not None and p.grad._data.shape != p._data.shape:
                 raise ValueError(
@@ -88,8 +88,9 @@ class Optimiser(NamesItself):
     def step(self) -> None:
         """Update every parameter that has a gradient, in place.
 
-        Raises ValueError, before anything is changed, on a `.grad` of another shape than its parameter's; also where
-        parameter, gradient and state are not on one device, since the module was moved after the optimiser was made.
+        Raises ValueError, before anything is changed, if a `.grad` does not have its parameter's shape. Also raises it
+        if parameter, gradient and state are on different devices, because the module was moved after the optimiser
+        was made.
         """
         not_compiled(type(self).__name__, AFTER)
         self.check_gradients()
@@ -109,15 +110,15 @@ class Optimiser(NamesItself):
                 require_one_device((array, p.grad._data, *self.state[i].values()))
                 raise
             self.steps[i] += 1
-            if array is not p._data:  # its memory has another layout, so a copy was updated
+            if array is not p._data:  # the parameter is not C-contiguous, so a copy was updated
                 p._data[...] = array
             p.version[0] += 1
 
     def step_part(self, i: int, part: slice, gradient: np.ndarray) -> None:
-        """Update those elements alone of parameter number i, counted in the order of its memory.
+        """Update only the elements `part` of parameter number i, counted in the order of its memory.
 
-        gradient: theirs, one-dimensional, of the parameter's dtype. The state is no longer `whole`: who has the other
-        parts brings them together.
+        gradient: of these elements, one-dimensional, of the parameter's dtype. The state is then no longer `whole`:
+        the other ranks have the other parts, and `Team.gather_state_` gathers them.
         Raises ValueError if the parameter is not C-contiguous.
         """
         array = self.params[i]._data
@@ -129,15 +130,15 @@ class Optimiser(NamesItself):
         self.params[i].version[0] += 1
 
     def zero_grad(self) -> None:
-        """Forget the gradient of every parameter."""
+        """Set the gradient of every parameter to None."""
         for p in self.params:
             p.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs beside the constructor's arguments: lr, and the steps and arrays
-        (copies, NumPy's) of each parameter, in their order. `tg.save` can write it.
+        """All that a resumed run needs besides the constructor's arguments: lr and, for each parameter in order,
+        its step count and copies of its state arrays as NumPy arrays. `tg.save` can write it.
 
-        Raises RuntimeError if the state is not whole, after `step_part`.
+        Raises RuntimeError if the state is not `whole`, as after `step_part`.
         """
         if not self.whole:
             raise RuntimeError(
@@ -155,7 +156,7 @@ class Optimiser(NamesItself):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state. Raises ValueError, before anything is changed, if it does not fit."""
+        """Continue from a saved state. Raises ValueError, before anything is changed, if it does not fit."""
         name = type(self).__name__
         try:
             lr, saved = float(state["lr"]), state["params"]
@@ -184,32 +185,35 @@ class Optimiser(NamesItself):
 
 
 class Pack:
-    """Small parameters of one dtype that lie in one array, and their states too: a kernel updates them in one call.
+    """Small parameters of one dtype that share one array, as do their states, so that one kernel call updates them.
 
-    Only parameters whose array nobody else holds are moved: a view of the old one would not see another step.
+    Only parameters whose array nothing else references are moved: a view of the old array would not see later steps.
     """
 
     def __init__(self, params: Sequence[Tensor], numbers: Sequence[int]):
-        """Move the parameters of these numbers."""
+        """Move the parameters with these indices into the shared array."""
         self.numbers = numbers
         self.params = [params[i] for i in numbers]
         self.array = np.concatenate([p._data for p in self.params], axis=None)
         self.gradient = np.empty_like(self.array)
         self.state: dict[str, Array] = {}
-        self.places = self.parts(self.array)  # the arrays of the parameters: views of the one
+        self.places = self.parts(self.array)  # each parameter's new array: a view of the shared one
         for p, place in zip(self.params, self.places, strict=True):
             p._data = place
 
     def parts(self, array: np.ndarray) -> list[np.ndarray]:
-        """What belongs to each parameter in an array like the one: views, of its shape."""
+        """Each parameter's elements in an array laid out like the shared one: views, of the parameter's shape."""
         parts = np.split(array, np.cumsum([p.size for p in self.params])[:-1])
         return [part.reshape(p.shape) for part, p in zip(parts, self.params, strict=True)]
 
     def step(self, optimiser: Optimiser) -> bool:
-        """Update all at once; or nothing, and False, where they are no longer in step or not where they were put."""
+        """Update all parameters in one call and return True.
+
+        If one has no gradient, another step count or left the shared array, update none and return False.
+        """
         gradients = []
         for p, place in zip(self.params, self.places):  # noqa: B905 (strict costs 0.2 us)
-            # In a deep copy the places are arrays of their own.
+            # A deep copy's places are separate arrays, not views of its shared array.
             if p.grad is None or p._data is not place or place.base is not self.array:
                 return False
             gradients.append(p.grad._data)
@@ -225,8 +229,8 @@ class Pack:
         return True
 
 
-def _alone(p: Tensor) -> bool:
-    """Whether nobody but the parameter itself holds its array, which is NumPy's and C-contiguous."""
+def _unshared(p: Tensor) -> bool:
+    """Whether the parameter's array is a writeable, C-contiguous NumPy array that nothing else references."""
     array = p._data
     if type(array) is not np.ndarray or array.base is not None or not array.flags.carray:
         return False
@@ -234,7 +238,7 @@ def _alone(p: Tensor) -> bool:
 
 
 def checked(name: str, params: Iterable[Tensor]) -> list[Tensor]:
-    """The parameters as a list. Raises TypeError or ValueError, which name the caller, where one is none."""
+    """The parameters as a list. Raises TypeError or ValueError, naming the caller, if an item is not a parameter."""
     not_compiled(name, AFTER)
     if isinstance(params, Tensor):
         raise TypeError(f"{name}: needs a list of parameters, not a single tensor")

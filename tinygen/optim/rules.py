@@ -1,7 +1,7 @@
-"""Gradient descent and its relatives: which step to take, given the gradient and what is remembered of earlier ones.
+"""Gradient descent and its relatives: which step to take, given the gradient and the state left by earlier gradients.
 
-The arithmetic of each is one kernel (`tinygen.kernels.reference` has the formulas), with PyTorch's
-defaults and parametrisation. Hyperparameters are attributes and may be changed between steps. An average
+The arithmetic of each rule is one kernel (`tinygen.kernels.reference` has the formulas). Defaults and
+parametrisation are PyTorch's. Hyperparameters are attributes and may be changed between steps. An average
 below the smallest normal number counts as 0.
 """
 
@@ -19,7 +19,7 @@ class SGD(Optimiser):
     """d = g + weight_decay p;  v <- momentum v + d;  p <- p - lr v, or p - lr (d + momentum v) if nesterov.
 
     Momentum: Polyak (1964); Nesterov's variant as in Sutskever et al. (2013), with the learning
-    rate outside of the velocity, as in PyTorch. Without momentum nothing is remembered.
+    rate outside of the velocity, as in PyTorch. Without momentum there is no state.
 
     Raises ValueError on a negative or infinite argument, or nesterov without momentum.
     """
@@ -40,7 +40,7 @@ class SGD(Optimiser):
 
     @property
     def momentum(self) -> float:
-        """Set above 0 for the first time, it brings a velocity that starts at 0; to load one, set it before."""
+        """Setting it above 0 for the first time adds a velocity that starts at 0. Do so before loading a velocity."""
         return self._momentum
 
     @momentum.setter
@@ -87,7 +87,7 @@ class RMSprop(Optimiser):
 class Adam(Optimiser):
     """m <- b1 m + (1 - b1) d;  v <- b2 v + (1 - b2) d^2;  p <- p - lr m^ / (sqrt v^ + eps).
 
-    d = g + weight_decay p, and m^, v^ are m and v divided by 1 - b^steps, which makes up for their
+    d = g + weight_decay p, and m^, v^ are m and v divided by 1 - b^steps, which corrects for their
     start at 0. Kingma and Ba (2015), algorithm 1.
 
     Raises ValueError on a negative or infinite argument, or betas outside [0, 1).
@@ -121,8 +121,8 @@ class Adam(Optimiser):
 class AdamW(Adam):
     """Adam with d = g, and p <- p - lr weight_decay p before each step.
 
-    In Adam the decay passes through m and v and is divided by sqrt v^ like the gradient; here all
-    weights shrink alike. Loshchilov and Hutter (2019), algorithm 2.
+    In Adam the decay passes through m and v and is divided by sqrt v^, like the gradient; here all
+    weights shrink by the same factor. Loshchilov and Hutter (2019), algorithm 2.
     """
 
     decoupled = True

@@ -1,8 +1,8 @@
-"""Learning-rate schedules: lr as a closed formula of the number of steps taken, t.
+"""Learning-rate schedules: lr as a closed formula of t, the number of calls of the schedule's `step()`.
 
-Each takes the optimiser's lr at its creation as the base and sets lr at once (t = 0), then after every
-`step()`: call it once per epoch, or once per batch, and count its arguments in the same unit.
-Names and arguments are PyTorch's.
+A schedule takes the optimiser's lr at its own creation as the base. It sets lr at once (t = 0) and again
+in every `step()`. Call `step()` once per epoch, or once per batch, and count the arguments in the same
+unit. Names and arguments are PyTorch's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tinygen.optim.optimiser import Optimiser
 
 
 class Schedule(NamesItself):
-    """The base of all: lr = base * factor(t), unless a schedule overrides `rate`."""
+    """The base class: lr = base * factor(t), unless a schedule overrides `rate`."""
 
     def __init__(self, optimiser: Optimiser):
         self.optimiser = optimiser
@@ -23,7 +23,7 @@ class Schedule(NamesItself):
         optimiser.lr = self.rate(0)
 
     def factor(self, t: int) -> float:
-        """What the base is multiplied with after t steps."""
+        """The factor by which the base is multiplied after t steps."""
         raise NotImplementedError
 
     def rate(self, t: int) -> float:
@@ -31,16 +31,16 @@ class Schedule(NamesItself):
         return self.base * self.factor(t)
 
     def step(self) -> None:
-        """Go on to the next learning rate."""
+        """Move on to the next learning rate."""
         self.t += 1
         self.optimiser.lr = self.rate(self.t)
 
     def state_dict(self) -> dict[str, float | int]:
-        """All that a resumed run needs beside the constructor's arguments."""
+        """All that a resumed run needs besides the constructor's arguments."""
         return {"base": self.base, "t": self.t}
 
     def load_state_dict(self, state: dict[str, float | int]) -> None:
-        """Go on from a saved state, and set the optimiser's lr. Raises ValueError if it is not one."""
+        """Continue from a saved state, and set the optimiser's lr. Raises ValueError if it does not fit."""
         if set(state) != {"base", "t"}:
             raise ValueError(f"{type(self).__name__}: a state has base and t, not {sorted(state)}")
         self.base, self.t = state["base"], state["t"]
@@ -59,7 +59,7 @@ class ConstantLR(Schedule):
 
 
 class LinearLR(Schedule):
-    """Warm-up: the factor goes in a straight line from `start_factor` to `end_factor` in `total_iters` steps,
+    """Warm-up: the factor changes linearly from `start_factor` to `end_factor` in `total_iters` steps,
     and stays there. Goyal et al. (2017), section 2.2.
     """
 

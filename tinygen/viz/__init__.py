@@ -1,5 +1,5 @@
-"""Pictures one would put on a slide, as PNG files: images in a grid, images in rows, curves,
-points, densities, games of two.
+"""Pictures for slides, as PNG files, and films, as GIF files: images in a grid, images in rows, curves,
+points, densities, and GANs at play.
 
 matplotlib is imported only when a picture is drawn, and without pyplot: no window, no backend to
 choose, no figure left behind in a global list.

@@ -11,8 +11,8 @@ from tinygen.viz.style import COLOURS, figure
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
-MANY = 4  # labels
-LARGEST = 1e300  # what can be drawn: matplotlib takes differences and adds margins
+MANY = 4  # labels that still have room inside a panel
+LARGEST = 1e300  # value that is drawn: matplotlib takes differences and adds margins, which could overflow
 
 
 def curves(
@@ -28,18 +28,19 @@ def curves(
 ) -> None:
     """Draw what `history` logged, as a PNG at `path`; panels side by side, each with its own scale.
 
-    history: one mapping for each time something was logged, as the lines of history.jsonl; a
+    history: one mapping for each time something was logged, like the lines of history.jsonl; a
     quantity may be missing from some of them. panels: {panel's title: {line's label: its key in
     history}}, for example
 
         {"reconstruction": {"train": "train_reconstruction", "test": "test_reconstruction"},
          "KL to the prior": {"train": "train_kl", "test": "test_kl"}}
 
-    A label has the same colour in every panel; a panel of one line has no legend, and more than
+    A label has the same colour in every panel. A panel of one line has no legend, and more than
     four labels are listed beside the panels. x: the key of the horizontal axis, also its name.
-    unit: of the vertical axes. Values that are not finite, or beyond 1e300, leave a gap, and so do
-    those on a logarithmic axis that are not above 0.
-    Raises ValueError if nothing of a line was ever logged; ImportError without matplotlib.
+    unit: of the vertical axes. Values that are not finite, or beyond 1e300, leave a gap; so do
+    values on a logarithmic vertical axis that are not above 0.
+    Raises ValueError without a panel or a line, or if no value of a line was logged; ImportError without
+    matplotlib.
     """
     if not panels or not all(panels.values()):
         raise ValueError("there is no panel, or a panel without a line, to draw")
@@ -47,7 +48,7 @@ def curves(
     colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
     series = {key: _series(history, x, key) for lines in panels.values() for key in lines.values()}
     with figure(path) as drawing:
-        from matplotlib.ticker import MaxNLocator  # there by now, or the error said so
+        from matplotlib.ticker import MaxNLocator  # installed, or `figure` has raised ImportError
 
         drawing.set_size_inches(4.6 * len(panels), 3.4 if title else 3.1)
         axes = drawing.subplots(1, len(panels), squeeze=False)[0]
@@ -56,7 +57,7 @@ def curves(
                 # A single point makes no line, so it gets a dot.
                 dot = "o" if len(series[key][0]) == 1 else None
                 across, up = series[key]
-                if log_y:  # else matplotlib lets the line fall straight down
+                if log_y:  # without this, matplotlib draws the line straight down
                     up = np.where(up > 0, up, np.nan)
                 axis.plot(across, up, label=label, color=colour[label], marker=dot, markersize=4)
             axis.set(title=name, xlabel=x, ylabel=unit)
@@ -72,7 +73,7 @@ def curves(
                 _number(axis.yaxis)
             if len(labels) <= MANY and len(lines) > 1:
                 axis.legend()
-        if len(labels) > MANY:  # too many to have room among the lines
+        if len(labels) > MANY:  # too many for a legend among the lines
             handles = {h.get_label(): h for axis in axes for h in axis.get_lines()}
             drawing.legend(handles=[handles[name] for name in labels], loc="outside right center")
             drawing.set_figwidth(drawing.get_figwidth() + 1.8)
@@ -82,7 +83,7 @@ def curves(
 
 
 def _number(axis: "Axis") -> None:
-    """Plain numbers, and more of them, where a logarithmic axis shows hardly a power of ten."""
+    """More ticks, with plain numbers, for a logarithmic axis that spans less than two powers of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()

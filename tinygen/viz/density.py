@@ -15,9 +15,9 @@ def density_map(
 ) -> None:
     """Draw data, points (n, 2), beside a density (rows, columns) over a box, as a PNG at `path`.
 
-    box: left, right, bottom, top. density[i, j] is that at y_i, x_j, both evenly spaced from edge to edge.
-    It is drawn by its square root, so that thin places are seen beside thick ones.
-    Raises ValueError unless shapes are these and densities at least 0; ImportError without matplotlib.
+    box: left, right, bottom, top. density[i, j] is the density at y_i, x_j, both evenly spaced from edge to edge.
+    The shade is its square root, so that low densities are visible beside high ones.
+    Raises ValueError unless the shapes are these and the density is at least 0; ImportError without matplotlib.
     """
     points, density = np.asarray(points), np.asarray(density)
     if points.ndim != 2 or points.shape[1] != 2 or density.ndim != 2:

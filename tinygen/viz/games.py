@@ -1,4 +1,4 @@
-"""Two players at work: what is real, what is fake, and what the discriminator makes of it, as a picture or a film."""
+"""A GAN at play: real samples, fakes, and what the discriminator says of them, as a picture or a film."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def line_game(
     """Histograms of real and fake samples on a line, and D(x) along it: a PNG of one frame, a GIF of several.
 
     real: samples (n,). frames: each with "fake", samples (m,), and "d", D at each point of `line` (k,).
-    history: lines with "step", the last of which belong to the frames.
+    history: lines with "step"; the last len(frames) of them belong to the frames.
     Raises ValueError without a frame, ImportError without matplotlib.
     """
     bins = np.linspace(line[0], line[-1], 81)
@@ -39,7 +39,7 @@ def line_game(
             (real, COLOURS[4], 0.35, "real"),
             (frame["fake"], COLOURS[1], 0.6, "fake"),
         ):
-            # Not `density`, which would count only what the picture shows.
+            # Not density=True, which would count only the samples inside the picture.
             weights = np.full(len(x), 1 / (len(x) * (bins[1] - bins[0])))
             axis.hist(x, bins, weights=weights, color=colour, alpha=alpha, label=label)
         axis.set(xlabel="x", ylabel="density", xlim=(line[0], line[-1]), ylim=(0, top))
@@ -49,7 +49,7 @@ def line_game(
         right.grid(False)
         right.spines["right"].set_visible(True)
         handles = [h for a in (axis, right) for h in a.get_legend_handles_labels()[0]]
-        # Below, for both D and the density may fill any corner.
+        # Below the picture, because D or the density may fill any corner.
         axis.legend(
             handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=len(handles)
         )
@@ -66,16 +66,16 @@ def plane_game(
 ) -> None:
     """A game in the plane, as GAN Lab shows it (Kahng et al., 2019): a PNG of one frame, a GIF of several.
 
-    real: samples (n, 2). history: lines with "step", "d_loss", "g_loss", "kl" and "js", the last of
-    which belong to the frames. box: what the pictures show: left, right, bottom, top. A frame holds
+    real: samples (n, 2). history: lines with "step", "d_loss", "g_loss", "kl" and "js"; the last len(frames) of
+    them belong to the frames. box: what the pictures show: left, right, bottom, top. A frame holds
         "fake" (m, 2)       fakes,
-        "push" (m, 2)       which way, and how strongly, the generator wants to move each of them,
-        "d" (k, k)          D(x) over the picture, the first axis being the vertical one,
-        "net" (a, a, 2)     where the generator sends the corners of a grid over its noise whose cells are equally
-                            likely: a cell that is small where it lands is drawn dark, for that is where the fakes are.
+        "push" (m, 2)       in which direction, and how strongly, the generator's loss pushes each fake,
+        "d" (k, k)          D(x) over the picture; the first axis is the vertical one,
+        "net" (a, a, 2)     where the generator maps the corners of a grid over its noise whose cells are equally
+                            likely. A cell that becomes small is drawn dark, because there the fakes are dense.
     Raises ValueError without a frame, ImportError without matplotlib.
     """
-    # The area of a cell that is drawn in full: in the last frame, a tenth are as small.
+    # The largest area of a cell that is drawn in full colour: a tenth of the last frame's cells are as small.
     dark = np.quantile(_areas(_cells(frames[-1]["net"])), 0.1) if frames else 1.0
 
     def draw(drawing: Figure, numbered: tuple[int, Mapping[str, np.ndarray]]) -> None:
@@ -92,7 +92,7 @@ def plane_game(
             frame["d"],
             extent=box,
             origin="lower",
-            # Where D takes points for real or fake, the plane has the colour of such points.
+            # Where D says real or fake, the plane has the colour of the real or the fake points.
             cmap=LinearSegmentedColormap.from_list("D(x)", [COLOURS[1], "white", COLOURS[0]]),
             vmin=0,
             vmax=1,
@@ -106,7 +106,7 @@ def plane_game(
         few = slice(None, 150)
         axis.quiver(*frame["fake"][few].T, *_arrows(frame["push"][few], box[1] - box[0]).T, color="#444444",
                     angles="xy", scale_units="xy", scale=1, width=0.003, alpha=0.7)  # fmt: skip
-        # Below, for any corner may have points.
+        # Below the picture, because any corner may have points.
         axis.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=2, markerscale=2)
         axis.set_title("samples, and the push on each fake")
         cells = _cells(frame["net"])
@@ -143,12 +143,12 @@ _CURVES = {
 
 
 def _numbered(frames: Sequence, history: Sequence) -> list[tuple[int, Mapping]]:
-    """Each frame with the number of its line in the history."""
+    """Each frame with the index of its line in the history."""
     return list(enumerate(frames, start=len(history) - len(frames)))
 
 
 def _arrows(push: np.ndarray, width: float) -> np.ndarray:
-    """The pushes (m, 2) scaled so that a strong one (the 90th of 100) is a twentieth of the picture's width long."""
+    """The pushes (m, 2), scaled so that the 90th percentile of their lengths is a twentieth of the picture's width."""
     strong = np.quantile(np.linalg.norm(push, axis=1), 0.9)
     return push * (0.05 * width / max(strong, 1e-12))
 
@@ -160,6 +160,6 @@ def _cells(corners: np.ndarray) -> np.ndarray:
 
 
 def _areas(polygons: np.ndarray) -> np.ndarray:
-    """The areas (n,) of polygons (n, corners, 2): the shoelace formula. A cell that is folded over counts as small."""
+    """The areas (n,) of polygons (n, corners, 2), by the shoelace formula, which makes folded cells small."""
     x, y = polygons[..., 0], polygons[..., 1]
     return abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1)) / 2

@@ -1,8 +1,8 @@
 """Images side by side, every source pixel drawn as one sharp square.
 
-The tiles are put together as one array, enlarged by a whole number, and drawn dot for dot: nothing
-is resampled, so nothing is blurred. Values are grey levels in [0, 1]; what lies outside is clipped,
-and a NaN is red, so that a model that diverged is seen to have done so.
+The tiles are enlarged by a whole number, put together as one array, and drawn dot for dot: nothing
+is resampled, so nothing is blurred. Values are grey levels in [0, 1]. Values outside are clipped, and
+NaN is drawn red, so that one sees when a model has diverged.
 """
 
 import math
@@ -37,10 +37,10 @@ def image_grid(
 ) -> None:
     """Draw images (n, ...) in a grid, row by row, as a PNG at `path`.
 
-    shape: of one image, (height, width), or (height, width, 3) in colour. columns: about as many as
-    rows if not given; a last row need not be full. captions: a few letters above each image.
-    Raises ValueError if there is no image, they are not of that shape or not as many as captions, or
-    columns < 1; ImportError without matplotlib.
+    shape: of one image, (height, width), or (height, width, 3) in colour. columns: by default about as
+    many as rows; the last row need not be full. captions: a few letters above each image.
+    Raises ValueError if there is no image, the images have another shape, there are not as many captions,
+    or columns < 1; ImportError without matplotlib.
     """
     tiles = _tiles(images, shape, "images")
     if columns is not None and columns < 1:
@@ -62,7 +62,7 @@ def image_rows(
     """Draw one row of images for each entry, its key as the label on its left, as a PNG at `path`.
 
     For images that belong together column by column: {"original": x, "reconstruction": y}, or the
-    steps of a walk. rows: each (n, ...), n need not be the same. shape, errors: as in `image_grid`.
+    steps of a walk. rows: each (n, ...), where n may differ. shape, errors: as in `image_grid`.
     """
     if not rows:
         raise ValueError("there is no row of images to draw")
@@ -73,7 +73,7 @@ def image_rows(
 def image_film(
     images: np.ndarray, shape: tuple[int, ...], path: str | Path, *, milliseconds: int = 60
 ) -> None:
-    """Show images (n, ...) one after the other, as an animation (GIF) at `path`, each for so long.
+    """Show images (n, ...) one after the other, as an animation (GIF) at `path`, each for `milliseconds`.
 
     shape, errors: as in `image_grid`.
     """
@@ -119,7 +119,7 @@ def _draw(
             corner[: height * zoom, : width * zoom] = tile.repeat(zoom, 0).repeat(zoom, 1)
 
     with figure(path) as drawing:
-        # Measured, not guessed, so that no label is cut off.
+        # The texts are measured, so that no label is cut off.
         side = [drawing.text(0, 0, label, ha="right", va="center") for label in labels]
         head = drawing.text(0, 0, title, ha="left", va="center", fontsize=11) if title else None
         left = MARGIN + max((_width(text) + 2 * GAP for text in side), default=0)

@@ -14,10 +14,10 @@ Box = tuple[float, float, float, float]  # left, right, bottom, top
 
 
 def square_around(points: np.ndarray, room: float = 1.2) -> Box:
-    """The square (left, right, bottom, top) with points (n, 2) in its middle, `room` times as long as they span.
+    """The square (left, right, bottom, top) centred on points (n, 2), with sides `room` times as long as their span.
 
-    Points that are not finite do not count. It is 2 long if the others are all in one place, with 0 in its middle if
-    there are none.
+    Points that are not finite are ignored. If all others coincide, the sides are 2 long; if there are no others, the
+    square is also centred on 0.
     """
     finite = points[np.isfinite(points).all(1)]
     finite = finite if len(finite) else np.zeros((1, 2))
@@ -40,13 +40,13 @@ def scatter(
 ) -> None:
     """Draw each entry, points (n, 2), as a panel with its key as title, as a PNG at `path`.
 
-    Panels show what the first one spans, and a tenth more on each side; or if not `one_span`, each
-    what it spans itself, with numbers at the axes. Points that are not finite are left out.
-    columns: all in one row if not given. labels: of some panels, an integer from 0 to 9
-    for each point that gives it a colour; names: what the integers 0, 1, ... mean, themselves
-    if not given, and then a mere two are not explained.
-    axes: what is drawn across and up. size: of a panel, in inches.
-    Raises ValueError if there is no panel, points are not (n, 2), labels or names do not match
+    All panels show the span of the first one, and a tenth more on each side. Without `one_span`, each
+    panel shows its own span, with numbers at the axes. Points that are not finite are left out.
+    columns: by default all panels are in one row. labels: for some panels, an integer from 0 to 9
+    for each point, which sets its colour. names: of the labels 0, 1, ..., for the legend. Without
+    names the legend shows the integers, and there is none for one or two of them.
+    axes: names of the horizontal and the vertical axis. size: of a panel, in inches.
+    Raises ValueError if there is no panel, points are not (n, 2), or labels or names do not match
     them; ImportError without matplotlib.
     """
     if not panels or not all(np.ndim(x) == 2 and np.shape(x)[1] == 2 for x in panels.values()):
@@ -68,12 +68,12 @@ def scatter(
     first = next(iter(panels.values()))
     with figure(path) as drawing:
         drawing.set_size_inches(size * columns, (size + 0.2) * rows)
-        drawing.set_layout_engine("compressed")  # for axes as high as wide
+        drawing.set_layout_engine("compressed")  # the layout for axes of equal aspect
         grid = drawing.subplots(rows, columns, squeeze=False).ravel()
         for axis in grid[len(panels) :]:
             axis.set_axis_off()
         for i, (axis, (name, x)) in enumerate(zip(grid, panels.items(), strict=False)):
-            # Larger where they are few.
+            # Larger dots for fewer points.
             dot = {"s": 3 if len(x) > 1000 else 9, "linewidths": 0}
             if name in labels:
                 axis.scatter(*x.T, c=labels[name], cmap="tab10", vmin=0, vmax=9, **dot)

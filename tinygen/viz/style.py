@@ -1,4 +1,4 @@
-"""What all pictures share: white ground, one typeface, few lines, 150 dots per inch, one writer; and films of them."""
+"""What all pictures share: white background, one typeface, few lines, 150 dots per inch; and how files are written."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 MISSING = f"pictures need matplotlib: {PIP_HINT}"
 DPI = 150
-FILM_DPI = 80  # a film has many pictures
+FILM_DPI = 80  # less, because a film has many pictures
 COLOURS = ["#1f5fa8", "#d9661f", "#3a8f4d", "#8a4fa3", "#7a7a7a", "#b8313b"]
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the same everywhere
     "font.size": 10,
     "text.color": "#222222",
     "figure.facecolor": "white",
-    # Inches around everything; matplotlib's own 0.04 let the edge cut off labels.
+    # Inches around everything; with matplotlib's default of 0.04, the edge cut off labels.
     "figure.constrained_layout.w_pad": 0.1,
     "figure.constrained_layout.h_pad": 0.1,
     "axes.facecolor": "white",
@@ -48,7 +48,7 @@ STYLE = {
 
 @contextmanager
 def _style() -> Iterator[type["Figure"]]:
-    """matplotlib's figures in the style that all pictures share, without pyplot and its global state."""
+    """matplotlib's Figure class, in the style that all pictures share, without pyplot and its global state."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ def _style() -> Iterator[type["Figure"]]:
 
 @contextmanager
 def figure(path: str | Path) -> Iterator["Figure"]:
-    """An empty figure to draw on and to give a size; a PNG at `path` afterwards.
+    """An empty figure to draw on and to give a size. It is written as a PNG at `path` when the `with` block ends.
 
     Raises ImportError without matplotlib, OSError if `path` cannot be written.
     """
@@ -68,7 +68,7 @@ def figure(path: str | Path) -> Iterator["Figure"]:
         drawing = new_figure(dpi=DPI)
         yield drawing
         png = io.BytesIO()
-        # No version stamp: the same picture is the same file.
+        # No version stamp, so that the same picture gives the same file.
         drawing.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
     write_atomically(path, png.getvalue())
 
@@ -80,9 +80,9 @@ def film(
     *,
     size: tuple[float, float],
 ) -> None:
-    """What `draw(figure, frame)` draws of each frame: one picture (PNG), or an animation where `path` ends in .gif.
+    """Draw each frame by `draw(figure, frame)`: one picture (PNG), or an animation if `path` ends in .gif.
 
-    size: in inches. A film shows each frame for 120 ms, the last for two seconds, and starts again.
+    size: in inches. A film shows each frame for 120 ms, the last for two seconds, and repeats.
     Raises ValueError without a frame, or with several for a PNG.
     """
     path = Path(path)
@@ -108,7 +108,7 @@ def film(
 
 
 def write_gif(pictures: Sequence["Image"], path: str | Path, milliseconds: int | list[int]) -> None:
-    """An animation that starts again when it has ended; each picture is shown for so long."""
+    """Write an animation that repeats forever; each picture is shown for `milliseconds`."""
     gif = io.BytesIO()
     first, *others = pictures
     first.save(gif, "GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
