@@ -137,7 +137,8 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "plain": lambda x: x.copy(),
     "transposed": lambda x: x.T.copy().T,
     "strided": _strided,
-    "reversed": lambda x: np.flip(np.flip(x).copy()),
+    # Of a 0-d array, flip makes a scalar.
+    "reversed": lambda x: np.asarray(np.flip(np.flip(x).copy())),
     "broadcast down": lambda x: np.broadcast_to(x[:1] if x.size else x, x.shape) if x.ndim else x,
     "broadcast across": lambda x: (
         np.broadcast_to(x[..., :1] if x.size else x, x.shape) if x.ndim else x
