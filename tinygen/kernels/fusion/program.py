@@ -176,7 +176,7 @@ class Program:
     def _given(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
         """One argument more: the place of that storage, or all of it in one line."""
         if storage in self.inputs or storage in self.fresh or storage in self._adopted:
-            if place is not None and place == whole(storage):
+            if place == whole(storage):
                 place = ENTIRE
             self._uses.setdefault(storage, []).append((arguments, len(arguments), place))
             arguments.append(None)
