@@ -3,6 +3,7 @@
 Each op is compared with itself compiled in `tests/properties/test_compiled.py`.
 """
 
+import contextlib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -96,6 +97,18 @@ def test_gradients_accumulate_and_are_scaled_by_what_follows():
     np.testing.assert_allclose(w.grad.numpy(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_gradient_on_its_way_through(watched):
+    """From what is computed of the result back to what the argument was computed from."""
+    f = tg.compile(lambda y: (y**3).sum())
+    for _ in range(2):
+        x = tg.tensor(numbers(3), requires_grad=True)
+        loss = 2 * f(tg.exp(x))
+        with tg.detect_anomaly() if watched else contextlib.nullcontext():
+            loss.backward()
+        np.testing.assert_allclose(x.grad.numpy(), 6 * np.exp(3 * x.numpy()), rtol=1e-5)
+
+
 def test_results_are_nobody_elses():
     w = tg.tensor(numbers(6), requires_grad=True)
     f = tg.compile(lambda x: ((tg.exp(x) * w).sum(), tg.exp(x), x, x.reshape((2, 3))))
@@ -154,8 +167,10 @@ def test_parameters_are_read_at_each_call():
         w.copy_(numbers(3))
     w.requires_grad = False
     assert not f().requires_grad
-    w._data = numbers(5)  # of another shape
-    np.testing.assert_allclose(f().item(), (w.numpy() ** 2).sum(), rtol=1e-6)
+    for other in (numbers(5), np.float64([0.1, 0.2, 0.3, 0.4, 0.5])):  # of another shape, or dtype
+        w._data = other
+        assert f().dtype == other.dtype
+        np.testing.assert_allclose(f().item(), (other**2).sum(), rtol=1e-6)
 
 
 def test_it_is_recorded_anew_for_new_shapes_and_settings_only():
@@ -214,8 +229,9 @@ def test_many_recordings_are_warned_of_and_no_more_are_made():
     for i in range(32):
         f(x, i)
     for i in (32, 32):
-        with pytest.warns(UserWarning, match="recorded 32 times, and runs as it is"):
+        with pytest.warns(UserWarning, match="recorded 32 times, and runs as it is") as found:
             assert f(x, i).item() == (x * i).sum().item()
+        assert found[0].filename == __file__
     assert f(x, 5).item() == pytest.approx((x * 5).sum().item(), rel=1e-6, abs=1e-6)
     assert called == [*range(33), 32]
 
