@@ -2,6 +2,7 @@
 
 import functools
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -76,6 +77,14 @@ def test_equal_results_do_not_share_memory():
         before = a.numpy().copy()
         b.copy_(np.zeros(4, np.float32))
         np.testing.assert_array_equal(a.numpy(), before)
+
+
+def test_a_result_is_held_by_nobody_else():
+    f = tg.compile(lambda x: (x * 2.0, x[1:]))
+    with tg.no_grad():
+        for _ in range(2):
+            held = [weakref.ref(t._data) for t in f(tg.tensor(numbers(4)))]
+            assert [array() for array in held] == [None, None]
 
 
 def test_without_a_cache_loops_lie_in_a_folder_that_goes_with_the_process(tmp_path, monkeypatch):

@@ -153,7 +153,7 @@ class Program:
             for storage in written & read_later if isinstance(item, LoopPlan) else written:
                 if storage.computed and storage not in elsewhere and storage not in memory:
                     # Only one of just this size: of such each core has written the same part, and has it in its cache.
-                    size = -(-max(storage.nbytes, 1) // LINE) * LINE
+                    size = -(-storage.nbytes // LINE) * LINE
                     fits = [b for b in free if b.nbytes == size]
                     buffer = buffers[storage] = fits[0] if fits else whole_lines(size)
                     free = [b for b in free if b is not buffer]
