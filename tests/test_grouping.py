@@ -63,6 +63,11 @@ def columns_in_part(x, y):
     )
 
 
+def parts_of_all(x):
+    upper, lower = (slice(2),), (slice(2, 4),)
+    return scatter_add(-x[:2], upper, (4, 2)) + scatter_add(x[2:], lower, (4, 2))
+
+
 def many(x):
     for _ in range(group.MOST + 1):
         x = x * 1.5
@@ -115,6 +120,20 @@ PLANS = [
         [(4, 1), (4, 1)],
         ["4 x 2: (negative) copy (negative) copy", "4 x 1: (copy) (copy)"],
     ),
+    (parts_of_all, [(4, 2)], ["2 x 2: negative copy copy"]),
+    # What is a word of a loop.
+    (
+        lambda x: x**2 + np.stack([x, x], axis=2)[..., 0],
+        [(3, 4)],
+        ["3 x 4: square", "12 x 1: (copy) (copy)", "3 x 4: add"],
+    ),
+    (lambda x: -x.T.reshape(3, 4), [(3, 4)], ["4 x 3: copy", "3 x 4: negative"]),
+    (lambda x: x + np.float32([1, 2, 3, 4]), [(3, 4)], ["3 x 4: add"]),
+    (lambda x: x + np.float32(2), [(3, 4)], ["3 x 4: add"]),
+    (lambda x: np.max(x, axis=0, initial=0), [(3, 4)], ["3 x 4: maximum:column"]),
+    (lambda x: np.sum(x, axis=0, keepdims=True), [(3, 4)], ["3 x 4: add:column"]),
+    (lambda x: x.sum(axis=(0, 1)), [(3, 4)], ["3 x 4: add:all"]),
+    (lambda x: np.sum(x, axis=0), [(3, 4, 5)], ["4 x 5: add add"]),
     (many, [(3, 4)], [f"3 x 4:{' multiply' * group.MOST}", "3 x 4: multiply"]),
     (
         lambda x, y: np.exp(kernels.matmul(np.exp(x), y)),

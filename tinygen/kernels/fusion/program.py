@@ -151,7 +151,7 @@ class Program:
         for i, item in enumerate(items):
             written = item_writes(item)
             for storage in written & read_later if isinstance(item, LoopPlan) else written:
-                if storage.computed and storage not in elsewhere and storage not in memory:
+                if storage not in elsewhere and storage not in memory:
                     # Only one of just this size: of such each core has written the same part, and has it in its cache.
                     size = -(-storage.nbytes // LINE) * LINE
                     fits = [b for b in free if b.nbytes == size]
