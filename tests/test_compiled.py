@@ -3,6 +3,7 @@
 `tests/properties/test_compiled.py` compares each op with itself compiled.
 """
 
+import contextlib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -96,6 +97,28 @@ def test_gradients_accumulate_and_are_scaled_by_what_follows():
     np.testing.assert_allclose(w.grad.numpy(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_gradient_on_its_way_through(factor, watched):
+    """From what is computed of the result, or the result, back to what the argument was computed from."""
+    f = tg.compile(lambda y: (y**3).sum())
+    for _ in range(2):
+        x = tg.tensor(numbers(3), requires_grad=True)
+        loss = f(tg.exp(x)) if factor == 1 else factor * f(tg.exp(x))
+        with tg.detect_anomaly() if watched else contextlib.nullcontext():
+            loss.backward()
+        expected = 3 * factor * np.exp(3 * x.numpy())
+        np.testing.assert_allclose(x.grad.numpy(), expected, rtol=1e-5)
+
+
+def test_gradients_that_depend_on_nothing():
+    v, w = (tg.tensor(numbers(3), requires_grad=True) for _ in range(2))
+    f = tg.compile(lambda x: (x * x).sum() + v.sum() + (2.0 * w).sum())
+    for _ in range(2):
+        gradients = tg.autograd.grad(f(tg.tensor(numbers(3))), [v, w])
+        assert [g.tolist() for g in gradients] == [[1, 1, 1], [2, 2, 2]]
+
+
 def test_results_are_nobody_elses():
     w = tg.tensor(numbers(6), requires_grad=True)
     f = tg.compile(lambda x: ((tg.exp(x) * w).sum(), tg.exp(x), x, x.reshape((2, 3))))
@@ -154,8 +177,10 @@ def test_parameters_are_read_at_each_call():
         w.copy_(numbers(3))
     w.requires_grad = False
     assert not f().requires_grad
-    w._data = numbers(5)  # of another shape
-    np.testing.assert_allclose(f().item(), (w.numpy() ** 2).sum(), rtol=1e-6)
+    for other in (numbers(5), np.float64([0.1, 0.2, 0.3, 0.4, 0.5])):  # of another shape, or dtype
+        w._data = other
+        assert f().dtype == other.dtype
+        np.testing.assert_allclose(f().item(), (other**2).sum(), rtol=1e-6)
 
 
 def test_it_is_recorded_anew_for_new_shapes_and_settings_only():
@@ -177,6 +202,46 @@ def test_it_is_recorded_anew_for_new_shapes_and_settings_only():
     compiled(tg.tensor(numbers(2)), 1.0, 3)
     compiled(tg.tensor(numbers(2).astype(np.float64)), 1.0, 2)
     assert len(recorded) == 5
+
+
+def label(tree):
+    """What decides whether a recording fits."""
+    match tree:
+        case tg.Tensor():
+            return tg.Tensor, tree.shape, tree.dtype, tree.requires_grad
+        case np.ndarray():
+            return np.ndarray, tree.shape, tree.dtype
+        case tuple() | list():
+            return type(tree), [label(x) for x in tree]
+        case dict():
+            return dict, [(key, label(x)) for key, x in tree.items()]
+    return float if type(tree) is float else (type(tree), tree)
+
+
+ONES = [np.ones(shape, dtype) for shape in ((2,), (2, 1)) for dtype in (np.float32, np.float64)]
+LEAVES = [*ONES, *(tg.tensor(x, requires_grad=r) for x in ONES for r in (False, True))]
+LEAVES += [0.5, 1, 0, True, "a", None]
+X = ONES[0]
+TREES = [X, (X, X), [X, X], (X, [X]), ((X,), X), {"a": X, "b": X}, {"a": X, "c": X}, {"a": X}]
+TREES += [({"a": X}, X), (X,), [X], ()]
+
+
+@pytest.mark.parametrize(
+    "around",
+    [lambda x: ((x,), {}), lambda x: (((1, x),), {}), lambda x: (([x],), {}), lambda x: (({"k": x},), {}),
+     lambda x: ((), {"k": x})],
+)  # fmt: skip
+@pytest.mark.parametrize("cases", [LEAVES, TREES], ids=["leaves", "trees"])
+def test_no_two_kinds_of_arguments_share_a_recording(around, cases):
+    """A string belongs to the recording: it comes out as it was then."""
+    f = tg.compile(lambda *args, **kwargs: (tg.tensor(0.0), told))
+    with tg.backend("numpy"):
+        for again in (False, True):
+            for x in cases:
+                args, kwargs = around(x)
+                told = str(label((args, kwargs)))
+                expected, told = told, "anew" if again else told
+                assert f(*args, **kwargs)[1] == expected
 
 
 def test_two_players_learn_apart_and_each_game_is_recorded_once():
@@ -212,11 +277,12 @@ def test_many_recordings_are_warned_of_and_no_more_are_made():
     f = tg.compile(lambda x, i: (called.append(i), (x * i).sum())[1])
     x = tg.tensor(numbers(2))
     for i in range(32):
-        f(x, i)
+        f(x, i=i)
     for i in (32, 32):
-        with pytest.warns(UserWarning, match="recorded 32 times, and runs as it is"):
-            assert f(x, i).item() == (x * i).sum().item()
-    assert f(x, 5).item() == pytest.approx((x * 5).sum().item(), rel=1e-6, abs=1e-6)
+        with pytest.warns(UserWarning, match="recorded 32 times, and runs as it is") as found:
+            assert f(x, i=i).item() == (x * i).sum().item()
+        assert found[0].filename == __file__
+    assert f(x, i=5).item() == pytest.approx((x * 5).sum().item(), rel=1e-6, abs=1e-6)
     assert called == [*range(33), 32]
 
 
@@ -295,12 +361,12 @@ def test_a_gradient_inside_but_not_outside():
 
 def test_compiled_functions_may_call_each_other_and_are_watched():
     inner = tg.compile(lambda x: tg.log(x).sum())
-    outer = tg.compile(lambda x: inner(x) * 2.0)
+    outer = tg.compile(lambda x: inner(x=x) * 2.0)
     x = tg.tensor(np.abs(numbers(3)) + 1)
     for _ in range(3):
         np.testing.assert_allclose(outer(x).item(), 2 * np.log(x.numpy()).sum(), rtol=1e-6)
     with pytest.raises(FloatingPointError, match="Log"), tg.detect_anomaly():
-        outer(tg.tensor([0.0, 1.0, 2.0]))
+        outer(x=tg.tensor([0.0, 1.0, 2.0]))
 
 
 def test_wrong_labels_are_found_at_every_call():

@@ -362,11 +362,11 @@ def test_a_mode_that_a_class_begins_with_and_one_that_is_set_inside():
 
 def test_a_dropped_compiled_function_is_gone_at_once():
     def step():
-        compiled = tg.compile(lambda x: (tg.exp(x) * w).sum())
+        compiled = tg.compile(lambda x: (state.sum(), state.copy_(x), (tg.exp(x) * w).sum())[2])
         for _ in range(2):
             compiled(tg.tensor(numbers(3))).backward()
 
-    w = leaf(numbers(3))
+    w, state = leaf(numbers(3)), tg.tensor(numbers(3))
     step()
     gc.collect()
     gc.disable()

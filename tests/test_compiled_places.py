@@ -13,6 +13,19 @@ def test_a_constant_matrix_is_read_where_a_word_says(backend):
     with tg.kernels.backend(backend):
         same(lambda x: tg.sum(tg.exp(tg.matmul(x, b))), [numbers(3, 5)], [numbers(3, 5)])
         same(lambda x: tg.sum(tg.exp(b * x)), [numbers(3)], [numbers(3)])
+        for k, n in ((5, 3), (6, 7)):
+            c = numbers(k, n)
+            same(
+                lambda x, c=c: tg.sum(tg.matmul(x, tg.tensor(c))), [numbers(8, k)], [numbers(8, k)]
+            )
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_bias_that_is_computed(backend):
+    shapes = (7, 8), (9, 8), (9,)
+    with tg.kernels.backend(backend):
+        given = [[numbers(*shape, dtype=np.float64) for shape in shapes] for _ in range(2)]
+        same(lambda x, w, b: tg.tanh(tg.linear(2.0 * x, 2.0 * w, 2.0 * b)).sum(), *given, rtol=1e-9)
 
 
 @pytest.mark.parametrize("index", [0, -3, (0, 1), (1, 2, 0), (slice(1), 1), (Ellipsis, slice(1))])
@@ -130,6 +143,11 @@ def test_constants_of_any_layout(constant, backend):
         lambda a: (np.where(a > 0, True, False) & (a < 1)) * a,
         lambda a: np.concatenate([a.astype(np.float16), a.astype(np.float16)]) * np.float16(3),
         lambda a: np.stack([a.astype(np.float16)] * 2) * 2.0,
+        lambda a: np.sum(a, axis=1, where=a * 3 > 1),
+        lambda a: np.clip(0.5, a_min=a * 3, a_max=a * 3 + 1),
+        lambda a: np.nan_to_num(a, True, 0.0),
+        lambda a: np.divmod(a, 2.0)[1],
+        lambda a: a + np.add.reduce(a),
     ],
 )
 def test_what_ops_of_ones_own_do_to_arrays(change):

@@ -229,6 +229,15 @@ def test_a_gradient_is_not_set(fails):
     assert v.grad is None
 
 
+def test_a_gradient_of_an_argument_is_not_set():
+    def f(x):
+        (x.grad,) = tg.autograd.grad((x * x).sum(), x)
+        return x.sum()
+
+    with pytest.raises(RuntimeError, match="grad cannot be set inside"):
+        tg.compile(f)(leaf(numbers(3)))
+
+
 def test_the_state_of_a_module_is_not_asked_for():
     model = nn.Linear(3, 1)
     state = model.state_dict()

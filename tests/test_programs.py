@@ -1,6 +1,8 @@
 """What a compiled function becomes: buffers, results, and files in the cache."""
 
+import functools
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from benchmarks.kits.tensors import Tinygen
 from benchmarks.steps import STEPS
 from tests.processes import run
 from tinygen.kernels.fusion import cache
-from tinygen.kernels.fusion.program import LINE, Program
+from tinygen.kernels.fusion.program import COPIED, LINE, Program
 
 RNG = np.random.default_rng(0)
 
@@ -36,12 +38,22 @@ def test_buffers_begin_where_lines_of_the_cache_do_and_are_reused_at_one_size(fo
         sizes.setdefault(buffer.ctypes.data, set()).add(-(-buffer.nbytes // LINE))
     assert len(sizes) < len(found[0])
     assert all(address % LINE == 0 and len(each) == 1 for address, each in sizes.items())
+    assert all(buffer.base.nbytes <= buffer.nbytes + 2 * LINE for buffer in found[0].values())
 
 
 def test_what_a_loop_makes_for_itself_has_no_buffer(found):
     with tg.no_grad():
         tg.compile(lambda x: (tg.tanh(x) * 2 + 1).sum())(tg.tensor(numbers(64, 32)))
     assert [buffer.size for buffer in found[0].values() if buffer.size > 1] == []
+
+
+def test_what_is_large_and_new_memory_anyway_is_not_copied_to_a_buffer(found):
+    rows = np.arange(8)
+    f = tg.compile(lambda x: (x[rows] * 2.0).sum())
+    with tg.no_grad():
+        for columns in (COPIED // 32, COPIED // 32 + 1):  # of eight rows of four bytes each
+            f(tg.tensor(numbers(8, columns)))
+    assert [len(each) for each in found] == [1, 0]
 
 
 def test_what_differs_in_the_sign_of_zero_alone_is_done_twice():
@@ -67,6 +79,14 @@ def test_equal_results_do_not_share_memory():
         np.testing.assert_array_equal(a.numpy(), before)
 
 
+def test_a_result_is_held_by_nobody_else():
+    f = tg.compile(lambda x: (x * 2.0, x[1:]))
+    with tg.no_grad():
+        for _ in range(2):
+            held = [weakref.ref(t._data) for t in f(tg.tensor(numbers(4)))]
+            assert [array() for array in held] == [None, None]
+
+
 def test_without_a_cache_loops_lie_in_a_folder_that_goes_with_the_process(tmp_path, monkeypatch):
     program = """
 import numpy as np, tempfile, os, tinygen as tg
@@ -85,6 +105,19 @@ assert g(x).item() == 6
     told = run(program, XDG_CACHE_HOME=os.devnull, TMPDIR=str(tmp_path))
     assert told.startswith("tinygen-")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_source_that_is_not_what_it_should_be_is_written_anew(tmp_path, monkeypatch):
+    """As of a disk that was full."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "new" / "one"))
+    monkeypatch.setattr(cache, "folder", functools.cache(cache.folder.__wrapped__))
+    source = "def loop():\n    return 1\n"
+    assert cache.compiled_loop.__wrapped__(source)() == 1
+    (path,) = cache.folder().glob("loop_*.py")
+    path.write_text(source[:11])
+    assert cache.compiled_loop.__wrapped__(source)() == 1
+    assert path.read_text() == source
+    assert [*cache.folder().glob("*.tmp")] == []
 
 
 def test_where_there_are_many_loops_the_oldest_are_deleted(tmp_path, monkeypatch):

@@ -173,7 +173,7 @@ class Writer:
                 return literal(x)
             if self.element_step(x) is not None:
                 return f"e{self.element_step(x)}"
-            if self.made_by(x) is None and x.strides[2] != 0:
+            if x.strides[2] != 0:
                 return loads.setdefault(x, f"l{self.number(x)}")
             outside = self.row_operand(x)
             name = f"w{self.number(x)}" if self.made_by(x) is None else outside
@@ -291,7 +291,7 @@ class Writer:
         fixed, moving = [], []
         for n, access in enumerate(self.accesses):
             at = f"np.uintp(sizes[{4 + 4 * n}]"
-            if n in outs or not any(access.strides[:2]):
+            if not any(access.strides[:2]):
                 fixed.append(f"p{n} = {at})")
             elif self.loop.block:
                 moving.append(

@@ -109,8 +109,8 @@ class Candidate:
         word, wide, shape = self.word, self.columns > 1, (*self.lead, self.columns)
         if isinstance(word, Reduce):
             # With one number a row, a reduction of the column is one of all numbers.
-            how = "all" if word.how == "column" and not wide else word.how
-            of_sums = (*self.lead, 1) if how == "row" else (*[1 for _ in self.lead], word.out.size)
+            how = word.how if wide else "all"
+            of_sums = (*self.lead, 1) if how == "row" else (word.out.size,)
             x, out = _access(word.x, shape, block), _access(word.out, of_sums, block)
             step = Step(word.name, [x], out, wide, how, word.initial)
         else:
@@ -134,9 +134,6 @@ def candidate_of(word: Word) -> Candidate | None:
         return None
     if math.prod(shape) <= 1:
         return None
-    if shape[-1] == 1 and len(shape) > 1:
-        row = isinstance(word, Reduce) and word.how == "row"
-        return None if row else Candidate(word, _merged(shape[:-1], given), 1)
     if len(shape) == 1:
         return Candidate(word, shape, 1)
     return Candidate(word, _merged(shape[:-1], given), shape[-1])
@@ -154,7 +151,7 @@ def _merged(lead: tuple[int, ...], given: list[Place]) -> tuple[int, ...]:
         else:
             sides.append(n)
         last = axis
-    return tuple(sides) or (1,)
+    return tuple(sides)
 
 
 def _joins(loop: LoopPlan | Word, new: Candidate) -> bool:
@@ -168,10 +165,9 @@ def _joins(loop: LoopPlan | Word, new: Candidate) -> bool:
     floats = {p.dtype for p in (*reads(new.word), new.word.out)} - {BOOL, INT64}
     if len(floats | {loop.dtype} - {None}) > 1:
         return False
-    step = new.step(loop.block)
-    if step is None and not loop.block and len(new.lead) == 2:
+    if not loop.block and len(new.lead) == 2:
         _divide(loop, new.lead[1])
-        step = new.step(loop.block)
+    step = new.step(loop.block)
     if step is None:
         return False
     for x in step.operands:

@@ -153,9 +153,9 @@ class Program:
         for i, item in enumerate(items):
             written = item_writes(item)
             for storage in written & read_later if isinstance(item, LoopPlan) else written:
-                if storage.computed and storage not in elsewhere and storage not in memory:
+                if storage not in elsewhere and storage not in memory:
                     # Only a buffer of this size: each core wrote the same part of it before, and has that in its cache.
-                    size = -(-max(storage.nbytes, 1) // LINE) * LINE
+                    size = -(-storage.nbytes // LINE) * LINE
                     fits = [b for b in free if b.nbytes == size]
                     buffer = buffers[storage] = fits[0] if fits else whole_lines(size)
                     free = [b for b in free if b is not buffer]
@@ -178,7 +178,7 @@ class Program:
     def _given(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
         """Append an argument: this place in the storage, or all of it as a flat array."""
         if storage in self.inputs or storage in self.fresh or storage in self._adopted:
-            if place is not None and place == whole(storage):
+            if place == whole(storage):
                 place = ENTIRE
             self._uses.setdefault(storage, []).append((arguments, len(arguments), place))
             arguments.append(None)
