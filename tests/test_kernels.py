@@ -25,6 +25,7 @@ from tests.kernel_misfits import (
 from tests.kernel_numbers import LAYOUTS, NATURES, Numbers
 from tinygen import kernels
 from tinygen.kernels import KERNELS, reference
+from tinygen.kernels.cpu.rows import PIECE
 
 every_kernel = pytest.mark.parametrize("name", sorted(KERNELS))
 both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -349,6 +350,14 @@ def test_log_sum_exp_meets_infinity_before_the_greatest_number():
         x[:, 7] = np.nan
         assert np.isnan(kernels.logsumexp(x)).all()
         assert np.array_equal(kernels.softmax(x), reference.softmax(x), equal_nan=True)
+
+
+@both_dtypes
+@pytest.mark.parametrize("name", ["logsumexp", "softmax", "log_softmax"])
+def test_the_greatest_numbers_of_the_pieces_of_a_row_may_rise_and_fall(name, dtype):
+    x = np.full((3, 3 * PIECE), -np.inf, dtype)
+    x[:, ::PIECE] = [[1, 3, 2], [1000, 0, -1000], [-1000, 0, 1000]]
+    check(name, getattr(kernels, name), (x,))
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
