@@ -246,8 +246,8 @@ def test_labels_that_name_no_column_are_an_error(name, labels):
 def test_labels_of_any_integer_type(name, dtype, layout):
     logits, labels, *rest = arguments(name, np.float64, (5, 19))
     labels = LAYOUTS[layout](labels.astype(dtype))
-    for given in (labels, labels.view(Subclass)):
-        check(name, getattr(kernels, name), (logits, given, *rest))
+    for either in (labels, labels.view(Subclass)):
+        check(name, getattr(kernels, name), (logits, either, *rest))
 
 
 @pytest.mark.parametrize("name", LABELLED)
