@@ -47,8 +47,8 @@ def _each(v: Array) -> Array:
 
 
 def _top(x: Array) -> Array:
-    """The size of a row's log-sum-exp, as a column."""
-    return 1 + _each(reference.logsumexp(x))
+    """The size of a row's log-sum-exp, as a column; of one that is infinite, too, or it would be held to nothing."""
+    return 1 + np.nan_to_num(_each(reference.logsumexp(x)), posinf=0)
 
 
 def _below_top(x: Array) -> Array:

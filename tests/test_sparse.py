@@ -16,7 +16,7 @@ from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
 from tinygen.kernels.cpu.matmul import PRODUCTS, linear, matmul
 from tinygen.kernels.cpu.matmul import _block as dense
-from tinygen.kernels.cpu.sparse import DEPTH, NARROW, SHALLOW, _blocks
+from tinygen.kernels.cpu.sparse import DEPTH, MOST, NARROW, SHALLOW, _blocks, _share, _side
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
 DTYPES = [np.float32, np.float64]
@@ -135,6 +135,18 @@ def test_what_it_does_not_suit(small, monkeypatch):
     assert attempt(g.T, x, code=1) is None  # ... or activation
     monkeypatch.setattr(sparse, "LARGEST", 64 * 784 - 1)
     assert attempt(g.T, x) is None  # too many to list
+
+
+@pytest.mark.parametrize("shape", [(4, 8), (8, 128), (80, 1280)])
+def test_the_share_that_is_not_zero_is_that_of_a_sample_from_everywhere(shape):
+    x = np.zeros(shape, np.float32)
+    x[shape[0] // 2 :, : shape[1] // 4] = 1
+    zeros = np.zeros_like(x)
+    assert _share(x) == 1 / 8
+    assert _share(1 - x) > MOST
+    assert _share(zeros) == 0
+    assert [_side(x, zeros), _side(zeros, x), _side(x, x)] == [2, 1, 2]
+    assert [_side(zeros, zeros.T), _side(x.T, x), _side(1 - x, 1 - x)] == [1, 2, 0]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

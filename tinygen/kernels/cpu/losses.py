@@ -144,11 +144,11 @@ def _within(labels, n):
 
 def _checked(name, logits, labels):
     """The labels as int64. Raises TypeError or ValueError unless each is the number of a column."""
-    if type(labels) is not np.ndarray or labels.dtype.kind not in "iu":
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         got = getattr(labels, "dtype", type(labels).__name__)
         raise TypeError(f"{name}: labels must be an array of integers, not of {got}")
     check_rows(name, "mv", (logits, labels))
-    labels = plain(labels.astype(np.int64, copy=False))
+    labels = plain(np.asarray(labels, np.int64))
     if not _within(labels, logits.shape[1]):
         raise ValueError(f"{name}: labels must lie in [0, {logits.shape[1]})")
     return labels

@@ -66,7 +66,7 @@ def piece(start, n):
 @inner
 def log_sum_row(x, i):
     """The maximum t of row i (0 if it is infinite) and, in float64, log sum_j e^(x[i, j] - t)."""
-    top, total = x.dtype.type(-np.inf), 0.0
+    top, total = x.dtype.type(-np.inf), np.float64(0)
     for begin in range(0, x.shape[1], PIECE):
         start, stop = piece(begin, x.shape[1])
         greatest = _greatest(x, i, start, stop)
