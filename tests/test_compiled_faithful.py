@@ -387,7 +387,7 @@ def test_a_call_that_was_interrupted_leaves_nothing_behind(monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Program, "_put", interrupted)
+        patch.setattr(Program, "_bind", interrupted)
         with pytest.raises(KeyboardInterrupt):
             double(b)
     np.testing.assert_array_equal(double(b).numpy(), 2 * b.numpy())

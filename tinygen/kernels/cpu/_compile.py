@@ -48,7 +48,7 @@ def inner(function: Callable, **options: object) -> Callable:
     return compiled(function, cache=False, no_cpython_wrapper=True, **options)
 
 
-def melting(function: Callable) -> Callable:
+def inlined(function: Callable) -> Callable:
     """`function` compiled into every loop that calls it, so that LLVM sees through the call."""
     return inner(function, forceinline=True)
 
@@ -61,7 +61,7 @@ def reordering(function: Callable) -> Callable:
 _compiling = threading.Lock()
 
 
-def only(kernel: Callable, *signature: numba.types.Type) -> Callable:
+def compiled_for(kernel: Callable, *signature: numba.types.Type) -> Callable:
     """`kernel` compiled for this signature: the machine code, which does not check its arguments' types.
 
     From then on `kernel` itself converts its arguments to one of the signatures requested in this way, and never
@@ -104,7 +104,7 @@ class Loop:
         if config.DISABLE_JIT:
             return self.serial
         scalar = numba.from_dtype(dtype)
-        return only(self.serial, *[numba.types.Array(scalar, ndim, "C") for ndim in ndims])
+        return compiled_for(self.serial, *[numba.types.Array(scalar, ndim, "C") for ndim in ndims])
 
     def __call__(self, work: int, *arguments: object) -> object:
         if work < PARALLEL_FROM or not Loop.taken.acquire(blocking=False):

@@ -30,7 +30,7 @@ from numba.extending import intrinsic
 
 from tinygen.kernels import reference
 from tinygen.kernels.checks import KERNEL_FLOATS
-from tinygen.kernels.cpu._compile import PARALLEL_FROM, Loop, compiled, inner, melting
+from tinygen.kernels.cpu._compile import PARALLEL_FROM, Loop, compiled, inlined, inner
 from tinygen.kernels.cpu._entry import Array, plain
 
 MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
@@ -67,18 +67,18 @@ def _step(_, high, low, m_high, m_low, c_high, c_low):
     return pair(*[types.uint64] * 6), codegen
 
 
-@melting
+@inlined
 def _bits(high, low):
     mixed, turn = high ^ low, high >> U58
     return (mixed >> turn) | (mixed << ((U64 - turn) & U63))
 
 
-@melting
+@inlined
 def _uniform(word):
     return np.float32(np.int32(word >> U8)) * np.float32(2.0**-24)
 
 
-@melting
+@inlined
 def _toss(out, p, bits):
     """out[i] = 1 if the fraction in the upper 24 bits of bits[i] is below p[i], else 0. Returns whether 0 <= p <= 1."""
     wrong = np.int32(0)  # not a bool: LLVM vectorises `|=` on integers
@@ -88,7 +88,7 @@ def _toss(out, p, bits):
     return wrong == 0
 
 
-@melting
+@inlined
 def _jumped(jump, high, low, c_high, c_low):
     """The state a s + b c after the jump (a, b); each number is two words."""
     zero = np.uint64(0)
@@ -201,7 +201,7 @@ def _layers() -> tuple[Array, Array, Array]:
 WIDTHS, INSIDE, HEIGHTS = _layers()
 
 
-@melting
+@inlined
 def _word(source):
     """The next 32 bits, and the generator's state after them: the lower half of a step's 64 bits comes first."""
     high, low, c_high, c_low, half, left = source

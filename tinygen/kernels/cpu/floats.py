@@ -17,7 +17,7 @@ from numba import types
 from numba.core import config
 from numba.extending import intrinsic, overload
 
-from tinygen.kernels.cpu._compile import melting
+from tinygen.kernels.cpu._compile import inlined
 
 
 class Constants(NamedTuple):
@@ -191,13 +191,13 @@ if config.DISABLE_JIT:
         return total
 
 
-@melting
+@inlined
 def power_of_two(n, like, k):
     """2^n in the type of `like`, for n in the range of its normal numbers."""
     return float_of((n + k.bias) << k.mantissa, like)
 
 
-@melting
+@inlined
 def with_sign_of(x, y, k):
     """|x| with the sign of y, even if y is a zero."""
     return float_of((bits_of(x) & ~k.sign) | (bits_of(y) & k.sign), x)

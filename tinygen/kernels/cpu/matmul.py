@@ -37,7 +37,7 @@ from numba.core import config
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
-from tinygen.kernels.cpu._compile import Loop, compiled, layouts, only
+from tinygen.kernels.cpu._compile import Loop, compiled, compiled_for, layouts
 from tinygen.kernels.cpu.epilogue import CODES, activate
 from tinygen.kernels.cpu.microkernel import ROWS, VECTORS, tile1, tile2, tile3
 from tinygen.kernels.cpu.packing import pack
@@ -173,12 +173,12 @@ class _Product:
     def _compiled(self, loop: Callable) -> Callable:
         out, matrix, bias = layouts(self.dtype)
         signature = (out, matrix, matrix, bias, *[types.intp] * 3)
-        block = only(_block, *signature, types.intp)
+        block = compiled_for(_block, *signature, types.intp)
         if loop is _block:
             return block
         if loop is not _blocks:
             signature = (out, matrix, matrix, bias, *[types.intp] * 2)
-        return only(loop, *signature)
+        return compiled_for(loop, *signature)
 
     def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:
         m, n = a.shape[0], b.shape[1]

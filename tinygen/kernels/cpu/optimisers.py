@@ -13,7 +13,7 @@ from numba import prange
 
 from tinygen.kernels import reference
 from tinygen.kernels.checks import KERNEL_FLOATS, by_reference
-from tinygen.kernels.cpu._compile import Loop, inner, melting, reordering
+from tinygen.kernels.cpu._compile import Loop, inlined, inner, reordering
 from tinygen.kernels.cpu._entry import Array, fit, plain
 
 COST = 4  # work per element of a step that divides by a root; relu's is 1, as for `Loop`
@@ -24,7 +24,7 @@ CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the numbe
 # just written: if arrays are not aligned to 64 bytes, that takes three times as long.
 
 
-@melting
+@inlined
 def _settled(x, smallest):
     return type(x)(0) if abs(x) < smallest else x
 

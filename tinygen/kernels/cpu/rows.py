@@ -14,7 +14,7 @@ from numba import prange
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import scalar
-from tinygen.kernels.cpu._compile import Loop, inner, melting, reordering
+from tinygen.kernels.cpu._compile import Loop, inlined, inner, reordering
 from tinygen.kernels.cpu._entry import along_rows
 
 # Pieces of this length are summed in the arrays' own dtype; the sums of the pieces are added in float64.
@@ -57,7 +57,7 @@ def _dot(x, y, i, start, stop):
     return sum
 
 
-@melting
+@inlined
 def piece(start, n):
     """The piece that begins at `start` in a row of n columns: its first column, and the one after its last."""
     return np.uintp(start), np.uintp(min(start + PIECE, n))

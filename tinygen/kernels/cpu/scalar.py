@@ -25,7 +25,7 @@ from numba import types
 from numba.core import config
 from numba.extending import overload
 
-from tinygen.kernels.cpu._compile import melting
+from tinygen.kernels.cpu._compile import inlined
 from tinygen.kernels.cpu.floats import (
     DOUBLE,
     SINGLE,
@@ -40,20 +40,20 @@ from tinygen.kernels.cpu.floats import (
 # The functions, given the constants k of the argument's type ----------------------------------------------------
 
 
-@melting
+@inlined
 def _multiples_of_ln2(x, k):
     """n = round(x / ln 2), as a float and as an integer."""
     rounded = x * k.log2_e + k.round
     return rounded - k.round, bits_of(rounded) - k.round_bits
 
 
-@melting
+@inlined
 def _expm1_near_zero(r, k):
     """e^r - 1, |r| <= ln 2 / 2."""
     return r + r * r * horner(r, k.exp)
 
 
-@melting
+@inlined
 def _exp(x, k):
     x = k.exp_low if x < k.exp_low else x  # comparisons that let a NaN through
     x = k.exp_high if x > k.exp_high else x
@@ -63,7 +63,7 @@ def _exp(x, k):
     return (k.one + excess) * power_of_two(half, x, k) * power_of_two(whole - half, x, k)
 
 
-@melting
+@inlined
 def _split(x, k):
     """n and m with x = 2^n m and 1 / sqrt 2 <= m < sqrt 2, for normal x; n is a float."""
     bits = bits_of(x)
@@ -71,7 +71,7 @@ def _split(x, k):
     return float_of(k.round_bits + n, x) - k.round, float_of(bits - (n << k.mantissa), x)
 
 
-@melting
+@inlined
 def _log_rebuilt(n, f, k):
     """n ln 2 + log(1 + f); log(1 + f) = 2 atanh(s) = f - s (f - s^2 P(s^2)), where f is the largest term."""
     s = f / (k.two + f)
@@ -79,27 +79,27 @@ def _log_rebuilt(n, f, k):
     return n * k.ln2_high + (f - (s * (f - z * horner(z, k.log)) - n * k.ln2_low))
 
 
-@melting
+@inlined
 def _log_of_normal(x, k):
     n, m = _split(x, k)
     return _log_rebuilt(n, m - k.one, k)
 
 
-@melting
+@inlined
 def _unusual(x, k):
     """For positive normal numbers, neither difference of bits is negative; for all others, one of the two is."""
     bits = bits_of(x)
     return narrow((bits - k.smallest_bits) | (k.largest_bits - bits), x)
 
 
-@melting
+@inlined
 def _log_defined(x, y, k):
     """y if log x is finite, else log x itself: an infinity or NaN."""
     y = y if x < k.infinity else x
     return y if x > k.zero else (-k.infinity if x == k.zero else k.nan)
 
 
-@melting
+@inlined
 def _log(x, k):
     subnormal = x < k.smallest
     n, m = _split(x * k.grow if subnormal else x, k)
@@ -107,7 +107,7 @@ def _log(x, k):
     return _log_defined(x, _log_rebuilt(n, m - k.one, k), k)
 
 
-@melting
+@inlined
 def _log1p(x, k):
     u = k.one + x
     b = u - k.one
@@ -118,7 +118,7 @@ def _log1p(x, k):
     return x if x == k.zero else _log_defined(u, y, k)
 
 
-@melting
+@inlined
 def _tanh(x, k):
     """|tanh x| = -t / (2 + t), t = e^(-2|x|) - 1. For small x, the reduction gives t without cancellation.
 
@@ -132,13 +132,13 @@ def _tanh(x, k):
     return with_sign_of(t / (k.two + t), x, k)
 
 
-@melting
+@inlined
 def _sigmoid(x, k):
     e = _exp(-abs(x), k)
     return (e if x < k.zero else k.one) / (k.one + e)
 
 
-@melting
+@inlined
 def _softplus(x, k):
     """max(x, 0) + log(1 + e), e = e^-|x|, and log(1 + e) = 2 atanh(s), s = e / (2 + e) <= 1/3."""
     e = _exp(-abs(x), k)
@@ -147,7 +147,7 @@ def _softplus(x, k):
     return (x if x > k.zero else k.zero) + (k.two * s + s * z * horner(z, k.atanh))
 
 
-@melting
+@inlined
 def _erf(x, k):
     """x + x P(x^2) up to 1, and 1 - e^(-x^2) Q(2 / (2 + x)) beyond."""
     size = abs(x)
@@ -157,19 +157,19 @@ def _erf(x, k):
     return with_sign_of(near if size < k.one else k.one - tail, x, k)
 
 
-@melting
+@inlined
 def _finite(x, k):
     return x if abs(x) < k.infinity else k.zero
 
 
-@melting
+@inlined
 def _turned(x, k):
     """A float's bits are sign and magnitude: with the magnitudes of negative floats inverted, they sort as integers."""
     bits = bits_of(x)
     return narrow(bits ^ ~k.sign if bits < 0 else bits, x)
 
 
-@melting
+@inlined
 def _rank(x, k):
     return _turned(abs(x) if x != x else x, k)  # a processor's NaN may have the sign bit set
 
@@ -226,7 +226,7 @@ rank = _either(
 turned = _either(_turned, "turned", "`rank`, but a NaN with the sign bit set is below all numbers.")
 
 
-@melting
+@inlined
 def of_rank(r, like):
     """The float of the type of `like` that has rank r: `turned` is its own inverse."""
     return float_of(turned(float_of(r, like)), like)

@@ -32,7 +32,7 @@ import numpy as np
 from numba import types
 from numba.core import config
 
-from tinygen.kernels.cpu._compile import Loop, compiled, layouts, only
+from tinygen.kernels.cpu._compile import Loop, compiled, compiled_for, layouts
 from tinygen.kernels.cpu.epilogue import activate
 from tinygen.kernels.cpu.gather import (
     PLACES,
@@ -262,7 +262,7 @@ def _cut(wide: int, threads: int) -> tuple[int, int]:
 def _look(dtype: np.dtype) -> Callable:
     """`_side`, compiled for one dtype."""
     _, matrix, _ = layouts(dtype)
-    return only(_side, matrix, matrix)
+    return compiled_for(_side, matrix, matrix)
 
 
 @functools.cache
@@ -270,7 +270,7 @@ def _loop(dtype: np.dtype, parallel: bool) -> Callable:
     """`_blocks`, compiled for one dtype."""
     out, matrix, bias = layouts(dtype)
     loop = _blocks.parallel if parallel else _blocks.serial
-    return only(loop, out, matrix, matrix, bias, *[types.intp] * 4)
+    return compiled_for(loop, out, matrix, matrix, bias, *[types.intp] * 4)
 
 
 def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int) -> bool:

@@ -45,7 +45,7 @@ import numpy as np
 from numba import prange
 
 from tinygen.kernels.cpu import formulas, rows, scalar
-from tinygen.kernels.cpu._compile import Loop, melting, reordering
+from tinygen.kernels.cpu._compile import Loop, inlined, reordering
 
 real = np.{dtype}
 zero = real(0)
@@ -187,7 +187,7 @@ class Writer:
                 f"e{k} = {given[0] if self.loop.steps[k].how else self.expression(k, given)}"
             )
         lines.append("return " + ", ".join(f"e{k}" for k in sinks))
-        head = f"@melting\ndef values_{stage}({', '.join([*loads.values(), *rows])}):\n"
+        head = f"@inlined\ndef values_{stage}({', '.join([*loads.values(), *rows])}):\n"
         self.functions.append(head + indented(lines, 1))
         return loads, rows
 

@@ -95,7 +95,7 @@ class Program:
             for place in self.outputs
         ]  # fmt: skip
         self._recorded = [
-            (self._given_again, item.outs) if isinstance(item, Other) and item.effect else step
+            (self._replay, item.outs) if isinstance(item, Other) and item.effect else step
             for item, step in zip(items, self.steps, strict=True)
         ]
 
@@ -105,14 +105,14 @@ class Program:
             for i, array in enumerate(arrays):
                 if array is not self._here[i]:
                     here = np.asarray(array, order="C")
-                    self._put(self.inputs[i], here)
+                    self._bind(self.inputs[i], here)
                     self._here[i] = here  # last: after an interrupt before it, it is put again
             new = [
                 storage.array.copy() if recorded else np.empty(storage.shape, storage.dtype)
                 for storage in self.fresh
             ]
             for uses, array in zip(self._fresh_uses, new):  # noqa: B905 (every microsecond counts here)
-                _fill(uses, array)
+                _bind_uses(uses, array)
             for function, arguments in self._recorded if recorded else self.steps:
                 function(*arguments)
             for uses in self._fresh_uses:  # they belong to the caller now
@@ -133,10 +133,10 @@ class Program:
         for storage in self._stores:
             storage.array = None
 
-    def _given_again(self, *outs: Place) -> None:
+    def _replay(self, *outs: Place) -> None:
         for place in outs:
             if place.storage in self._adopted:
-                self._put(place.storage, place.storage.array)
+                self._bind(place.storage, place.storage.array)
             elif place.storage not in self.fresh:  # those are copies of it already
                 self._memory[place.storage][...] = place.storage.array.reshape(-1)
 
@@ -172,10 +172,10 @@ class Program:
             return self._memory[storage]
         return self._here[self.inputs.index(storage)]
 
-    def _put(self, storage: Storage, array: np.ndarray) -> None:
-        _fill(self._uses.get(storage, ()), array)
+    def _bind(self, storage: Storage, array: np.ndarray) -> None:
+        _bind_uses(self._uses.get(storage, ()), array)
 
-    def _given(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
+    def _add_argument(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
         """Append an argument: this place in the storage, or all of it as a flat array."""
         if storage in self.inputs or storage in self.fresh or storage in self._adopted:
             if place == whole(storage):
@@ -208,19 +208,19 @@ class Program:
             sizes += [access.offset, *access.strides]
         arguments = [cost(loop), np.array(sizes, np.int64)]
         for storage in writer.storages:
-            self._given(arguments, storage)
+            self._add_argument(arguments, storage)
         return compiled_loop(writer.source), arguments
 
     def _product(self, word: Product) -> tuple[Callable, list]:
         product = PRODUCTS[word.out.dtype]
         arguments: list = []
-        self._given(arguments, word.out.storage, word.out)
-        self._given(arguments, word.a.storage, word.a)
-        self._given(arguments, word.b.storage, word.b)
+        self._add_argument(arguments, word.out.storage, word.out)
+        self._add_argument(arguments, word.a.storage, word.a)
+        self._add_argument(arguments, word.b.storage, word.b)
         if word.bias is None:
             arguments.append(product.no_bias)
         else:
-            self._given(arguments, word.bias.storage, word.bias)
+            self._add_argument(arguments, word.bias.storage, word.bias)
         (m, k), n = word.a.shape, word.b.shape[1]
         arguments += [CODES[word.activation], *product.cut(m, k, n)]
         return product.into, arguments
@@ -229,7 +229,7 @@ class Program:
         arguments: list = [function]
         for operand in [*word.operands, word.out]:
             if isinstance(operand, Place):
-                self._given(arguments, operand.storage, operand)
+                self._add_argument(arguments, operand.storage, operand)
             else:
                 arguments.append(operand)
         return into_last_quietly if word.name in kernels.KERNELS else into_last, arguments
@@ -240,13 +240,13 @@ class Program:
         adopted = len(outs) == 1 and outs[0].storage in self._adopted
         arguments: list = [] if adopted else [function, len(outs)]
         for place in [] if adopted else outs:
-            self._given(arguments, place.storage, place)
+            self._add_argument(arguments, place.storage, place)
         if kwargs or any(places(x) for x in args if not isinstance(x, Place)):
             function = functools.partial(of_tree, function, (args, kwargs))
             args = places((args, kwargs))
         for x in args:
             if isinstance(x, Place):
-                self._given(arguments, x.storage, x)
+                self._add_argument(arguments, x.storage, x)
             else:
                 arguments.append(x)
         if not adopted:
@@ -259,7 +259,7 @@ class Program:
             array = np.asarray(function(*arguments), order="C")
             if array.shape != storage.shape or array.dtype != storage.dtype:
                 raise another(array, storage)
-            _fill(uses, array)
+            _bind_uses(uses, array)
 
         return adopt, arguments
 
@@ -280,7 +280,7 @@ def whole_lines(size: int) -> np.ndarray:
     return memory[first : first + size]
 
 
-def _fill(uses: Sequence[tuple], array: np.ndarray) -> None:
+def _bind_uses(uses: Sequence[tuple], array: np.ndarray) -> None:
     """Put `array` into the arguments that use it, each in its form: see `Program._uses`."""
     for arguments, position, place in uses:
         if place is ENTIRE:
