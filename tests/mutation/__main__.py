@@ -44,7 +44,7 @@ from tinygen import kernels
 # Files with tests that are not in the registry, beside those of `properties`: run one function at a time.
 FILES = (
     "graph inplace leaves second_order transforms tensor ops errors boundary memory kernels optim optim_together "
-    "compiled compiled_faithful compiled_places compiled_refusals programs grouping"
+    "compiled compiled_faithful compiled_places compiled_refusals compiled_signature programs grouping"
 ).split()
 ELSEWHERE = {
     "test_without_the_jit_the_results_are_the_same"

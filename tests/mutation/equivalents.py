@@ -17,6 +17,7 @@ _TRACED = (
     "what is traced alone makes a difference: `tests/test_compiled.py` sees it, and is not run here"
 )
 
+_GROUP = "kernels.fusion.group"
 _PUT = "ops.indexing.PutAlongAxis.forward: where"
 _EINSUM = (
     "ops.linalg.Einsum.forward: return np.einsum(f\"{','.join(labels)}->{result}\", *operands, "
@@ -51,17 +52,14 @@ EQUIVALENT: dict[str, str] = {
     "ops.fused.Linear.backward: return (dx, dw, dz if self.needs[2] else None)": (
         "the engine sums it over the rows, as it does for any input that was broadcast"
     ),
-    "ops.fused._per_row: shape = tensors[1].shape": "they have one shape",
-    "ops.fused.cross_entropy_with_logits: flat = labels.astype(np.int64).reshape(-2)": _UNKNOWN,
+    "ops.fused.cross_entropy_with_logits: found = CrossEntropyWithLogits.apply(matrix(logits), "
+    "labels=labels.astype(np.int64).reshape(-2))": _UNKNOWN,
     f"{_GIVEN}np.asarray(given) if on_gpu(labels) or not on_gpu(given) else labels": _TRACED,
     f"{_GIVEN}labels if on_gpu(labels) and (not on_gpu(given)) else np.asarray(given)": _TRACED,
     "kernels.reference._pcg64: bits = np.random.PCG64(1)": "its state is set to another",
     "ops.arranging.concat: xs, axis = ([reshape(x, (-2,)) for x in xs], 0)": _UNKNOWN,
-    f"{_PUT} = list(np.indices(full, sparse=False))": "sparse indices broadcast to the dense ones, in less memory",
     f"{_PUT}[axis] = indices": "`np.add.at` broadcasts them",
-    f"{_PUT} = [np.zeros_like(i) if side == 1 else i for k, (i, side) in enumerate(zip(where, shape, strict=True))]": (
-        "along an axis of length 1 every index is 0 or -1, which is the same"
-    ),
+    f"{_PUT}.append(along.reshape([-2 if k == i else 1 for i in range(len(full))]))": _UNKNOWN,
     f"{_EINSUM}optimize=len(operands) <= 2)": _ORDER,
     f"{_EINSUM}optimize=len(operands) >= 2)": _ORDER,
     f"{_EINSUM}optimize=len(operands) > 3)": _ORDER,
@@ -69,11 +67,12 @@ EQUIVALENT: dict[str, str] = {
     "ops.linalg.einsum: labels[i] = s.replace('...', batch[len(batch) - own:] if own >= 0 else '')": (
         "the last 0 letters are none"
     ),
-    "ops.linalg._diagonals: along = np.arange(x.shape[axes[1]])": "it was checked that these sides are equal",
-    "ops.linalg._diagonals: if len(axes) >= 1:": (
-        "the diagonal over a label that stands once is the array itself, that axis first"
+    "ops.linalg._diagonals: along = np.arange(x.shape[axes[1]], like=x._data)": (
+        "it was checked that these sides are equal"
     ),
-    "ops.linalg.Cholesky.backward: n = factor.shape[-2]": "the factor is square",
+    "ops.linalg.Cholesky.backward: n, there = (factor.shape[-2], {'dtype': factor.dtype, 'like': raw(factor)})": (
+        "the factor is square"
+    ),
     "ops.linalg.Cholesky.backward: s = Solve.apply(factor.mT, Solve.apply(factor.mT, p).mT)": (
         "it gives the transpose of s, and s + s^T is taken"
     ),
@@ -87,14 +86,12 @@ EQUIVALENT: dict[str, str] = {
         "only rows of zeros or with an infinity are scaled by it, and a power of two scales exactly, there and back"
     ),
     "ops.reductions.Norm.backward: return where(zero, 0.0, g / where(zero, 1.01, y)) * x": _DISCARDED,
-    "ops.shapes.SumTo.forward: axes = tuple(range(new)) + "
-    "tuple((new + i for i, side in enumerate(shape) if side == 1))": "a sum over an axis of length 1 is the element",
     f"{_FORMULA}0.01, expand_dims(g, 1) * exp(where(dead, 0.0, x - expand_dims(y, 1))))": (
         "of a formula only the derivative is used, and that of any constant is 0"
     ),
     f"{_FORMULA}0.0, expand_dims(g, 1) * exp(where(dead, 0.01, x - expand_dims(y, 1))))": _DISCARDED,
     "kernels.reference.sigmoid: return np.where(x > 0, 1, e) / (1 + e)": "at 0, e is 1",
-    "kernels.reference.logsumexp: top = np.where(np.isfinite(top), top, 1)": (
+    "kernels.reference._log_sum: top = np.where(np.isfinite(top), top, 1)": (
         "an infinite row, or one with NaN, stays so whatever finite number is taken off it"
     ),
     "ops.linalg.matmul: if a.ndim == b.ndim == 3:": (
@@ -102,6 +99,14 @@ EQUIVALENT: dict[str, str] = {
     ),
     "ops.linalg.matmul: return reshape(Matmul.apply(reshape(a, (rows, a.shape[-1])), b), "
     "a.shape[:-1] + b.shape[1:])": "here b has two axes",
+    f"{_GROUP}.grouped: at = max((made_by.get(storage, 0) for storage in touched), default=1)": (
+        "a word that touches nothing fits into no loop"
+    ),
+    f"{_GROUP}.grouped: found.append(new if _joins(new, candidate) else word)": "nothing joins None",
+    f"{_GROUP}._merged: last = 1": "it is set with the first side, before it is asked for",
+    f"{_GROUP}._access: (outer, inner), (far, near) = ([1] * (2 - len(sides)) + sides, [1] * (2 - len(rows)) + rows)": (
+        "the step to the next of one row is never made"
+    ),
     "op.Op.apply: usual = usual and dtype is not None": _LONG,
     "op.Op.apply: usual = usual and (kind is float and kind is int)": _LONG,
     "op.Op.apply: usual = usual and kind is float": _LONG,

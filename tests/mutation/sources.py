@@ -23,7 +23,7 @@ from tinygen.autograd import graph, modes, op
 from tinygen.autograd.op import Op
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import optimisers
-from tinygen.kernels.fusion import lower, trace
+from tinygen.kernels.fusion import group, lower, trace
 
 OPS = tuple(
     importlib.import_module(f"tinygen.autograd.ops.{name}")
@@ -43,11 +43,14 @@ ENGINE: dict[ModuleType, list[str]] = {
         "Mode.__enter__ Mode.__exit__ Mode.__call__ grad_enabled on_arrays set_grad_enabled no_grad"
     ).split(),
     optimisers: ["sgd_step", "rmsprop_step", "adam_step", "sum_of_squares"],
-    # Of compiled functions: what is recorded, and what it means.
+    # Of compiled functions: what is recorded, what it means, and what shares a loop.
     trace: ["Trace.lift", "Trace.record", "Trace.overwrite"],
     lower: (
         "Lowered.place Lowered.constant Lowered.add Lowered.add_other Lowered.add_scattered Lowered.add_pointwise "
         "Lowered.add_copy Lowered.add_reduction Lowered.add_product Lowered.add_small_product wanted"
+    ).split(),
+    group: (
+        "grouped Candidate.loop Candidate.step candidate_of _merged _joins _divide _shaped _access"
     ).split(),
 }
 
@@ -73,7 +76,7 @@ def _wanted(module: ModuleType, qualname: str, owner: object) -> bool:
     if module in ENGINE:
         return qualname in ENGINE[module]
     if module is reference:
-        return qualname in vars(reference) and not qualname.startswith("_")
+        return qualname in vars(reference) and not qualname.startswith(("_check", "_pointwise"))
     # Of a module of ops: the classes of ops, and the functions but for references and cases of specifications.
     if isinstance(owner, type):
         return issubclass(owner, Op)

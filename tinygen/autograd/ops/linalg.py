@@ -201,7 +201,7 @@ def _check_square(a: Tensor) -> None:
 
 
 def _well_conditioned(d: Draw, n: int) -> np.ndarray:
-    batch = d.choice([(), (2,)])
+    batch = d.choice([(), (2,), (2, 1)])
     return d.array((*batch, n, n)) + 8 * np.eye(n)
 
 
