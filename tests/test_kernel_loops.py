@@ -69,6 +69,19 @@ def test_two_threads_at_once_on_every_threading_layer(layer):
     assert run(code, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2") == layer
 
 
+def test_one_dtype_after_the_other_while_another_thread_has_the_cores():
+    code = """
+import numpy as np
+from tinygen import kernels
+from tinygen.kernels.cpu._compile import PARALLEL_FROM, Loop
+x = np.linspace(-5, 5, 2 * PARALLEL_FROM)
+kernels.exp(x[:8].astype(np.float32))
+with Loop.taken:
+    print(np.allclose(kernels.exp(x), np.exp(x), rtol=1e-14))
+"""
+    assert run(code) == "True"
+
+
 def test_a_forked_process_can_go_on():
     """GNU's OpenMP ends a forked child that starts threads after its parent did."""
     code = """

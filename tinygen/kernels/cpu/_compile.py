@@ -104,7 +104,7 @@ class Loop:
         if config.DISABLE_JIT:
             return self.serial
         scalar = numba.from_dtype(dtype)
-        return compiled_for(self.serial, *[numba.types.Array(scalar, ndim, "C") for ndim in ndims])
+        return self.serial.compile(tuple(numba.types.Array(scalar, ndim, "C") for ndim in ndims))
 
     def __call__(self, work: int, *arguments: object) -> object:
         if work < PARALLEL_FROM or not Loop.taken.acquire(blocking=False):
