@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import operator
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.kernel_cases import CASES, arguments, results
+from tests.kernel_numbers import LAYOUTS
 from tests.processes import run
 from tests.test_kernels import both_dtypes, every_kernel, same_bits
 from tinygen import kernels
@@ -53,6 +55,19 @@ def in_two_threads(names: list[str], repeats: int = 20) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, calls, alone))
+
+
+def test_every_layout_is_one_compilation():
+    for name, case in CASES.items():
+        for dtype, layout in itertools.product((np.float32, np.float64), LAYOUTS.values()):
+            args = arguments(name, dtype, case.shapes.small)
+            given = [
+                layout(a) if isinstance(a, np.ndarray) and i not in case.writes else a
+                for i, a in enumerate(args)
+            ]
+            getattr(cpu, name, getattr(kernels, name))(*given)
+    for loop in dispatchers():
+        assert len(loop.signatures) <= 2, loop
 
 
 def test_two_threads_at_once_get_what_each_gets_alone():
@@ -171,7 +186,9 @@ def test_a_change_of_any_source_makes_the_cache_out_of_date(tmp_path):
 def dispatchers() -> list:
     """The compiled functions that are kept on disk."""
     loops = [
-        v for m in (cpu.elementwise, cpu.rows, cpu.losses, cpu.optimisers) for v in vars(m).values()
+        v
+        for m in (cpu.elementwise, cpu.rows, cpu.columns, cpu.losses, cpu.optimisers)
+        for v in vars(m).values()
     ]
     return [
         v for loop in loops if isinstance(loop, _compile.Loop) for v in (loop.serial, loop.parallel)

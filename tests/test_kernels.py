@@ -363,8 +363,15 @@ def test_the_greatest_numbers_of_the_pieces_of_a_row_may_rise_and_fall(name, dty
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_a_coin_is_1_where_the_number_is_below_p_and_not_where_it_is_p(backend):
-    u = tg.random.default_rng(7).uniform(1001).numpy()
+@pytest.mark.parametrize("drawn", [0, 1])  # one leaves half of a step, for the first coin
+def test_a_coin_is_1_where_the_number_is_below_p_and_not_where_it_is_p(backend, drawn):
+    def rng():
+        generator = tg.random.default_rng(7)
+        generator.uniform((drawn,))
+        return generator
+
+    u = rng().uniform(1001).numpy()
     with tg.backend(backend):
-        assert not tg.random.default_rng(7).bernoulli(u).numpy().any()
-        assert tg.random.default_rng(7).bernoulli(np.nextafter(u, np.float32(2))).numpy().all()
+        assert not rng().bernoulli(u).numpy().any()
+        assert rng().bernoulli(np.nextafter(u, np.float32(2))).numpy().all()
+        assert rng().bernoulli(np.ones_like(u)).numpy().all()

@@ -89,9 +89,17 @@ def test_bernoulli_of_certainties_and_of_shapes():
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, np.nan, np.inf])
-def test_what_is_no_probability_is_refused(p):
-    with pytest.raises(ValueError, match=r"probability must lie in \[0, 1\]"):
-        tg.random.default_rng(0).bernoulli(np.array([0.5, p]))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_no_probability_is_refused_wherever_it_is(p, dtype):
+    last = PARALLEL_FROM
+    for size, place in ((2, 0), (2, 1), (9000, 0), (9000, 5000), (last + 1, 0), (last + 1, last)):
+        probabilities = np.full(size, 0.5, dtype)
+        probabilities[place] = p
+        for drawn in (0, 1):  # one leaves half of a step, for the first coin
+            rng = tg.random.default_rng(0)
+            rng.uniform((drawn,))
+            with pytest.raises(ValueError, match=r"probability must lie in \[0, 1\]"):
+                rng.bernoulli(probabilities)
 
 
 def test_coins_are_tossed_with_the_numbers_that_numpy_gives():

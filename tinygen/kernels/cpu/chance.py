@@ -121,7 +121,7 @@ def _bernoulli(out, p, shares, jumps, high, low, c_high, c_low):
                 h1, l1 = _step(h1, l1, m_high, m_low, step_high, step_low)
                 h2, l2 = _step(h2, l2, m_high, m_low, step_high, step_low)
                 h3, l3 = _step(h3, l3, m_high, m_low, step_high, step_low)
-            begin, end = first * DEALT, min((first + count) * DEALT, out.size)
+            begin, end = first * DEALT, (first + count) * DEALT  # slices end where the array does
             right[share] &= _toss(out[begin:end], p[begin:end], halves)
     return right.all()
 
