@@ -121,6 +121,11 @@ def _strided(x: Array) -> Array:
     return view
 
 
+def _reversed(x: Array) -> Array:
+    back = (*[slice(None, None, -1)] * x.ndim, ...)  # NumPy's flip makes a scalar of a 0-d array
+    return x[back].copy()[back]
+
+
 def _unaligned(x: Array) -> Array:
     view = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
     view[...] = x
@@ -137,8 +142,7 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "plain": lambda x: x.copy(),
     "transposed": lambda x: x.T.copy().T,
     "strided": _strided,
-    # Of a 0-d array, flip makes a scalar.
-    "reversed": lambda x: np.asarray(np.flip(np.flip(x).copy())),
+    "reversed": _reversed,
     "broadcast down": lambda x: np.broadcast_to(x[:1] if x.size else x, x.shape) if x.ndim else x,
     "broadcast across": lambda x: (
         np.broadcast_to(x[..., :1] if x.size else x, x.shape) if x.ndim else x
