@@ -64,7 +64,8 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
             x, *others = map(plain, (x, *others))
         out = flat = empty(shape, dtype)
         if len(shape) != 1:
-            flat, x, *others = [array.ravel() for array in (out, x, *others)]
+            flat, x = out.ravel(), x.ravel()
+            others = others and [y.ravel() for y in others]
         if flat.size < _compile.PARALLEL_FROM:  # `loop` would do the same, in twice the time
             serial(flat, x, *others)
         else:
