@@ -23,6 +23,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -121,6 +122,7 @@ class Team:
     def abort(self, why: str = "failed", code: int = 1) -> None:
         """End all ranks at once: if one cannot go on, the others would wait for it forever."""
         print(f"rank {self.rank} {why}, and so ends all {self.size}", file=sys.stderr, flush=True)
+        time.sleep(0.2)  # once it ends the ranks, the launcher drops what they wrote and it has not read
         self._communicator.Abort(code)
 
     def _shared(self, optimiser: Optimiser) -> list[int]:
