@@ -122,7 +122,8 @@ class Team:
     def abort(self, why: str = "failed", code: int = 1) -> None:
         """End all ranks at once: if one cannot go on, the others would wait for it forever."""
         print(f"rank {self.rank} {why}, and so ends all {self.size}", file=sys.stderr, flush=True)
-        time.sleep(0.2)  # once it ends the ranks, the launcher drops what they wrote and it has not read
+        # When the launcher ends the ranks, it drops what it has not read of their words.
+        time.sleep(0.2)
         self._communicator.Abort(code)
 
     def _shared(self, optimiser: Optimiser) -> list[int]:
