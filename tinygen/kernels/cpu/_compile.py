@@ -8,17 +8,19 @@ Loops are compiled without bounds checks. They are private: each is reached only
 `rows.py`, ...) that has checked shapes, dtypes and strides.
 """
 
+import functools
 import hashlib
 import os
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numba
 import numpy as np
 from numba.core import config
 
+from tinygen.kernels.checks import KERNEL_FLOATS
 from tinygen.kernels.reference import quiet
 
 DIGEST = hashlib.sha256(
@@ -99,8 +101,20 @@ class Loop:
         self.serial = compiled(function)
         self.parallel = compiled(function, "_parallel", parallel=True)
 
-    def serial_for(self, dtype: np.dtype, *ndims: int) -> Callable:
-        """The version for one core, for C-contiguous arrays of so many axes, whose types it does not check."""
+    def machine_code(self, *ndims: int) -> dict[np.dtype, Callable]:
+        """The version for one core, by dtype, for C-contiguous arrays of so many axes, whose types it does not check.
+
+        It is compiled when it is first called.
+        """
+
+        def first_call(dtype, *arrays):
+            code[dtype] = self._serial_for(dtype, ndims)
+            code[dtype](*arrays)
+
+        code = {dtype: functools.partial(first_call, dtype) for dtype in KERNEL_FLOATS}
+        return code
+
+    def _serial_for(self, dtype: np.dtype, ndims: Sequence[int]) -> Callable:
         if config.DISABLE_JIT:
             return self.serial
         scalar = numba.from_dtype(dtype)

@@ -35,21 +35,14 @@ def plain(x: Array) -> Array:
 
 def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
     """The entry of `loop(work, out, *inputs)`, for inputs of one shape."""
-    name, others_count = specification.__name__, len(signature(specification).parameters) - 1
-    empty = np.empty
-
-    def first_call(dtype, *arrays):
-        ready[dtype] = loop.serial_for(dtype, *[array.ndim for array in arrays])
-        ready[dtype](*arrays)
-
-    # The loop for one core, as machine code from the first call on.
-    ready = {dtype: functools.partial(first_call, dtype) for dtype in KERNEL_FLOATS}
+    name, inputs = specification.__name__, len(signature(specification).parameters)
+    empty, on_one_core = np.empty, loop.machine_code(*[1] * (inputs + 1))
 
     @functools.wraps(specification)
     def kernel(x, *others):
         # Most calls are on small arrays, where the time of every check counts.
-        serial = ready.get(x.dtype) if type(x) is Array else None
-        if serial is None or len(others) != others_count:
+        serial = on_one_core.get(x.dtype) if type(x) is Array else None
+        if serial is None or len(others) != inputs - 1:
             return by_reference(specification, (x, *others))
         shape, dtype, usual = x.shape, x.dtype, x.flags.carray
         for y in others:
@@ -75,7 +68,7 @@ def elementwise(loop: _compile.Loop, specification: Callable) -> Callable:
     return kernel
 
 
-def along_rows(loop: Callable, specification: Callable, takes: str, gives: str) -> Callable:
+def along_rows(loop: _compile.Loop, specification: Callable, takes: str, gives: str) -> Callable:
     """The entry of `loop(work, *results, *inputs)`.
 
     `takes` and `gives` list the kinds of inputs and results: "m" is a matrix (rows, n), "v" a vector (rows,), "c" a
@@ -83,6 +76,7 @@ def along_rows(loop: Callable, specification: Callable, takes: str, gives: str) 
     """
     name, count = specification.__name__, len(signature(specification).parameters)
     sides = [SIDES[kind] for kind in gives]
+    on_one_core = loop.machine_code(*[2 if kind == "m" else 1 for kind in gives + takes])
 
     @functools.wraps(specification)
     def kernel(*arrays):
@@ -91,7 +85,11 @@ def along_rows(loop: Callable, specification: Callable, takes: str, gives: str) 
         check_rows(name, takes, arrays)
         shape, dtype = arrays[0].shape, arrays[0].dtype
         results = [np.empty(shape[side], dtype) for side in sides]
-        loop(arrays[0].size, *results, *[plain(x) for x in arrays])
+        size, arrays = arrays[0].size, [plain(x) for x in arrays]
+        if size < _compile.PARALLEL_FROM:
+            on_one_core[dtype](*results, *arrays)
+        else:
+            loop(size, *results, *arrays)
         return results[0] if len(results) == 1 else tuple(results)
 
     return kernel

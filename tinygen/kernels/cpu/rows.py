@@ -1,12 +1,11 @@
 """Log-sum-exp and softmax along the rows of a matrix.
 
-In NumPy, log-sum-exp reads its input twice: for the maximum, and for the sum of the exponentials of all elements less
-the maximum, which cannot overflow. Here a row is read from memory once, in pieces that stay in the L1 cache. If a piece
-raises the maximum so far, the sum so far is scaled down to the new one (Milakov and Gimelshein, "Online normalizer
-calculation for softmax", 2018).
+The greatest element of a row is subtracted from all before exp, which then cannot overflow. So a row is read at least
+twice. That costs nothing: the second time it is in a cache, and exp takes longer than the memory even where it is not.
+For softmax, the exponentials themselves are kept, and divided by their sum in the end.
 
-If the maximum is infinite, nothing is subtracted: inf - inf is NaN, while e^-inf = 0 and e^inf = inf are right as they
-are. A piece with a NaN does not raise the maximum; the NaN ends up in the sum.
+In place of an infinite maximum, the largest number of its sign is subtracted, because inf - inf is NaN: infinities stay
+what they are, and beside inf all else becomes e^-inf = 0. A NaN ends up in the sum.
 """
 
 import numpy as np
@@ -24,20 +23,33 @@ PIECE = 1024
 # the loop. They take the whole matrix, because a slice costs reference counting.
 
 
-@inner
-def _greatest(x, i, start, stop):
-    """The maximum, compared as integers: vector instructions do not order floats as Python does if there is a NaN."""
+@inlined
+def _top(x, i):
+    """The maximum of row i, made finite.
+
+    Elements are compared as integers: vector instructions do not order floats as Python does if there is a NaN.
+    """
     top = scalar.rank(x.dtype.type(-np.inf))
-    for j in range(start, stop):
+    for j in range(np.uintp(x.shape[1])):
         top = max(top, scalar.rank(x[i, j]))
-    return scalar.of_rank(top, x.dtype.type(0))
+    return scalar.finite(scalar.of_rank(top, x.dtype.type(0)))
 
 
 @reordering
-def _sum_exp(x, i, start, stop, shift):
+def _sum_exp(x, i, start, stop, top):
     sum = x.dtype.type(0)
     for j in range(start, stop):
-        sum += scalar.exp(x[i, j] - shift)
+        sum += scalar.exp(x[i, j] - top)
+    return sum
+
+
+@reordering
+def _exp_and_sum(out, x, i, start, stop, top):
+    sum = x.dtype.type(0)
+    for j in range(start, stop):
+        e = scalar.exp(x[i, j] - top)
+        out[i, j] = e
+        sum += e
     return sum
 
 
@@ -63,19 +75,26 @@ def piece(start, n):
     return np.uintp(start), np.uintp(min(start + PIECE, n))
 
 
-@inner
+@inlined
 def log_sum_row(x, i):
-    """The maximum t of row i (0 if it is infinite) and, in float64, log sum_j e^(x[i, j] - t)."""
-    top, total = x.dtype.type(-np.inf), np.float64(0)
+    """The maximum t of row i, made finite, and, in float64, log sum_j e^(x[i, j] - t)."""
+    top, total = _top(x, i), np.float64(0)
     for begin in range(0, x.shape[1], PIECE):
         start, stop = piece(begin, x.shape[1])
-        greatest = _greatest(x, i, start, stop)
-        if greatest > top:
-            if total > 0:
-                total *= scalar.exp(top - greatest)
-            top = greatest
-        total += _sum_exp(x, i, start, stop, scalar.finite(top))
-    return scalar.finite(top), scalar.log(total)
+        total += _sum_exp(x, i, start, stop, top)
+    return top, scalar.log(total)
+
+
+@inlined
+def softmax_row(out, x, i):
+    """Fill row i of `out`."""
+    top, total = _top(x, i), np.float64(0)
+    for begin in range(0, x.shape[1], PIECE):
+        start, stop = piece(begin, x.shape[1])
+        total += _exp_and_sum(out, x, i, start, stop, top)
+    scale = x.dtype.type(1 / total)
+    for j in range(np.uintp(x.shape[1])):
+        out[i, j] *= scale
 
 
 @inner
@@ -116,10 +135,7 @@ def _logsumexp_grad(out, x, y, g):
 @Loop
 def _softmax(out, x):
     for i in prange(x.shape[0]):
-        top, total = log_sum_row(x, i)
-        rest = x.dtype.type(total)
-        for j in range(x.shape[1]):
-            out[i, j] = scalar.exp((x[i, j] - top) - rest)
+        softmax_row(out, x, i)
 
 
 @Loop

@@ -159,7 +159,7 @@ def _erf(x, k):
 
 @inlined
 def _finite(x, k):
-    return x if abs(x) < k.infinity else k.zero
+    return x if abs(x) < k.infinity else with_sign_of(float_of(k.largest_bits, x), x, k)
 
 
 @inlined
@@ -215,7 +215,7 @@ tanh = _either(_tanh, "tanh", "The hyperbolic tangent.")
 sigmoid = _either(_sigmoid, "sigmoid", "1 / (1 + e^-x).")
 softplus = _either(_softplus, "softplus", "log(1 + e^x).")
 erf = _either(_erf, "erf", "The error function.")
-finite = _either(_finite, "finite", "x, or 0 in place of an infinity or NaN.")
+finite = _either(_finite, "finite", "x, or the largest number of its sign in place of an infinity or NaN.")
 rank = _either(
     _rank,
     "rank",
