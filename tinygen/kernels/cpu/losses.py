@@ -9,7 +9,7 @@ from tinygen.kernels.cpu import scalar
 from tinygen.kernels.cpu._compile import Loop, compiled, reordering
 from tinygen.kernels.cpu._entry import along_rows, fit, plain
 from tinygen.kernels.cpu.formulas import relu
-from tinygen.kernels.cpu.rows import PIECE, log_sum_row, piece, softmax_row
+from tinygen.kernels.cpu.rows import PIECE, log_sum_row, piece
 
 # Sums over pieces of row i, as in `rows.py`.
 
@@ -125,13 +125,13 @@ def _cross_entropy(out, logits, labels):
 
 @Loop
 def _cross_entropy_grad(out, logits, labels, g):
-    one = logits.dtype.type(1)
     for i in prange(logits.shape[0]):
-        softmax_row(out, logits, i)
-        g_i, p = g[i], out[i, labels[i]]
+        top, total = log_sum_row(logits, i)
+        g_i, rest = g[i], logits.dtype.type(total)
         for j in range(logits.shape[1]):
-            out[i, j] *= g_i
-        out[i, labels[i]] = g_i * (p - one)
+            out[i, j] = g_i * scalar.exp((logits[i, j] - top) - rest)
+        j = labels[i]
+        out[i, j] = g_i * (scalar.exp((logits[i, j] - top) - rest) - g.dtype.type(1))
 
 
 @compiled

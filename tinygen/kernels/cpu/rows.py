@@ -85,18 +85,6 @@ def log_sum_row(x, i):
     return top, scalar.log(total)
 
 
-@inlined
-def softmax_row(out, x, i):
-    """Fill row i of `out`."""
-    top, total = _top(x, i), np.float64(0)
-    for begin in range(0, x.shape[1], PIECE):
-        start, stop = piece(begin, x.shape[1])
-        total += _exp_and_sum(out, x, i, start, stop, top)
-    scale = x.dtype.type(1 / total)
-    for j in range(np.uintp(x.shape[1])):
-        out[i, j] *= scale
-
-
 @inner
 def _sum_row(x, i):
     total = 0.0
@@ -135,7 +123,13 @@ def _logsumexp_grad(out, x, y, g):
 @Loop
 def _softmax(out, x):
     for i in prange(x.shape[0]):
-        softmax_row(out, x, i)
+        top, total = _top(x, i), np.float64(0)
+        for begin in range(0, x.shape[1], PIECE):
+            start, stop = piece(begin, x.shape[1])
+            total += _exp_and_sum(out, x, i, start, stop, top)
+        scale = x.dtype.type(1 / total)
+        for j in range(x.shape[1]):
+            out[i, j] *= scale
 
 
 @Loop
