@@ -215,7 +215,9 @@ tanh = _either(_tanh, "tanh", "The hyperbolic tangent.")
 sigmoid = _either(_sigmoid, "sigmoid", "1 / (1 + e^-x).")
 softplus = _either(_softplus, "softplus", "log(1 + e^x).")
 erf = _either(_erf, "erf", "The error function.")
-finite = _either(_finite, "finite", "x, or the largest number of its sign in place of an infinity or NaN.")
+finite = _either(
+    _finite, "finite", "x, or the largest number of its sign in place of an infinity or NaN."
+)
 rank = _either(
     _rank,
     "rank",
