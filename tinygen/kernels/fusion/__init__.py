@@ -1,8 +1,8 @@
 """Fusion: the array operations of a function, recorded once, merged into few loops, and replayed.
 
-Read it in the order of its passes: `trace.py` records the operations; `words.py` and `lower.py` translate the record
-into a language of four instructions, the words; `group.py` decides which words share a loop; `generate.py` writes a
-loop as source for Numba; `cache.py` keeps compiled loops on disk; `program.py` plans memory and runs the result.
+Read it in the order of its passes: `trace.py` records the operations; `instructions.py` and `lower.py` say the same in
+four instructions; `group.py` fuses instructions into loop nests; `generate.py` writes a nest as source for Numba;
+`cache.py` keeps compiled loops on disk; `program.py` plans memory and runs the result.
 """
 
 # Kernels that reduce rows. A trace records such a kernel as the steps of its specification, not as one step: once

@@ -21,8 +21,8 @@ the strides to the next block, row and column.
 
 from __future__ import annotations
 
-from tinygen.kernels.fusion.group import Access, LoopPlan, Step
-from tinygen.kernels.fusion.words import Storage
+from tinygen.kernels.fusion.group import Access, LoopNest, Statement
+from tinygen.kernels.fusion.instructions import Storage
 
 EXPRESSIONS = {
     "copy": "{}", "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}",
@@ -59,17 +59,19 @@ class Writer:
     The loop is called with the sizes of its `accesses` and the arrays of its `storages`, in their order.
     """
 
-    def __init__(self, loop: LoopPlan, stored: set[Storage]):
+    def __init__(self, loop: LoopNest, stored: set[Storage]):
         self.loop, self.stored = loop, stored
         self.storages: list[Storage] = []
         self.accesses: list[Access] = []
         # The stage of each step: it comes after the stages whose sums along the row the step needs.
         self.levels: list[int] = []
-        for step in loop.steps:
+        for step in loop.statements:
             given = [self.made_by(x) for x in step.operands]
-            later = [self.levels[k] + (loop.steps[k].how == "row") for k in given if k is not None]
+            later = [
+                self.levels[k] + (loop.statements[k].how == "row") for k in given if k is not None
+            ]
             self.levels.append(max(later, default=0))
-        self.over_rows = [k for k, s in enumerate(loop.steps) if s.how in ("column", "all")]
+        self.over_rows = [k for k, s in enumerate(loop.statements) if s.how in ("column", "all")]
         self.functions: list[str] = []
         self.source = HEADER.format(dtype=loop.dtype or "float32") + "\n\n" + self.written()
 
@@ -105,11 +107,11 @@ class Writer:
             access.strides[:2] == (0, 0) and access.strides[2] not in (0, 1) and self.loop.rows > 1
         )
 
-    def is_stored(self, step: Step) -> bool:
+    def is_stored(self, step: Statement) -> bool:
         return step.how in (None, "row") and step.out.storage in self.stored
 
     def expression(self, k: int, operands: list[str]) -> str:
-        step = self.loop.steps[k]
+        step = self.loop.statements[k]
         return EXPRESSIONS[step.name].format(*operands)
 
     # Rows ----------------------------------------------------------------------------------------
@@ -123,8 +125,8 @@ class Writer:
     def row_lines(self, level: int) -> list[str]:
         """The lines on the row before the stage of this level, and after those before it."""
         lines = []
-        for k, step in enumerate(self.loop.steps):
-            if step.wide:
+        for k, step in enumerate(self.loop.statements):
+            if step.per_element:
                 # A sum along the row, which the previous stage left in v.
                 if step.how == "row" and self.levels[k] == level - 1 and self.is_stored(step):
                     lines.append(f"{self.at_row(step.out)} = v{k}")
@@ -145,7 +147,11 @@ class Writer:
     def element_step(self, x: Access | float) -> int | None:
         """The step of the loop that computes x for each element, if there is one."""
         k = self.made_by(x)
-        wide = k is not None and self.loop.steps[k].wide and self.loop.steps[k].how is None
+        wide = (
+            k is not None
+            and self.loop.statements[k].per_element
+            and self.loop.statements[k].how is None
+        )
         return k if wide else None
 
     def needed(self, sinks: list[int]) -> list[int]:
@@ -155,7 +161,7 @@ class Writer:
             k = waiting.pop()
             if k not in found:
                 found.add(k)
-                made_of = map(self.element_step, self.loop.steps[k].operands)
+                made_of = map(self.element_step, self.loop.statements[k].operands)
                 waiting += [m for m in made_of if m is not None]
         return sorted(found)
 
@@ -182,9 +188,9 @@ class Writer:
 
         lines = []
         for k in self.needed(sinks):
-            given = [operand(x) for x in self.loop.steps[k].operands]
+            given = [operand(x) for x in self.loop.statements[k].operands]
             lines.append(
-                f"e{k} = {given[0] if self.loop.steps[k].how else self.expression(k, given)}"
+                f"e{k} = {given[0] if self.loop.statements[k].how else self.expression(k, given)}"
             )
         lines.append("return " + ", ".join(f"e{k}" for k in sinks))
         head = f"@inlined\ndef values_{stage}({', '.join([*loads.values(), *rows])}):\n"
@@ -202,10 +208,10 @@ class Writer:
 
     def stage_lines(self, level: int) -> list[str]:
         """The lines that call a stage, whose functions are written on the way."""
-        steps, stage = self.loop.steps, len(self.functions)
+        steps, stage = self.loop.statements, len(self.functions)
         sinks = [
             k for k, s in enumerate(steps)
-            if s.wide and self.levels[k] == level and (s.how is not None or self.is_stored(s))
+            if s.per_element and self.levels[k] == level and (s.how is not None or self.is_stored(s))
         ]  # fmt: skip
         if not sinks:
             return []
@@ -257,7 +263,7 @@ class Writer:
     # All of it -----------------------------------------------------------------------------------
 
     def written(self) -> str:
-        steps = self.loop.steps
+        steps = self.loop.statements
         inside: list[str] = []
         for level in range(max(self.levels) + 2):
             inside += self.row_lines(level) + self.stage_lines(level)
@@ -293,7 +299,7 @@ class Writer:
             at = f"np.uintp(sizes[{4 + 4 * n}]"
             if not any(access.strides[:2]):
                 fixed.append(f"p{n} = {at})")
-            elif self.loop.block:
+            elif self.loop.shape[0] > 1:
                 moving.append(
                     f"p{n} = {at} + i // block * sizes[{5 + 4 * n}] + i % block * sizes[{6 + 4 * n}])"
                 )
@@ -317,7 +323,7 @@ class Writer:
         )
 
 
-def added(step: Step, total: str, x: str) -> str:
+def added(step: Statement, total: str, x: str) -> str:
     """The line that takes x into a running sum or maximum."""
     return f"{total} = {EXPRESSIONS[step.name].format(total, x)}"
 

@@ -2,7 +2,7 @@
 
 Intermediate results live in buffers that are allocated once. A result that nobody will read any more leaves its buffer
 to a later one, so that a program stays in the caches. Each run allocates only its outputs, and what the functions of
-`Other` words allocate themselves.
+`Other` instructions allocate themselves.
 """
 
 from __future__ import annotations
@@ -21,42 +21,40 @@ from tinygen import kernels
 from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
 from tinygen.kernels.fusion.cache import compiled_loop
 from tinygen.kernels.fusion.generate import Writer
-from tinygen.kernels.fusion.group import LoopPlan, grouped
-from tinygen.kernels.fusion.lower import UFUNCS, lowered, wanted
-from tinygen.kernels.fusion.trace import Trace, Traced, mapped
-from tinygen.kernels.fusion.words import (
+from tinygen.kernels.fusion.group import Kernel, LoopNest, grouped
+from tinygen.kernels.fusion.instructions import (
     Other,
-    Place,
     Pointwise,
     Product,
     Reduce,
     Storage,
-    Word,
-    places,
+    View,
     reads,
+    views,
     whole,
     writes,
 )
+from tinygen.kernels.fusion.lower import UFUNCS, live, lowered
+from tinygen.kernels.fusion.trace import Trace, Traced, mapped
 from tinygen.kernels.reference import quiet
 
 CHUNKS, CHUNK_ROWS = 8, 16  # a loop has at most so many chunks, of no fewer rows
 LINE = 64  # bytes of a cache line: two cores that both write to one slow each other down
 ENTIRE = "entire"
 COPIED = 1 << 14  # bytes: a result of an `Other` is copied to a buffer unless it is larger
-Item = LoopPlan | Word
 
 _programs: weakref.WeakSet[Program] = weakref.WeakSet()
 
 
-def item_reads(item: Item) -> set[Storage]:
-    if not isinstance(item, LoopPlan):
-        return {place.storage for place in reads(item)}
-    operands = [x for step in item.steps for x in step.operands]
+def item_reads(item: Kernel) -> set[Storage]:
+    if not isinstance(item, LoopNest):
+        return {view.storage for view in reads(item)}
+    operands = [x for s in item.statements for x in s.operands]
     return {x.storage for x in operands if not isinstance(x, float) and x not in item.made}
 
 
-def item_writes(item: Item) -> set[Storage]:
-    return item.written if isinstance(item, LoopPlan) else {place.storage for place in writes(item)}
+def item_writes(item: Kernel) -> set[Storage]:
+    return item.written if isinstance(item, LoopNest) else {view.storage for view in writes(item)}
 
 
 class Program:
@@ -64,10 +62,10 @@ class Program:
 
     def __init__(self, trace: Trace, outputs: Sequence[Traced], fuse: bool):
         found = lowered(trace)
-        self.outputs = [found.place(x) for x in outputs]
-        kept = {place.storage for place in self.outputs}
-        words = wanted(found.words, kept)
-        items: list[Item] = grouped(words) if fuse else list(words)
+        self.outputs = [found.view(x) for x in outputs]
+        kept = {view.storage for view in self.outputs}
+        instructions = live(found.instructions, kept)
+        items: list[Kernel] = grouped(instructions) if fuse else list(instructions)
         self.inputs = found.inputs
         self._stores = list(found.owners.values())
         self.keys: list[Hashable] = [storage.key for storage in found.inputs]
@@ -82,8 +80,8 @@ class Program:
         _programs.add(self)
         self._here = [np.empty(0)] * len(self.inputs)  # of the last run, or C-contiguous copies
         # For each array that is new in each run, the arguments that it goes to: (arguments of a call, position, form).
-        # The form is a place in the array, ENTIRE for the array itself, or None for the array made flat.
-        self._uses: dict[Storage, list[tuple[list, int, Place | str | None]]] = {}
+        # The form is a view in the array, ENTIRE for the array itself, or None for the array made flat.
+        self._uses: dict[Storage, list[tuple[list, int, View | str | None]]] = {}
         # What is read from memory, by an item or by the caller.
         read_later = kept.union(*map(item_reads, items))
         self._memory = self._planned(items, {*self.fresh, *self._adopted}, read_later)
@@ -91,8 +89,8 @@ class Program:
         self._fresh_uses = [self._uses.get(storage, []) for storage in self.fresh]
         numbers = {storage: i for i, storage in enumerate(self.fresh)}
         self._found = [
-            (place, numbers.get(place.storage), place.storage in numbers and place == whole(place.storage))
-            for place in self.outputs
+            (view, numbers.get(view.storage), view.storage in numbers and view == whole(view.storage))
+            for view in self.outputs
         ]  # fmt: skip
         self._recorded = [
             (self._replay, item.outs) if isinstance(item, Other) and item.effect else step
@@ -119,12 +117,12 @@ class Program:
                 for arguments, position, _ in uses:
                     arguments[position] = None
             found = []
-            for place, number, entire in self._found:
+            for view, number, entire in self._found:
                 if entire:
                     found.append(new[number])
                 else:  # a view, an input or a constant
-                    memory = self._array_of(place.storage) if number is None else new[number]
-                    found.append(place.of(memory.reshape(-1)).copy())
+                    memory = self._array_of(view.storage) if number is None else new[number]
+                    found.append(view.of(memory.reshape(-1)).copy())
             return found
 
     def forget(self) -> None:
@@ -133,17 +131,17 @@ class Program:
         for storage in self._stores:
             storage.array = None
 
-    def _replay(self, *outs: Place) -> None:
-        for place in outs:
-            if place.storage in self._adopted:
-                self._bind(place.storage, place.storage.array)
-            elif place.storage not in self.fresh:  # those are copies of it already
-                self._memory[place.storage][...] = place.storage.array.reshape(-1)
+    def _replay(self, *outs: View) -> None:
+        for view in outs:
+            if view.storage in self._adopted:
+                self._bind(view.storage, view.storage.array)
+            elif view.storage not in self.fresh:  # those are copies of it already
+                self._memory[view.storage][...] = view.storage.array.reshape(-1)
 
     # Memory --------------------------------------------------------------------------------------
 
     def _planned(
-        self, items: list[Item], elsewhere: set[Storage], read_later: set[Storage]
+        self, items: list[Kernel], elsewhere: set[Storage], read_later: set[Storage]
     ) -> dict[Storage, np.ndarray]:
         """A flat array for each storage that stays inside the program; what stays inside a loop needs none."""
         last = {s: i for i, item in enumerate(items) for s in item_reads(item) | item_writes(item)}
@@ -152,7 +150,7 @@ class Program:
         free: list[np.ndarray] = []
         for i, item in enumerate(items):
             written = item_writes(item)
-            for storage in written & read_later if isinstance(item, LoopPlan) else written:
+            for storage in written & read_later if isinstance(item, LoopNest) else written:
                 if storage not in elsewhere and storage not in memory:
                     # Only a buffer of this size: each core wrote the same part of it before, and has that in its cache.
                     size = -(-storage.nbytes // LINE) * LINE
@@ -175,21 +173,21 @@ class Program:
     def _bind(self, storage: Storage, array: np.ndarray) -> None:
         _bind_uses(self._uses.get(storage, ()), array)
 
-    def _add_argument(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
-        """Append an argument: this place in the storage, or all of it as a flat array."""
+    def _add_argument(self, arguments: list, storage: Storage, view: View | None = None) -> None:
+        """Append an argument: this view in the storage, or all of it as a flat array."""
         if storage in self.inputs or storage in self.fresh or storage in self._adopted:
-            if place == whole(storage):
-                place = ENTIRE
-            self._uses.setdefault(storage, []).append((arguments, len(arguments), place))
+            if view == whole(storage):
+                view = ENTIRE
+            self._uses.setdefault(storage, []).append((arguments, len(arguments), view))
             arguments.append(None)
         else:
             flat = self._array_of(storage).reshape(-1)
-            arguments.append(flat if place is None else place.of(flat))
+            arguments.append(flat if view is None else view.of(flat))
 
     # Calls ---------------------------------------------------------------------------------------
 
-    def _step(self, item: Item, stored: set[Storage]) -> tuple[Callable, list]:
-        if isinstance(item, LoopPlan):
+    def _step(self, item: Kernel, stored: set[Storage]) -> tuple[Callable, list]:
+        if isinstance(item, LoopNest):
             return self._loop(item, stored)
         if isinstance(item, Product) and not (config.DISABLE_JIT or BLAS_ALWAYS):
             return self._product(item)
@@ -200,10 +198,10 @@ class Program:
             return self._ufunc(function, item)
         return self._other(function, *arguments_of(item), [item.out])
 
-    def _loop(self, loop: LoopPlan, stored: set[Storage]) -> tuple[Callable, list]:
+    def _loop(self, loop: LoopNest, stored: set[Storage]) -> tuple[Callable, list]:
         writer = Writer(loop, stored)
         chunks = max(1, min(CHUNKS, loop.rows // CHUNK_ROWS))
-        sizes = [loop.rows, loop.block or loop.rows, loop.columns, chunks]
+        sizes = [loop.rows, loop.shape[1], loop.columns, chunks]
         for access in writer.accesses:
             sizes += [access.offset, *access.strides]
         arguments = [cost(loop), np.array(sizes, np.int64)]
@@ -211,41 +209,41 @@ class Program:
             self._add_argument(arguments, storage)
         return compiled_loop(writer.source), arguments
 
-    def _product(self, word: Product) -> tuple[Callable, list]:
-        product = PRODUCTS[word.out.dtype]
+    def _product(self, instruction: Product) -> tuple[Callable, list]:
+        product = PRODUCTS[instruction.out.dtype]
         arguments: list = []
-        self._add_argument(arguments, word.out.storage, word.out)
-        self._add_argument(arguments, word.a.storage, word.a)
-        self._add_argument(arguments, word.b.storage, word.b)
-        if word.bias is None:
+        self._add_argument(arguments, instruction.out.storage, instruction.out)
+        self._add_argument(arguments, instruction.a.storage, instruction.a)
+        self._add_argument(arguments, instruction.b.storage, instruction.b)
+        if instruction.bias is None:
             arguments.append(product.no_bias)
         else:
-            self._add_argument(arguments, word.bias.storage, word.bias)
-        (m, k), n = word.a.shape, word.b.shape[1]
-        arguments += [CODES[word.activation], *product.cut(m, k, n)]
+            self._add_argument(arguments, instruction.bias.storage, instruction.bias)
+        (m, k), n = instruction.a.shape, instruction.b.shape[1]
+        arguments += [CODES[instruction.activation], *product.cut(m, k, n)]
         return product.into, arguments
 
-    def _ufunc(self, function: np.ufunc, word: Pointwise) -> tuple[Callable, list]:
+    def _ufunc(self, function: np.ufunc, instruction: Pointwise) -> tuple[Callable, list]:
         arguments: list = [function]
-        for operand in [*word.operands, word.out]:
-            if isinstance(operand, Place):
+        for operand in [*instruction.operands, instruction.out]:
+            if isinstance(operand, View):
                 self._add_argument(arguments, operand.storage, operand)
             else:
                 arguments.append(operand)
-        return into_last_quietly if word.name in kernels.KERNELS else into_last, arguments
+        return into_last_quietly if instruction.name in kernels.KERNELS else into_last, arguments
 
     def _other(
-        self, function: Callable, args: tuple, kwargs: dict, outs: list[Place]
+        self, function: Callable, args: tuple, kwargs: dict, outs: list[View]
     ) -> tuple[Callable, list]:
         adopted = len(outs) == 1 and outs[0].storage in self._adopted
         arguments: list = [] if adopted else [function, len(outs)]
-        for place in [] if adopted else outs:
-            self._add_argument(arguments, place.storage, place)
-        if kwargs or any(places(x) for x in args if not isinstance(x, Place)):
+        for view in [] if adopted else outs:
+            self._add_argument(arguments, view.storage, view)
+        if kwargs or any(views(x) for x in args if not isinstance(x, View)):
             function = functools.partial(of_tree, function, (args, kwargs))
-            args = places((args, kwargs))
+            args = views((args, kwargs))
         for x in args:
-            if isinstance(x, Place):
+            if isinstance(x, View):
                 self._add_argument(arguments, x.storage, x)
             else:
                 arguments.append(x)
@@ -282,18 +280,18 @@ def whole_lines(size: int) -> np.ndarray:
 
 def _bind_uses(uses: Sequence[tuple], array: np.ndarray) -> None:
     """Put `array` into the arguments that use it, each in its form: see `Program._uses`."""
-    for arguments, position, place in uses:
-        if place is ENTIRE:
+    for arguments, position, view in uses:
+        if view is ENTIRE:
             arguments[position] = array
         else:
             flat = array if array.ndim == 1 else array.reshape(-1)
-            arguments[position] = flat if place is None else place.of(flat)
+            arguments[position] = flat if view is None else view.of(flat)
 
 
 def of_tree(function: Callable, tree: Any, *arrays: np.ndarray) -> Any:
-    """function(*args, **kwargs), with these arrays for the places in tree = (args, kwargs)."""
+    """function(*args, **kwargs), with these arrays for the views in tree = (args, kwargs)."""
     given = iter(arrays)
-    args, kwargs = mapped(tree, (Place,), lambda _: next(given))
+    args, kwargs = mapped(tree, (View,), lambda _: next(given))
     return function(*args, **kwargs)
 
 
@@ -330,14 +328,14 @@ WITHOUT_UFUNC = {"copy": lambda x: x, "multiply_add": lambda x, y, z: x * y + z}
 REDUCERS = {"add": np.add.reduce, "maximum": np.maximum.reduce}
 
 
-def function_of(word: Pointwise | Reduce | Product) -> Callable:
-    if isinstance(word, Reduce):
-        return REDUCERS[word.name]
-    if isinstance(word, Product):
+def function_of(instruction: Pointwise | Reduce | Product) -> Callable:
+    if isinstance(instruction, Reduce):
+        return REDUCERS[instruction.name]
+    if isinstance(instruction, Product):
         return product
-    if word.name in WITHOUT_UFUNC:
-        return WITHOUT_UFUNC[word.name]
-    return NUMPY.get(word.name) or getattr(kernels, word.name)
+    if instruction.name in WITHOUT_UFUNC:
+        return WITHOUT_UFUNC[instruction.name]
+    return NUMPY.get(instruction.name) or getattr(kernels, instruction.name)
 
 
 def product(
@@ -346,15 +344,15 @@ def product(
     return kernels.linear(a, b.T, bias, activation)
 
 
-def arguments_of(word: Pointwise | Reduce | Product) -> tuple[tuple, dict]:
-    if isinstance(word, Product):
-        return (word.a, word.b, word.bias, word.activation), {}
-    if isinstance(word, Reduce):
-        last = len(word.x.shape) - 1
-        axis = {"row": last, "column": tuple(range(last)), "all": None}[word.how]
-        initial = {} if word.initial is None else {"initial": word.initial}
-        return (word.x,), {"axis": axis, **initial}
-    return tuple(word.operands), {}
+def arguments_of(instruction: Pointwise | Reduce | Product) -> tuple[tuple, dict]:
+    if isinstance(instruction, Product):
+        return (instruction.a, instruction.b, instruction.bias, instruction.activation), {}
+    if isinstance(instruction, Reduce):
+        last = len(instruction.x.shape) - 1
+        axis = {"row": last, "column": tuple(range(last)), "all": None}[instruction.how]
+        initial = {} if instruction.initial is None else {"initial": instruction.initial}
+        return (instruction.x,), {"axis": axis, **initial}
+    return tuple(instruction.operands), {}
 
 
 CHEAP = frozenset(
@@ -366,11 +364,11 @@ CHEAP = frozenset(
 NANOSECONDS = 0.06, 0.4  # for an element of a cheap step, and of any other
 
 
-def cost(loop: LoopPlan) -> int:
+def cost(loop: LoopNest) -> int:
     """The work of a loop in the unit of `cpu._compile.PARALLEL_FROM`: one element of a cheap step."""
     cheap, dear = NANOSECONDS
     total = 0.0
-    for step in loop.steps:
-        elements = loop.rows * (loop.columns if step.wide else 1)
+    for step in loop.statements:
+        elements = loop.rows * (loop.columns if step.per_element else 1)
         total += elements * (cheap if step.name in CHEAP or step.how else dear)
     return int(total / cheap)

@@ -1,7 +1,7 @@
-"""A language of four instructions, the words, for what a trace did: Pointwise, Reduce, Product, and Other for the rest.
+"""Four instructions for what a trace did: Pointwise, Reduce, Product, and Other for the rest.
 
-Words read and write `Place`s: elements of a `Storage`, given by an offset and strides. A view is another place in the
-same storage. It takes no work, so the language needs no word for it.
+Instructions read and write `View`s: elements of a `Storage`, given by an offset and strides. To slice, transpose or
+reshape takes no work but gives another view of the same storage, so there is no instruction for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BOOL, INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 
 
 class Storage:
-    """A block of C-contiguous memory. `array`: what it held in the trace; `key`: that of the input, if it is one."""
+    """C-contiguous memory. `array`: what it held in the trace; `key`: that of the input, if it is one."""
 
     def __init__(self, array: np.ndarray, key: Any = None, constant: bool = False):
         self.shape, self.dtype, self.nbytes = array.shape, array.dtype, array.nbytes
@@ -29,7 +29,7 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class Place:
+class View:
     """A strided view of a storage; offset and strides count elements."""
 
     storage: Storage
@@ -45,55 +45,55 @@ class Place:
     def size(self) -> int:
         return math.prod(self.shape)
 
-    def broadcast(self, shape: tuple[int, ...]) -> Place:
+    def broadcast(self, shape: tuple[int, ...]) -> View:
         """Repeated along axes to this shape, as in NumPy."""
         new = len(shape) - len(self.shape)
         strides = [
             0 if side != full else stride
             for side, full, stride in zip(self.shape, shape[new:], self.strides, strict=True)
         ]
-        return Place(self.storage, self.offset, shape, (0,) * new + tuple(strides))
+        return View(self.storage, self.offset, shape, (0,) * new + tuple(strides))
 
-    def transposed(self) -> Place:
-        return Place(self.storage, self.offset, self.shape[::-1], self.strides[::-1])
+    def transposed(self) -> View:
+        return View(self.storage, self.offset, self.shape[::-1], self.strides[::-1])
 
-    def row(self, i: int) -> Place:
+    def row(self, i: int) -> View:
         """Element i of the first axis."""
-        return Place(
+        return View(
             self.storage, self.offset + i * self.strides[0], self.shape[1:], self.strides[1:]
         )
 
-    def column(self, j: int) -> Place:
+    def column(self, j: int) -> View:
         """Element j of the last axis."""
         return self.transposed().row(j).transposed()
 
-    def part(self, axis: int, start: int, length: int) -> Place:
+    def part(self, axis: int, start: int, length: int) -> View:
         """`length` elements along an axis, from element `start` on."""
         shape = (*self.shape[:axis], length, *self.shape[axis + 1 :])
-        return Place(self.storage, self.offset + start * self.strides[axis], shape, self.strides)
+        return View(self.storage, self.offset + start * self.strides[axis], shape, self.strides)
 
-    def with_axis(self, axis: int) -> Place:
+    def with_axis(self, axis: int) -> View:
         """With a new axis of length 1 at position `axis`."""
         shape, strides = list(self.shape), list(self.strides)
         shape.insert(axis, 1)
         strides.insert(axis, 0)
-        return Place(self.storage, self.offset, tuple(shape), tuple(strides))
+        return View(self.storage, self.offset, tuple(shape), tuple(strides))
 
     def of(self, memory: np.ndarray) -> np.ndarray:
-        """The NumPy view of this place in `memory`, a flat array for the storage."""
+        """This view as an array, in `memory`, a flat array for the storage."""
         size = memory.itemsize
         strides = [stride * size for stride in self.strides]
         return np.ndarray(self.shape, memory.dtype, memory, self.offset * size, strides)
 
 
-def whole(storage: Storage, shape: tuple[int, ...] | None = None) -> Place:
+def whole(storage: Storage, shape: tuple[int, ...] | None = None) -> View:
     """All of a storage, in its own shape or another."""
     shape = storage.shape if shape is None else shape
     strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    return Place(storage, 0, shape, strides)
+    return View(storage, 0, shape, strides)
 
 
-Operand = Place | float
+Operand = View | float
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Pointwise:
 
     name: str
     operands: list[Operand]
-    out: Place
+    out: View
 
 
 @dataclass
@@ -114,8 +114,8 @@ class Reduce:
 
     name: str
     how: str
-    x: Place
-    out: Place
+    x: View
+    out: View
     initial: float | None = None
 
 
@@ -123,41 +123,45 @@ class Reduce:
 class Product:
     """out = activation(a b + bias), for matrices a and b."""
 
-    a: Place
-    b: Place
-    bias: Place | None
+    a: View
+    b: View
+    bias: View | None
     activation: str | None
-    out: Place
+    out: View
 
 
 @dataclass
 class Other:
-    """outs = function(*args, **kwargs), with places for arrays. With an effect it runs even if nobody reads `outs`."""
+    """outs = function(*args, **kwargs), with views for arrays. With an effect it runs even if nobody reads `outs`."""
 
     function: Callable
     args: tuple
     kwargs: dict
-    outs: list[Place]
+    outs: list[View]
     effect: bool = False
 
 
-Word = Pointwise | Reduce | Product | Other
+Instruction = Pointwise | Reduce | Product | Other
 
 
-def reads(word: Word) -> list[Place]:
-    if isinstance(word, Pointwise):
-        return [x for x in word.operands if isinstance(x, Place)]
-    if isinstance(word, Reduce):
-        return [word.x]
-    if isinstance(word, Product):
-        return [word.a, word.b, *([] if word.bias is None else [word.bias])]
-    return places((word.args, word.kwargs))
+def reads(instruction: Instruction) -> list[View]:
+    if isinstance(instruction, Pointwise):
+        return [x for x in instruction.operands if isinstance(x, View)]
+    if isinstance(instruction, Reduce):
+        return [instruction.x]
+    if isinstance(instruction, Product):
+        return [
+            instruction.a,
+            instruction.b,
+            *([] if instruction.bias is None else [instruction.bias]),
+        ]
+    return views((instruction.args, instruction.kwargs))
 
 
-def writes(word: Word) -> list[Place]:
-    return word.outs if isinstance(word, Other) else [word.out]
+def writes(instruction: Instruction) -> list[View]:
+    return instruction.outs if isinstance(instruction, Other) else [instruction.out]
 
 
-def places(tree: Any) -> list[Place]:
-    """The places in a tree of tuples, lists and dicts."""
-    return leaves(tree, (Place,))
+def views(tree: Any) -> list[View]:
+    """The views in a tree of tuples, lists and dicts."""
+    return leaves(tree, (View,))
