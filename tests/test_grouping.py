@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tinygen import kernels
-from tinygen.kernels.fusion import group
+from tinygen.kernels.fusion import generate, group
 from tinygen.kernels.fusion.instructions import Storage
 from tinygen.kernels.fusion.lower import live, lowered, view_of
 from tinygen.kernels.fusion.program import cost
@@ -219,6 +219,14 @@ def test_a_view_takes_a_shape_where_numpy_needs_no_copy():
             np.testing.assert_array_equal(at, view.reshape(each.shape))
             assert each.shape[0] > 1 or statement.out.strides[0] == 0
     assert 500 < sum(found) < 1900
+
+
+def test_the_example_of_a_source_is_what_is_written():
+    (nest,) = kernels_of(lambda x: x / np.sum(x, axis=1, keepdims=True), (3, 4))
+    lines = iter(generate.Writer(nest, {nest.statements[-1].out.storage}).source.splitlines())
+    example = generate.__doc__[generate.__doc__.index("becomes:") :].splitlines()
+    for line in example:
+        assert not line.startswith("    ") or line.removeprefix("    ") in lines  # in this order
 
 
 def test_the_cost_of_a_nest():

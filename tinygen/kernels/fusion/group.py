@@ -89,6 +89,12 @@ class LoopNest:
         """What statements compute and later ones can use, each with the statement's index."""
         return {s.out: k for k, s in enumerate(self.statements) if s.how in (None, "row")}
 
+    @property
+    def reads(self) -> list[Access]:
+        """What statements read from memory."""
+        given = [x for s in self.statements for x in s.operands if isinstance(x, Access)]
+        return [x for x in given if x not in self.made]
+
     @functools.cached_property
     def written(self) -> set[Storage]:
         return {s.out.storage for s in self.statements}

@@ -46,15 +46,15 @@ COPIED = 1 << 14  # bytes: a result of an `Other` is copied to a buffer unless i
 _programs: weakref.WeakSet[Program] = weakref.WeakSet()
 
 
-def item_reads(item: Kernel) -> set[Storage]:
-    if not isinstance(item, LoopNest):
-        return {view.storage for view in reads(item)}
-    operands = [x for s in item.statements for x in s.operands]
-    return {x.storage for x in operands if not isinstance(x, float) and x not in item.made}
+def reads_of(kernel: Kernel) -> set[Storage]:
+    found = kernel.reads if isinstance(kernel, LoopNest) else reads(kernel)
+    return {x.storage for x in found}
 
 
-def item_writes(item: Kernel) -> set[Storage]:
-    return item.written if isinstance(item, LoopNest) else {view.storage for view in writes(item)}
+def writes_of(kernel: Kernel) -> set[Storage]:
+    if isinstance(kernel, LoopNest):
+        return kernel.written
+    return {view.storage for view in writes(kernel)}
 
 
 class Program:
@@ -83,7 +83,7 @@ class Program:
         # The form is a view in the array, ENTIRE for the array itself, or None for the array made flat.
         self._uses: dict[Storage, list[tuple[list, int, View | str | None]]] = {}
         # What is read from memory, by an item or by the caller.
-        read_later = kept.union(*map(item_reads, items))
+        read_later = kept.union(*map(reads_of, items))
         self._memory = self._planned(items, {*self.fresh, *self._adopted}, read_later)
         self.steps = [self._step(item, read_later) for item in items]
         self._fresh_uses = [self._uses.get(storage, []) for storage in self.fresh]
@@ -144,12 +144,12 @@ class Program:
         self, items: list[Kernel], elsewhere: set[Storage], read_later: set[Storage]
     ) -> dict[Storage, np.ndarray]:
         """A flat array for each storage that stays inside the program; what stays inside a loop needs none."""
-        last = {s: i for i, item in enumerate(items) for s in item_reads(item) | item_writes(item)}
+        last = {s: i for i, item in enumerate(items) for s in reads_of(item) | writes_of(item)}
         memory: dict[Storage, np.ndarray] = {}
         buffers: dict[Storage, np.ndarray] = {}
         free: list[np.ndarray] = []
         for i, item in enumerate(items):
-            written = item_writes(item)
+            written = writes_of(item)
             for storage in written & read_later if isinstance(item, LoopNest) else written:
                 if storage not in elsewhere and storage not in memory:
                     # Only a buffer of this size: each core wrote the same part of it before, and has that in its cache.
