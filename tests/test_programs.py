@@ -11,8 +11,9 @@ import tinygen as tg
 from benchmarks.kits.tensors import Tinygen
 from benchmarks.steps import STEPS
 from tests.processes import run
-from tinygen.kernels.fusion import cache
-from tinygen.kernels.fusion.program import COPIED, LINE, Program
+from tinygen.kernels.fusion import cache, program
+from tinygen.kernels.fusion.memory import LINE
+from tinygen.kernels.fusion.program import COPIED
 
 RNG = np.random.default_rng(0)
 
@@ -24,10 +25,8 @@ def numbers(*shape: int) -> np.ndarray:
 @pytest.fixture
 def found(monkeypatch):
     """The buffers of each program, recorded when they are planned."""
-    found, planned = [], Program._planned
-    monkeypatch.setattr(
-        Program, "_planned", lambda *args: found.append(planned(*args)) or found[-1]
-    )
+    found, planned = [], program.planned
+    monkeypatch.setattr(program, "planned", lambda *args: found.append(planned(*args)) or found[-1])
     return found
 
 
@@ -88,7 +87,7 @@ def test_a_result_is_held_by_nobody_else():
 
 
 def test_without_a_cache_loops_lie_in_a_folder_that_goes_with_the_process(tmp_path, monkeypatch):
-    program = """
+    script = """
 import numpy as np, tempfile, os, tinygen as tg
 f = tg.compile(lambda x: (tg.exp(x) + 1).sum())
 x = tg.tensor(np.ones(3, np.float32))
@@ -102,7 +101,7 @@ g = tg.compile(lambda x: (tg.log(x) + 2).sum())
 assert g(x).item() == 6
 """
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    told = run(program, XDG_CACHE_HOME=os.devnull, TMPDIR=str(tmp_path))
+    told = run(script, XDG_CACHE_HOME=os.devnull, TMPDIR=str(tmp_path))
     assert told.startswith("tinygen-")
     assert not list(tmp_path.iterdir())
 
@@ -139,7 +138,7 @@ def test_where_there_are_many_loops_the_oldest_are_deleted(tmp_path, monkeypatch
 
 
 def test_a_process_that_is_forked_while_another_thread_runs_a_program_can_run_it():
-    program = """
+    script = """
 import numpy as np, os, signal, threading, tinygen as tg
 from tinygen.kernels.fusion.trace import as_one_step
 reached, leave = threading.Event(), threading.Event()
@@ -171,4 +170,4 @@ leave.set()
 thread.join()
 print(os.waitpid(child, 0)[1])
 """
-    assert run(program) == "0"
+    assert run(script) == "0"

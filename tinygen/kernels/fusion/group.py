@@ -32,8 +32,6 @@ from tinygen.kernels.fusion.instructions import (
     Reduce,
     Storage,
     View,
-    reads,
-    writes,
 )
 
 LONG = 4096  # a longer vector makes no nest of its own: it would have one element a row
@@ -95,9 +93,10 @@ class LoopNest:
         given = [x for s in self.statements for x in s.operands if isinstance(x, Access)]
         return [x for x in given if x not in self.made]
 
-    @functools.cached_property
-    def written(self) -> set[Storage]:
-        return {s.out.storage for s in self.statements}
+    @property
+    def writes(self) -> list[Access]:
+        """What statements compute, in memory or not."""
+        return [s.out for s in self.statements]
 
     def divided(self, inner: int) -> LoopNest:
         """The nest with so many inner rows, if all its rows are inner ones."""
@@ -126,7 +125,7 @@ def grouped(instructions: list[Instruction]) -> list[Kernel]:
     made_by: dict[Storage, int] = {}  # the last of `found` that writes to it
     for instruction in instructions:
         # Also what it writes: several instructions that write parts of one storage stay in order.
-        touched = [view.storage for view in (*reads(instruction), *writes(instruction))]
+        touched = [view.storage for view in (*instruction.reads, *instruction.writes)]
         first = max((made_by.get(storage, 0) for storage in touched), default=0)
         new = nest_of(instruction)
         for at in range(first, len(found)):
@@ -138,7 +137,7 @@ def grouped(instructions: list[Instruction]) -> list[Kernel]:
             at = len(found)
             alone = new is None or (new.columns == 1 and new.rows > LONG)
             found.append(instruction if alone else new)
-        for view in writes(instruction):
+        for view in instruction.writes:
             made_by[view.storage] = at
     return found
 
@@ -151,7 +150,7 @@ def nest_of(instruction: Instruction) -> LoopNest | None:
         shape, operands = instruction.x.shape, [instruction.x]
     else:
         return None
-    floats = {x.dtype for x in (*reads(instruction), *writes(instruction))} - {BOOL, INT64}
+    floats = {x.dtype for x in (*instruction.reads, *instruction.writes)} - {BOOL, INT64}
     if math.prod(shape) <= 1 or len(floats) > 1:
         return None
     operands = [x.broadcast(shape) if isinstance(x, View) else x for x in operands]
@@ -179,8 +178,9 @@ def fused(nest: Kernel, new: LoopNest | None) -> LoopNest | None:
     if nest.shape[:2] != new.shape[:2]:
         return None
     (statement,) = new.statements
+    written = {x.storage for x in nest.writes}
     for x in statement.operands:
-        if isinstance(x, Access) and x.storage in nest.written and x not in nest.made:
+        if isinstance(x, Access) and x.storage in written and x not in nest.made:
             return None  # it is complete only when the nest is over
     if any(
         s.out.storage is statement.out.storage and s.operands == (0.0,) for s in nest.statements

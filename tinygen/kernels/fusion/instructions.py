@@ -104,6 +104,14 @@ class Pointwise:
     operands: list[Operand]
     out: View
 
+    @property
+    def reads(self) -> list[View]:
+        return views(self.operands)
+
+    @property
+    def writes(self) -> list[View]:
+        return [self.out]
+
 
 @dataclass
 class Reduce:
@@ -118,6 +126,14 @@ class Reduce:
     out: View
     initial: float | None = None
 
+    @property
+    def reads(self) -> list[View]:
+        return [self.x]
+
+    @property
+    def writes(self) -> list[View]:
+        return [self.out]
+
 
 @dataclass
 class Product:
@@ -129,37 +145,31 @@ class Product:
     activation: str | None
     out: View
 
+    @property
+    def reads(self) -> list[View]:
+        return views([self.a, self.b, self.bias])
+
+    @property
+    def writes(self) -> list[View]:
+        return [self.out]
+
 
 @dataclass
 class Other:
-    """outs = function(*args, **kwargs), with views for arrays. With an effect it runs even if nobody reads `outs`."""
+    """writes = function(*args, **kwargs), with views for arrays. With an effect it runs even if nobody reads these."""
 
     function: Callable
     args: tuple
     kwargs: dict
-    outs: list[View]
+    writes: list[View]
     effect: bool = False
+
+    @property
+    def reads(self) -> list[View]:
+        return views((self.args, self.kwargs))
 
 
 Instruction = Pointwise | Reduce | Product | Other
-
-
-def reads(instruction: Instruction) -> list[View]:
-    if isinstance(instruction, Pointwise):
-        return [x for x in instruction.operands if isinstance(x, View)]
-    if isinstance(instruction, Reduce):
-        return [instruction.x]
-    if isinstance(instruction, Product):
-        return [
-            instruction.a,
-            instruction.b,
-            *([] if instruction.bias is None else [instruction.bias]),
-        ]
-    return views((instruction.args, instruction.kwargs))
-
-
-def writes(instruction: Instruction) -> list[View]:
-    return instruction.outs if isinstance(instruction, Other) else [instruction.out]
 
 
 def views(tree: Any) -> list[View]:

@@ -24,9 +24,7 @@ from tinygen.kernels.fusion.instructions import (
     Reduce,
     Storage,
     View,
-    reads,
     whole,
-    writes,
 )
 from tinygen.kernels.fusion.trace import Call, Trace, Traced, mapped, traced
 from tinygen.kernels.indexing import is_basic, scatter_add
@@ -315,9 +313,8 @@ def live(instructions: list[Instruction], outputs: set[Storage]) -> list[Instruc
     """The instructions that the outputs or an effect need, in their order."""
     needed, kept = set(outputs), []
     for instruction in reversed(instructions):
-        if any(view.storage in needed for view in writes(instruction)) or (
-            isinstance(instruction, Other) and instruction.effect
-        ):
+        effect = isinstance(instruction, Other) and instruction.effect
+        if effect or any(view.storage in needed for view in instruction.writes):
             kept.append(instruction)
-            needed.update(view.storage for view in reads(instruction))
+            needed.update(view.storage for view in instruction.reads)
     return kept[::-1]
