@@ -8,8 +8,8 @@ import pytest
 
 from tinygen import kernels
 from tinygen.kernels.fusion import generate, group
-from tinygen.kernels.fusion.instructions import Storage
-from tinygen.kernels.fusion.lower import live, lowered, view_of
+from tinygen.kernels.fusion.instructions import Storage, view_of
+from tinygen.kernels.fusion.lower import live, lowered
 from tinygen.kernels.fusion.program import cost
 from tinygen.kernels.fusion.trace import tracing
 from tinygen.kernels.indexing import scatter_add

@@ -54,30 +54,16 @@ class View:
         ]
         return View(self.storage, self.offset, shape, (0,) * new + tuple(strides))
 
-    def transposed(self) -> View:
+    @property
+    def T(self) -> View:
         return View(self.storage, self.offset, self.shape[::-1], self.strides[::-1])
 
-    def row(self, i: int) -> View:
-        """Element i of the first axis."""
-        return View(
-            self.storage, self.offset + i * self.strides[0], self.shape[1:], self.strides[1:]
-        )
-
-    def column(self, j: int) -> View:
-        """Element j of the last axis."""
-        return self.transposed().row(j).transposed()
-
-    def part(self, axis: int, start: int, length: int) -> View:
-        """`length` elements along an axis, from element `start` on."""
-        shape = (*self.shape[:axis], length, *self.shape[axis + 1 :])
-        return View(self.storage, self.offset + start * self.strides[axis], shape, self.strides)
-
-    def with_axis(self, axis: int) -> View:
-        """With a new axis of length 1 at position `axis`."""
-        shape, strides = list(self.shape), list(self.strides)
-        shape.insert(axis, 1)
-        strides.insert(axis, 0)
-        return View(self.storage, self.offset, tuple(shape), tuple(strides))
+    def __getitem__(self, index: Any) -> View:
+        """The view that NumPy finds at an index of slices, integers, None and Ellipsis."""
+        index = index if isinstance(index, tuple) else (index,)
+        array = self.of(self.storage.array.reshape(-1))
+        # With an ellipsis, even a single element is a view.
+        return view_of(self.storage, array[index if Ellipsis in index else (*index, ...)])
 
     def of(self, memory: np.ndarray) -> np.ndarray:
         """This view as an array, in `memory`, a flat array for the storage."""
@@ -91,6 +77,13 @@ def whole(storage: Storage, shape: tuple[int, ...] | None = None) -> View:
     shape = storage.shape if shape is None else shape
     strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
     return View(storage, 0, shape, strides)
+
+
+def view_of(storage: Storage, array: np.ndarray) -> View:
+    """The view that reads what `array` does, a part of the storage's own array."""
+    start, at = (x.__array_interface__["data"][0] for x in (storage.array, array))
+    size = array.itemsize
+    return View(storage, (at - start) // size, array.shape, tuple(s // size for s in array.strides))
 
 
 Operand = View | float

@@ -24,13 +24,16 @@ from tinygen.kernels.fusion.instructions import (
     Reduce,
     Storage,
     View,
+    view_of,
     whole,
 )
 from tinygen.kernels.fusion.trace import Call, Trace, Traced, mapped, traced
 from tinygen.kernels.indexing import is_basic, scatter_add
 
 FEW = 4  # a product with a side no longer than this is spelled out
-FEW_BLOCKS = 16  # a sum over a first axis no longer than this is, too: one addition for each entry
+FEW_SUMMANDS = (
+    16  # a sum over a first axis no longer than this is, too: one addition for each entry
+)
 
 
 UFUNCS = {
@@ -140,11 +143,8 @@ class Lowered:
         self.parts[out.storage] = parts
         if not taken.all():
             self.pointwise("copy", 0.0, out=out)
-        memory = out.storage.array
         for x, index in parts:
-            # NumPy finds where the index leads. With an ellipsis, even a single element is a view.
-            found = memory[index if Ellipsis in index else (*index, ...)]
-            self.pointwise("copy", x.broadcast(found.shape), out=view_of(out.storage, found))
+            self.pointwise("copy", x.broadcast(out[index].shape), out=out[index])
         return True
 
     def add_pointwise(self, call: Call) -> bool:
@@ -192,10 +192,12 @@ class Lowered:
             ):
                 return False
             axis, start = axis % len(out.shape), 0
+            before = (slice(None),) * axis
             for x in map(self.view, arrays):
-                x = x.with_axis(axis) if function is np.stack else x
-                self.pointwise("copy", x, out=out.part(axis, start, x.shape[axis]))
-                start += x.shape[axis]
+                x = x[(*before, None)] if function is np.stack else x
+                stop = start + x.shape[axis]
+                self.pointwise("copy", x, out=out[(*before, slice(start, stop))])
+                start = stop
             return True
         if function not in (np.array, np.ndarray.reshape, np.ndarray.astype) or call.kwargs:
             return False
@@ -228,12 +230,12 @@ class Lowered:
             how = "row"
         elif axes == every - {last}:
             how = "column"
-        elif name == "add" and initial is None and axes == {0} and x.shape[0] <= FEW_BLOCKS:
-            total = x.row(0)
+        elif name == "add" and initial is None and axes == {0} and x.shape[0] <= FEW_SUMMANDS:
+            total = x[0]
             out = whole(out.storage, total.shape)
             for i in range(1, x.shape[0]):
                 last = out if i == x.shape[0] - 1 else None
-                total = self.pointwise("add", total, x.row(i), out=last)
+                total = self.pointwise("add", total, x[i], out=last)
             return x.shape[0] > 1
         else:
             return False
@@ -254,7 +256,7 @@ class Lowered:
             return False
         if not (out.size and a.size):
             return False
-        b = b.transposed() if name == "linear" else b
+        b = b.T if name == "linear" else b
         if min(*a.shape, *b.shape) > FEW:
             self.instructions.append(Product(a, b, bias, activation, out))
             return True
@@ -273,30 +275,22 @@ class Lowered:
         if k <= FEW:  # a sum of outer products
             total = None
             for p in range(k):
-                x, y = a.column(p).with_axis(1), b.row(p).with_axis(0)
+                x, y = a[:, p, None], b[None, p]
                 last = out if p == k - 1 else None
                 if total is None:
                     total = self.pointwise("multiply", x, y, out=last)
                 else:
                     total = self.pointwise("multiply_add", x, y, total, out=last)
         elif n > FEW:  # a has few rows
-            self.add_small_product(b.transposed(), a.transposed(), out.transposed())
+            self.add_small_product(b.T, a.T, out.T)
         elif a.strides[1] == 1 or a.strides[0] != 1:  # along the rows of a
             for c in range(n):
-                products = self.pointwise("multiply", a, b.column(c).with_axis(0))
-                self.instructions.append(Reduce("add", "row", products, out.column(c)))
+                products = self.pointwise("multiply", a, b[None, :, c])
+                self.instructions.append(Reduce("add", "row", products, out[:, c]))
         else:  # down the columns of a's transpose, which lies in memory row by row
             for c in range(n):
-                products = self.pointwise("multiply", a.transposed(), b.column(c).with_axis(1))
-                self.instructions.append(Reduce("add", "column", products, out.column(c)))
-
-
-def view_of(storage: Storage, array: np.ndarray) -> View:
-    """The view of the storage that reads what `array` does, a part of the storage's own array."""
-    start, at = (x.__array_interface__["data"][0] for x in (storage.array, array))
-    size = array.itemsize
-    strides = tuple(s // size for s in array.strides)
-    return View(storage, (at - start) // size, array.shape, strides)
+                products = self.pointwise("multiply", a.T, b[:, c, None])
+                self.instructions.append(Reduce("add", "column", products, out[:, c]))
 
 
 def lowered(trace: Trace) -> Lowered:

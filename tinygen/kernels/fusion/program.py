@@ -286,7 +286,7 @@ def in_numpy(instruction: Pointwise | Reduce | Product) -> tuple[Callable, list,
         initial = {} if instruction.initial is None else {"initial": instruction.initial}
         return REDUCERS[instruction.name], [instruction.x], {"axis": axis, **initial}
     if isinstance(instruction, Product):
-        a, b, bias = instruction.a, instruction.b.transposed(), instruction.bias
+        a, b, bias = instruction.a, instruction.b.T, instruction.bias
         return kernels.linear, [a, b, bias, instruction.activation], {}
     name = instruction.name
     function = WITHOUT_UFUNC.get(name) or NUMPY.get(name) or getattr(kernels, name)
