@@ -40,6 +40,18 @@ def test_buffers_begin_where_lines_of_the_cache_do_and_are_reused_at_one_size(fo
     assert all(buffer.base.nbytes <= buffer.nbytes + 2 * LINE for buffer in found[0].values())
 
 
+def test_each_recording_plans_the_same_memory(found):
+    for _ in range(3):
+        Tinygen().make(STEPS["VAE 784-400-20, batch 128"])()
+    plans = []
+    for memory in found:
+        addresses = [buffer.ctypes.data for buffer in memory.values()]
+        plans.append(
+            [(s.shape, addresses.index(at)) for s, at in zip(memory, addresses, strict=True)]
+        )
+    assert plans[0] == plans[1] == plans[2]
+
+
 def test_what_a_loop_makes_for_itself_has_no_buffer(found):
     with tg.no_grad():
         tg.compile(lambda x: (tg.tanh(x) * 2 + 1).sum())(tg.tensor(numbers(64, 32)))
