@@ -272,54 +272,60 @@ class Writer:
             fixed.append(f"c{n} = np.uintp(sizes[{7 + 4 * n}])")
         return fixed, moving
 
-    def written(self) -> str:
-        functions: list[str] = []
-        inside: list[str] = []
-        for number in range(max(self.stages) + 1):
-            written, calls = self.stage(number)
-            functions += written
-            inside += self.row_lines(number) + calls
-        fixed, moving = self.positions()
-        # Reductions over all rows: in each chunk, then of the chunks.
-        before, begin, end, after = [], [], [], []
-        over_rows = [k for k, s in enumerate(self.statements) if s.how in ("column", "all")]
-        for number, k in enumerate(over_rows):
-            s = self.statements[k]
-            first = "0.0" if s.name == "add" else "-np.inf"
-            out, n = self.array[s.out.storage], self.number[s.out]
-            initial = first if s.initial is None else f"np.float64({literal(s.initial)})"
-            if s.how == "column":
-                before.append(f"t{k} = np.full(np.uintp(chunks) * columns, real({first}))")
-                partial, place = f"t{k}[np.uintp(chunk) * columns + j]", f"p{n} + j * c{n}"
-            else:
-                begin.append(f"t{k} = {first}")
-                end.append(f"totals[chunk, {number}] = t{k}")
-                partial, place = f"totals[chunk, {number}]", f"p{n}"
-            plus = added(s, "total", f"np.float64({partial})")
-            lines = [f"total = {initial}", "for chunk in range(chunks):", f"    {plus}",
-                     f"{out}[{place}] = real(total)"]  # fmt: skip
-            if s.how == "column":
-                lines = ["for j in range(columns):", *(f"    {line}" for line in lines)]
-            after += lines
-        if end:
-            before.append(f"totals = np.zeros((chunks, {len(over_rows)}))")
+    def copies(self) -> list[str]:
+        """The lines that make contiguous copies."""
+        lines = []
         for n, access in enumerate(self.accesses):
             if access in self.gathered:
                 array = self.array[access.storage]
-                before += [f"g{n} = np.empty(columns, {array}.dtype)", "for j in range(columns):",
-                           f"    g{n}[j] = {array}[p{n} + j * c{n}]"]  # fmt: skip
+                lines += [f"g{n} = np.empty(columns, {array}.dtype)", "for j in range(columns):",
+                          f"    g{n}[j] = {array}[p{n} + j * c{n}]"]  # fmt: skip
+        return lines
+
+    def totals(self) -> tuple[list[str], list[str], list[str], list[str]]:
+        """Of sums over all rows the lines before the chunks, first and last in a chunk, and after the chunks."""
+        before, first, last, after = [], [], [], []
+        over_rows = [k for k, s in enumerate(self.statements) if s.how in ("column", "all")]
+        for number, k in enumerate(over_rows):
+            s = self.statements[k]
+            neutral = "0.0" if s.name == "add" else "-np.inf"
+            initial = neutral if s.initial is None else f"np.float64({literal(s.initial)})"
+            out, n = self.array[s.out.storage], self.number[s.out]
+            if s.how == "column":
+                before.append(f"t{k} = np.full(np.uintp(chunks) * columns, real({neutral}))")
+                partial, position = f"t{k}[np.uintp(chunk) * columns + j]", f"p{n} + j * c{n}"
+            else:
+                first.append(f"t{k} = {neutral}")
+                last.append(f"totals[chunk, {number}] = t{k}")
+                partial, position = f"totals[chunk, {number}]", f"p{n}"
+            plus = added(s, "total", f"np.float64({partial})")
+            lines = [f"total = {initial}", "for chunk in range(chunks):", f"    {plus}",
+                     f"{out}[{position}] = real(total)"]  # fmt: skip
+            if s.how == "column":
+                lines = ["for j in range(columns):", *(f"    {line}" for line in lines)]
+            after += lines
+        if last:
+            before.append(f"totals = np.zeros((chunks, {len(over_rows)}))")
+        return before, first, last, after
+
+    def written(self) -> str:
+        functions: list[str] = []
+        inside: list[str] = []
+        for stage in range(max(self.stages) + 1):
+            new, calls = self.stage(stage)
+            functions += new
+            inside += self.row_lines(stage) + calls
+        fixed, moving = self.positions()
+        before, first, last, after = self.totals()
+        sizes = "rows, inner, columns, chunks = sizes[0], sizes[1], np.uintp(sizes[2]), sizes[3]"
         return (
             "\n\n".join(functions)
             + f"\n\n@Loop\ndef loop(sizes, {', '.join(self.array.values())}):\n"
-            + indented(
-                ["rows, inner, columns, chunks = sizes[0], sizes[1], np.uintp(sizes[2]), sizes[3]"],
-                1,
-            )
-            + indented(fixed + before + ["for chunk in prange(chunks):"], 1)
-            + indented(["pt = np.uintp(chunk) * columns", *begin], 2)
+            + indented([sizes, *fixed, *before, *self.copies(), "for chunk in prange(chunks):"], 1)
+            + indented(["pt = np.uintp(chunk) * columns", *first], 2)
             + indented(["for i in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):"], 2)
             + indented(moving + inside, 3)
-            + indented(end, 2)
+            + indented(last, 2)
             + indented(after, 1)
         )
 
