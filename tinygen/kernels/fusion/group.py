@@ -116,7 +116,7 @@ class LoopNest:
         return LoopNest((self.rows // inner, inner, self.columns), self.dtype, tuple(statements))
 
 
-Kernel = LoopNest | Instruction
+Kernel = LoopNest | Instruction  # what runs as one call
 
 
 def grouped(instructions: list[Instruction]) -> list[Kernel]:

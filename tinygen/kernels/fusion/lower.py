@@ -99,6 +99,7 @@ class Lowered:
             return self.add_other(call)
         if all(result.owner is not result for result in call.results):
             return  # a view
+        # Each adds the instructions of a call, or returns False if the call is not of its kind.
         ways = (
             self.add_scattered,
             self.add_pointwise,
@@ -230,13 +231,12 @@ class Lowered:
             how = "row"
         elif axes == every - {last}:
             how = "column"
-        elif name == "add" and initial is None and axes == {0} and x.shape[0] <= FEW_SUMMANDS:
+        elif name == "add" and initial is None and axes == {0} and 1 < x.shape[0] <= FEW_SUMMANDS:
             total = x[0]
             out = whole(out.storage, total.shape)
             for i in range(1, x.shape[0]):
-                last = out if i == x.shape[0] - 1 else None
-                total = self.pointwise("add", total, x[i], out=last)
-            return x.shape[0] > 1
+                total = self.pointwise("add", total, x[i], out=out if i == x.shape[0] - 1 else None)
+            return True
         else:
             return False
         self.instructions.append(Reduce(name, how, x, out, initial))
