@@ -50,7 +50,7 @@ def test_the_gradient_and_what_is_returned_beside_the_loss():
         assert not same["y"].requires_grad
 
 
-def test_truths_and_whole_numbers_keep_numpys_rules():
+def test_booleans_and_integers_keep_numpys_rules():
     """True + True is True, and an integer is not rounded to the dtype of a float that it is compared with."""
     big = np.array([16777217, 16777216, 3])
 
@@ -65,7 +65,7 @@ def test_truths_and_whole_numbers_keep_numpys_rules():
         np.testing.assert_allclose(compiled(x, big).item(), f(x, big).item(), rtol=1e-6, atol=1e-6)
 
 
-def test_what_is_no_tensor_is_returned_as_it_was():
+def test_results_that_are_no_tensors_are_returned_as_they_are():
     f = tg.compile(lambda x: (x.sum(), 2.5, "twice", [3, 2 * x]))
     for _ in range(3):
         x = tg.tensor(numbers(3))

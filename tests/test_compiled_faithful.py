@@ -37,14 +37,14 @@ def same(f, *argument_lists, rtol=1e-5):
 
 
 @pytest.mark.parametrize("mask", ["computed", "given"])
-def test_a_mask_is_refused_for_nobody_knows_how_much_it_will_pick(mask):
+def test_indexing_by_a_mask_is_refused(mask):
     x = tg.tensor(np.float32([1, 2, 3]))
     f = tg.compile(lambda x, m: tg.sum(x[x > 0 if mask == "computed" else m] * 2))
     with pytest.raises(TypeError, match="mask"):
         f(x, np.array([True, True, False]))
 
 
-def test_what_a_function_gives_in_another_shape_than_before_is_an_error():
+def test_a_result_of_another_shape_than_recorded_is_an_error():
     """Nothing is written beyond an array, whatever a user's function of arrays does."""
     f = tg.compile(lambda a: tg.tensor(np.unique(a)).sum())
     with tg.no_grad():
@@ -64,7 +64,7 @@ def test_one_cotangent_for_many(f, shape):
 
 @pytest.mark.parametrize("shape", [(), (5000,), (5, 3)])
 @pytest.mark.parametrize(("f", "x"), [(tg.log, 0), (tg.exp, 1e4), (tg.log1p, -1)])
-def test_what_is_infinite_is_warned_of_no_more_than_outside(f, x, shape):
+def test_infinities_warn_as_they_do_outside(f, x, shape):
     compiled, x = tg.compile(f), tg.tensor(np.full(shape, np.float32(x)))
     with warnings.catch_warnings(), tg.no_grad():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Where the words of a compiled function read and write: parts, views and constants of any layout."""
+"""Where the instructions of a compiled function read and write: parts, views and constants of any layout."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tests.test_compiled_faithful import numbers, same
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_a_constant_matrix_is_read_where_a_word_says(backend):
+def test_a_constant_matrix_is_read_at_a_view(backend):
     b = tg.tensor(numbers(5, 3))
     with tg.kernels.backend(backend):
         same(lambda x: tg.sum(tg.exp(tg.matmul(x, b))), [numbers(3, 5)], [numbers(3, 5)])
@@ -29,7 +29,7 @@ def test_a_bias_that_is_computed(backend):
 
 
 @pytest.mark.parametrize("index", [0, -3, (0, 1), (1, 2, 0), (slice(1), 1), (Ellipsis, slice(1))])
-def test_one_element_beside_others(index):
+def test_one_element_with_its_own_stride(index):
     same(lambda x: tg.sum(x[index] * tg.exp(x[-1])) + tg.sum(tg.tanh(x)), [numbers(3, 3, 2)])
     if isinstance(index, int):
         same(lambda x: x[index] * x[1], [numbers(3)], [numbers(3)])
@@ -94,7 +94,7 @@ def parts_of_other_shapes(x, y):
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("f", [parts_that_overlap, parts_that_are_combined, parts_of_other_shapes])
-def test_parts_that_meet(f, backend):
+def test_parts_that_overlap(f, backend):
     with tg.kernels.backend(backend):
         same(
             f, *[[numbers(*shape, dtype=np.float64) for shape in ((2, 3), (3,))] for _ in range(3)]
@@ -150,7 +150,7 @@ def test_constants_of_any_layout(constant, backend):
         lambda a: a + np.add.reduce(a),
     ],
 )
-def test_what_ops_of_ones_own_do_to_arrays(change):
+def test_array_functions_in_ops_of_the_user(change):
     class Change(tg.autograd.Op):
         def forward(self, x):
             return change(x * 2)
@@ -173,7 +173,7 @@ def test_a_reduction_over_no_axis(reduce):
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 @pytest.mark.parametrize("rows", [7, 100, 600])
-def test_products_of_one_column_of_many(rows, backend):
+def test_products_with_one_column_of_a_wider_matrix(rows, backend):
     """Their gradient is a product of a single row, whose elements are strided."""
 
     def f(x, w, y):

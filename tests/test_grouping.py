@@ -1,4 +1,4 @@
-"""Which words of a compiled function share a loop: the results would be the same if none did, but not the time."""
+"""Which instructions share a loop nest: the results would be the same if none did, but not the time."""
 
 import math
 from collections.abc import Callable
@@ -7,40 +7,40 @@ import numpy as np
 import pytest
 
 from tinygen import kernels
-from tinygen.kernels.fusion import group
-from tinygen.kernels.fusion.lower import lowered, part_of, wanted
+from tinygen.kernels.fusion import generate, group
+from tinygen.kernels.fusion.instructions import Storage, view_of
+from tinygen.kernels.fusion.lower import live, lowered
 from tinygen.kernels.fusion.program import cost
 from tinygen.kernels.fusion.trace import tracing
-from tinygen.kernels.fusion.words import Storage
 from tinygen.kernels.indexing import scatter_add
 
 
-def items(f: Callable, *shapes: tuple[int, ...], dtypes: str = "ffff") -> list:
-    """What f of arrays becomes."""
+def kernels_of(f: Callable, *shapes: tuple[int, ...], dtypes: str = "ffff") -> list:
+    """The nests and instructions that f of arrays becomes."""
     with tracing() as trace:
         given = [trace.lift(i, np.ones(s, dtypes[i])) for i, s in enumerate(shapes)]
         results = f(*given)
     found = lowered(trace)
     results = results if isinstance(results, tuple) else (results,)
-    return group.grouped(wanted(found.words, {found.place(x).storage for x in results}))
+    return group.grouped(live(found.instructions, {found.view(x).storage for x in results}))
 
 
 def plan(*given: object, **dtypes: str) -> list[str]:
-    """Of each loop its rows (in blocks of so many), columns and steps, those about rows in brackets;
-    of a word its name.
+    """Of each nest its rows (and inner rows), columns and statements, those of a row in brackets;
+    of an instruction its name.
     """
     lines = []
-    for item in items(*given, **dtypes):
-        if isinstance(item, group.LoopPlan):
-            rows = f"{item.rows}/{item.block}" if item.block else f"{item.rows}"
-            names = (s.name if s.how is None else f"{s.name}:{s.how}" for s in item.steps)
-            steps = zip(item.steps, names, strict=True)
-            steps = " ".join(name if step.wide else f"({name})" for step, name in steps)
-            lines.append(f"{rows} x {item.columns}: {steps}")
-            operands = [x for step in item.steps for x in step.operands]
+    for kernel in kernels_of(*given, **dtypes):
+        if isinstance(kernel, group.LoopNest):
+            rows = f"{kernel.rows}/{kernel.shape[1]}" if kernel.shape[0] > 1 else f"{kernel.rows}"
+            names = (s.name if s.how is None else f"{s.name}:{s.how}" for s in kernel.statements)
+            statements = zip(kernel.statements, names, strict=True)
+            statements = " ".join(name if s.per_element else f"({name})" for s, name in statements)
+            lines.append(f"{rows} x {kernel.columns}: {statements}")
+            operands = [x for s in kernel.statements for x in s.operands]
             assert all(isinstance(x, group.Access | float) for x in operands)
         else:
-            lines.append(getattr(item, "name", type(item).__name__))
+            lines.append(getattr(kernel, "name", type(kernel).__name__))
     return lines
 
 
@@ -81,12 +81,13 @@ PLANS = [
     (lambda x: np.exp(x) + 1, [(1, 2)], ["1 x 2: exp add"]),
     (lambda x: np.exp(x) + 1, [(group.LONG,)], [f"{group.LONG} x 1: (exp) (add)"]),
     (lambda x: np.exp(x) + 1, [(group.LONG + 1,)], ["exp", "add"]),
+    (lambda x: np.exp(x) + 1, [(group.LONG + 1, 2)], [f"{group.LONG + 1} x 2: exp add"]),
     (lambda x: np.exp(x) + 1, [(1, 1)], ["exp", "add"]),
     (lambda x: np.exp(x) + 1, [()], ["exp", "add"]),
     (lambda x: np.exp(x) + 1, [(0, 2)], ["exp", "add"]),
     (softmax, [(3, 4)], ["3 x 4: maximum:row subtract exp add:row divide"]),
     (lambda x, y: np.sum(x, axis=1) * y, [(3, 4), (3,)], ["3 x 4: add:row (multiply)"]),
-    # What is summed over all rows is there only when the loop is over.
+    # What is summed over all rows is there only when the nest is over.
     (lambda x: np.exp(x) / np.sum(x), [(3, 4)], ["3 x 4: exp add:all", "3 x 4: divide"]),
     (lambda x: x - np.sum(x, axis=0), [(3, 4)], ["3 x 4: add:column", "3 x 4: subtract"]),
     # So many rows, and columns or none.
@@ -94,7 +95,7 @@ PLANS = [
     (lambda x, y: (-x, -y), [(3, 4), (4, 4)], ["3 x 4: negative", "4 x 4: negative"]),
     (lambda x, y: (-x, -y), [(3, 4), (3,)], ["3 x 4: negative (negative)"]),
     (lambda x, y: (-x, -y), [(3,), (3, 4)], ["3 x 4: (negative) negative"]),
-    # Rows in blocks.
+    # Rows of two axes.
     (lambda x, y: x + y, [(2, 3, 4), (3, 1)], ["6/3 x 4: add"]),
     (lambda x, y: (2 * x, x + y), [(2, 3, 4), (2, 1, 1)], ["6/3 x 4: multiply add"]),
     (lambda x, y: (-y, -x.swapaxes(0, 1)), [(2, 3, 4), (6, 4)], ["6/2 x 4: negative negative"]),
@@ -121,7 +122,7 @@ PLANS = [
         ["4 x 2: (negative) copy (negative) copy", "4 x 1: (copy) (copy)"],
     ),
     (parts_of_all, [(4, 2)], ["2 x 2: negative copy copy"]),
-    # What is a word of a loop.
+    # What is a statement of a nest.
     (
         lambda x: x**2 + np.stack([x, x], axis=2)[..., 0],
         [(3, 4)],
@@ -154,17 +155,23 @@ PLANS = [
 
 
 @pytest.mark.parametrize(("f", "shapes", "expected"), PLANS)
-def test_what_shares_a_loop(f, shapes, expected):
+def test_instructions_are_fused(f, shapes, expected):
     assert plan(f, *shapes) == expected
 
 
-def test_floats_of_one_dtype_share_a_loop_with_truths_and_whole_numbers():
+def test_floats_of_one_dtype_are_fused_with_booleans_and_integers():
     def f(x, y, n):
         found = np.where(n == n.T, x, 2 * x), (x > 1) & (y > 1)
         return *found, scatter_add(y[:, :2], (slice(None), slice(2)), (3, 3))
 
     expected = ["3 x 3: equal multiply where greater", "3 x 3: greater and copy", "3 x 2: copy"]
     assert plan(f, *[(3, 3)] * 3, dtypes="fdl") == expected
+
+
+def test_an_instruction_of_two_float_types_is_in_no_nest():
+    shapes = [(3, 2), (5, 2), (5,)]
+    found = plan(lambda x, w, b: kernels.linear(x, w, b, None), *shapes, dtypes="ddf")
+    assert found == ["3 x 5: multiply multiply_add", "add"]
 
 
 def drawn_view(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -187,37 +194,45 @@ def as_view(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
         return None
 
 
-def test_a_loop_has_a_place_for_just_what_needs_no_copy_in_its_shape():
-    """Of rows in blocks: as NumPy gives the view the shape (blocks, rows of a block, columns), or does not."""
+def test_a_view_takes_a_shape_where_numpy_needs_no_copy():
     rng, found = np.random.default_rng(0), []
     for _ in range(2000):
         memory, view = drawn_view(rng)
         first, second = sorted(rng.integers(view.ndim + 1, size=2))
-        outer, inner, columns = map(
-            math.prod, (view.shape[:first], view.shape[first:second], view.shape[second:])
+        shape = tuple(
+            map(math.prod, (view.shape[:first], view.shape[first:second], view.shape[second:]))
         )
-        rows = outer * inner
-        lead = (rows,) if outer == 1 and rng.random() < 0.5 else (outer, inner)
-        block = int(rng.choice([0, inner, *[k for k in range(1, rows + 1) if rows % k == 0]]))
-        access = group._access(part_of(Storage(memory), view), (*lead, columns), block)
-        each = block or rows
-        expected = as_view(view, (rows // each, each, columns))
-        if as_view(view, (*lead, columns)) is None or (block and outer > 1 and inner != block):
-            expected = None
+        access = group._access(view_of(Storage(memory), view), shape)
+        expected = as_view(view, shape)
         assert (access is None) == (expected is None)
         found.append(access is not None)
-        if access is not None:
-            steps = np.indices(expected.shape)
-            at = access.offset + np.tensordot(access.strides, steps, 1)
-            np.testing.assert_array_equal(at, expected)
-            assert block or access.strides[0] == 0
-    assert 500 < sum(found) < 1500
+        if access is None:
+            continue
+        nest = group.LoopNest(shape, None, (group.Statement("copy", (access, 0.0), access, True),))
+        inner = int(rng.choice([k for k in range(1, nest.rows + 1) if nest.rows % k == 0]))
+        for each in (nest, nest.divided(inner)):
+            assert each.shape[0] == 1 or each.shape[1] == (inner if shape[0] == 1 else shape[1])
+            (statement,) = each.statements
+            assert statement.operands == (statement.out, 0.0)
+            steps = np.indices(each.shape)
+            at = statement.out.offset + np.tensordot(statement.out.strides, steps, 1)
+            np.testing.assert_array_equal(at, view.reshape(each.shape))
+            assert each.shape[0] > 1 or statement.out.strides[0] == 0
+    assert 500 < sum(found) < 1900
 
 
-def test_the_work_of_a_loop_in_cheap_steps_of_an_element():
+def test_the_example_of_a_source_is_what_is_written():
+    (nest,) = kernels_of(lambda x: x / np.sum(x, axis=1, keepdims=True), (3, 4))
+    lines = iter(generate.Writer(nest, {nest.statements[-1].out.storage}).source.splitlines())
+    example = generate.__doc__[generate.__doc__.index("becomes:") :].splitlines()
+    for line in example:
+        assert not line.startswith("    ") or line.removeprefix("    ") in lines  # in this order
+
+
+def test_the_cost_of_a_nest():
     def f(x):
         return np.exp(x - np.sum(x, axis=1, keepdims=True) / 4)
 
-    loop = items(f, (3, 4))[0]
+    nest = kernels_of(f, (3, 4))[0]
     of_rows, of_elements = 3 * (0.4 / 0.06), 12 * (1 + 1 + 0.4 / 0.06)
-    assert cost(loop) == int(of_rows + of_elements)
+    assert cost(nest) == int(of_rows + of_elements)

@@ -11,8 +11,9 @@ import tinygen as tg
 from benchmarks.kits.tensors import Tinygen
 from benchmarks.steps import STEPS
 from tests.processes import run
-from tinygen.kernels.fusion import cache
-from tinygen.kernels.fusion.program import COPIED, LINE, Program
+from tinygen.kernels.fusion import cache, program
+from tinygen.kernels.fusion.memory import LINE
+from tinygen.kernels.fusion.program import COPIED
 
 RNG = np.random.default_rng(0)
 
@@ -24,14 +25,12 @@ def numbers(*shape: int) -> np.ndarray:
 @pytest.fixture
 def found(monkeypatch):
     """The buffers of each program, recorded when they are planned."""
-    found, planned = [], Program._planned
-    monkeypatch.setattr(
-        Program, "_planned", lambda *args: found.append(planned(*args)) or found[-1]
-    )
+    found, planned = [], program.planned
+    monkeypatch.setattr(program, "planned", lambda *args: found.append(planned(*args)) or found[-1])
     return found
 
 
-def test_buffers_begin_where_lines_of_the_cache_do_and_are_reused_at_one_size(found):
+def test_buffers_are_aligned_to_cache_lines_and_reused_at_one_size(found):
     Tinygen().make(STEPS["VAE 784-400-20, batch 128"])()
     sizes: dict[int, set[int]] = {}
     for buffer in found[0].values():
@@ -41,13 +40,25 @@ def test_buffers_begin_where_lines_of_the_cache_do_and_are_reused_at_one_size(fo
     assert all(buffer.base.nbytes <= buffer.nbytes + 2 * LINE for buffer in found[0].values())
 
 
-def test_what_a_loop_makes_for_itself_has_no_buffer(found):
+def test_each_recording_plans_the_same_memory(found):
+    for _ in range(3):
+        Tinygen().make(STEPS["VAE 784-400-20, batch 128"])()
+    plans = []
+    for memory in found:
+        addresses = [buffer.ctypes.data for buffer in memory.values()]
+        plans.append(
+            [(s.shape, addresses.index(at)) for s, at in zip(memory, addresses, strict=True)]
+        )
+    assert plans[0] == plans[1] == plans[2]
+
+
+def test_a_result_used_only_inside_its_loop_has_no_buffer(found):
     with tg.no_grad():
         tg.compile(lambda x: (tg.tanh(x) * 2 + 1).sum())(tg.tensor(numbers(64, 32)))
     assert [buffer.size for buffer in found[0].values() if buffer.size > 1] == []
 
 
-def test_what_is_large_and_new_memory_anyway_is_not_copied_to_a_buffer(found):
+def test_a_large_result_of_another_function_is_not_copied_to_a_buffer(found):
     rows = np.arange(8)
     f = tg.compile(lambda x: (x[rows] * 2.0).sum())
     with tg.no_grad():
@@ -56,7 +67,7 @@ def test_what_is_large_and_new_memory_anyway_is_not_copied_to_a_buffer(found):
     assert [len(each) for each in found] == [1, 0]
 
 
-def test_what_differs_in_the_sign_of_zero_alone_is_done_twice():
+def test_zeros_of_both_signs_are_told_apart():
     @tg.compile
     def f(x):
         return 1 / ((x * 0.0) * 2), 1 / ((x * -0.0) * 2)
@@ -79,7 +90,7 @@ def test_equal_results_do_not_share_memory():
         np.testing.assert_array_equal(a.numpy(), before)
 
 
-def test_a_result_is_held_by_nobody_else():
+def test_a_program_keeps_no_result():
     f = tg.compile(lambda x: (x * 2.0, x[1:]))
     with tg.no_grad():
         for _ in range(2):
@@ -87,8 +98,8 @@ def test_a_result_is_held_by_nobody_else():
             assert [array() for array in held] == [None, None]
 
 
-def test_without_a_cache_loops_lie_in_a_folder_that_goes_with_the_process(tmp_path, monkeypatch):
-    program = """
+def test_without_a_cache_folder_loops_lie_in_a_temporary_one(tmp_path, monkeypatch):
+    script = """
 import numpy as np, tempfile, os, tinygen as tg
 f = tg.compile(lambda x: (tg.exp(x) + 1).sum())
 x = tg.tensor(np.ones(3, np.float32))
@@ -102,12 +113,12 @@ g = tg.compile(lambda x: (tg.log(x) + 2).sum())
 assert g(x).item() == 6
 """
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
-    told = run(program, XDG_CACHE_HOME=os.devnull, TMPDIR=str(tmp_path))
+    told = run(script, XDG_CACHE_HOME=os.devnull, TMPDIR=str(tmp_path))
     assert told.startswith("tinygen-")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_source_that_is_not_what_it_should_be_is_written_anew(tmp_path, monkeypatch):
+def test_a_damaged_source_is_written_anew(tmp_path, monkeypatch):
     """As of a disk that was full."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "new" / "one"))
     monkeypatch.setattr(cache, "folder", functools.cache(cache.folder.__wrapped__))
@@ -120,7 +131,7 @@ def test_a_source_that_is_not_what_it_should_be_is_written_anew(tmp_path, monkey
     assert [*cache.folder().glob("*.tmp")] == []
 
 
-def test_where_there_are_many_loops_the_oldest_are_deleted(tmp_path, monkeypatch):
+def test_old_loops_are_deleted_from_a_full_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(cache, "MANY", 2)
     kept = tmp_path / "tinygen"
@@ -138,8 +149,8 @@ def test_where_there_are_many_loops_the_oldest_are_deleted(tmp_path, monkeypatch
     assert [path.exists() for path in files] == [False, True, True] * 3
 
 
-def test_a_process_that_is_forked_while_another_thread_runs_a_program_can_run_it():
-    program = """
+def test_a_process_forked_during_a_run_can_run_the_program():
+    script = """
 import numpy as np, os, signal, threading, tinygen as tg
 from tinygen.kernels.fusion.trace import as_one_step
 reached, leave = threading.Event(), threading.Event()
@@ -171,4 +182,4 @@ leave.set()
 thread.join()
 print(os.waitpid(child, 0)[1])
 """
-    assert run(program) == "0"
+    assert run(script) == "0"

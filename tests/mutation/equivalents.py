@@ -99,13 +99,8 @@ EQUIVALENT: dict[str, str] = {
     ),
     "ops.linalg.matmul: return reshape(Matmul.apply(reshape(a, (rows, a.shape[-1])), b), "
     "a.shape[:-1] + b.shape[1:])": "here b has two axes",
-    f"{_GROUP}.grouped: at = max((made_by.get(storage, 0) for storage in touched), default=1)": (
-        "a word that touches nothing fits into no loop"
-    ),
-    f"{_GROUP}.grouped: found.append(new if _joins(new, candidate) else word)": "nothing joins None",
-    f"{_GROUP}._merged: last = 1": "it is set with the first side, before it is asked for",
-    f"{_GROUP}._access: (outer, inner), (far, near) = ([1] * (2 - len(sides)) + sides, [1] * (2 - len(rows)) + rows)": (
-        "the step to the next of one row is never made"
+    f"{_GROUP}.grouped: first = max((made_by.get(storage, 0) for storage in touched), default=1)": (
+        "an instruction that touches nothing is in no nest"
     ),
     "op.Op.apply: usual = usual and dtype is not None": _LONG,
     "op.Op.apply: usual = usual and (kind is float and kind is int)": _LONG,

@@ -43,15 +43,13 @@ ENGINE: dict[ModuleType, list[str]] = {
         "Mode.__enter__ Mode.__exit__ Mode.__call__ grad_enabled on_arrays set_grad_enabled no_grad"
     ).split(),
     optimisers: ["sgd_step", "rmsprop_step", "adam_step", "sum_of_squares"],
-    # Of compiled functions: what is recorded, what it means, and what shares a loop.
+    # Of compiled functions: what is recorded, what it means, and what is fused.
     trace: ["Trace.lift", "Trace.record", "Trace.overwrite"],
     lower: (
-        "Lowered.place Lowered.constant Lowered.add Lowered.add_other Lowered.add_scattered Lowered.add_pointwise "
-        "Lowered.add_copy Lowered.add_reduction Lowered.add_product Lowered.add_small_product wanted"
+        "Lowered.view Lowered.constant Lowered.add Lowered.add_other Lowered.add_scattered Lowered.add_pointwise "
+        "Lowered.add_copy Lowered.add_reduction Lowered.add_product Lowered.add_small_product live"
     ).split(),
-    group: (
-        "grouped Candidate.loop Candidate.step candidate_of _merged _joins _divide _shaped _access"
-    ).split(),
+    group: ["LoopNest.divided", "grouped", "nest_of", "fused", "_statement", "_access"],
 }
 
 

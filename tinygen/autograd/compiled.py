@@ -107,15 +107,15 @@ class Recording:
             new = iter(stand_ins)
             args, kwargs = mapped((args, kwargs), GIVEN, lambda _: next(new))
             with _no_grad_set(trace, stand_ins):
-                self.result = f(*args, **kwargs)
+                result = f(*args, **kwargs)
             _refuse_shared(given, trace.written)
-            outputs = _tensors(self.result)
+            outputs = _tensors(result)
             self.count = len(outputs)
             gradients: dict[Tensor, Any] = {}
             if outputs and outputs[0].source is not None and grad_enabled():
                 gradients = _gradients(outputs[0], since, stand_ins)
-        place = Tensor(np.empty(0))
-        self.result = mapped(self.result, (Tensor,), lambda _: place)  # holds no traced tensors
+        empty = Tensor(np.empty(0))
+        self.form = mapped(result, (Tensor,), lambda _: empty)  # holds no traced tensors
         values = [lifted(trace, t) for t in outputs]
         for leaf, g in gradients.items():
             # A gradient that depends on no input is a constant.
@@ -150,7 +150,7 @@ class Recording:
         self.program.forget()
         self.trace.forget()
         del self.trace
-        return self.tree(found, given)
+        return self.result(found, given)
 
     def holds(self) -> bool:
         """Whether the tensors that `f` found have the recorded shape, dtype and `requires_grad`, and settings hold."""
@@ -170,9 +170,9 @@ class Recording:
             _array(given[key]) if type(key) is int else self.fixed[key] if type(key) is tuple else key._data
             for key in self.program.keys
         ]  # fmt: skip
-        return self.tree(self.program.run(arrays), given)
+        return self.result(self.program.run(arrays), given)
 
-    def tree(self, arrays: list[np.ndarray], given: Sequence[object]) -> Any:
+    def result(self, arrays: list[np.ndarray], given: Sequence[object]) -> Any:
         """The result in the form that `f` returns. `arrays` holds the outputs, then the gradients."""
         outputs = [Tensor(array) for array in arrays[: self.count]]
         if self.leaves:
@@ -182,7 +182,7 @@ class Recording:
             node.gradients = arrays[self.count :]
             outputs[0].node = node
         new = iter(outputs)
-        return mapped(self.result, (Tensor,), lambda _: next(new))
+        return mapped(self.form, (Tensor,), lambda _: next(new))
 
 
 class Gradients(Node):

@@ -1,8 +1,14 @@
 """Fusion: the array operations of a function, recorded once, merged into few loops, and replayed.
 
-Read it in the order of its passes: `trace.py` records the operations; `words.py` and `lower.py` translate the record
-into a language of four instructions, the words; `group.py` decides which words share a loop; `generate.py` writes a
-loop as source for Numba; `cache.py` keeps compiled loops on disk; `program.py` plans memory and runs the result.
+Read it in the order of its passes. For np.exp(x) + 1 and x of shape (3, 4), each gives the next one:
+
+    trace.py        the calls np.exp(x) and np.add(_, 1), recorded while they run
+    lower.py        Pointwise("exp", [x], y) and Pointwise("add", [y, 1.0], z), two of the four `instructions.py`
+    group.py        one loop nest of 3 rows, 4 columns and the statements exp and add
+    generate.py     its source for Numba, with e0 = scalar.exp(l0) and e1 = e0 + real(1.0) for each element
+    cache.py        the compiled loop, kept on disk
+    memory.py       no buffer: y stays inside the loop, and z is new in each run
+    program.py      one call of the loop, with x and z among its arguments
 """
 
 # Kernels that reduce rows. A trace records such a kernel as the steps of its specification, not as one step: once

@@ -1,28 +1,47 @@
-"""A loop written as source for Numba.
+"""A loop nest written as source for Numba.
 
     for each chunk of rows, on any core:
         for each row:
-            steps on the row
-            for each column: steps on elements, and sums along the row           (`stage_0`)
-            steps that need these sums
+            statements of the row
+            for each column: statements of an element, and sums along the row    (`stage_0`)
+            statements that need these sums
             for each column: ...                                                 (`stage_1`)
     the sums over all rows, from those of the chunks
 
 An element that two stages need is computed in both: arithmetic is cheaper than memory. The chunks do not depend on the
-number of cores, so neither do the results. Sizes and strides are arguments, not part of the source, so loops that
+number of cores, so neither do the results. Sizes and strides are arguments, not part of the source, so nests that
 differ in nothing else have one source, which is compiled once (`cache.py`).
 
-Names are letters with the number of a storage (x), an access (p, c, g, l, w) or a step (e, v, s, a, t): x array,
+Names are letters with the number of a storage (x), an access (p, c, g, l, w) or a statement (e, v, s, a, t): x array,
 p position of the row in it, c stride from column to column, g contiguous copy of a strided vector, l loaded element,
 w loaded number of the row, e computed element, v computed number of the row, s sum within a stage, a sum of its pieces,
-t total over rows. `sizes` holds rows, block, columns, chunks, and then four numbers for each access: its offset, and
-the strides to the next block, row and column.
+t total over rows. `sizes` holds rows, inner rows, columns, chunks, and then four numbers for each access: its offset,
+and the strides to the next outer row, inner row and column. So x / np.sum(x, axis=1, keepdims=True) becomes:
+
+    def values_1(l0, v0):
+        e1 = l0 / v0
+        return e1
+
+    def stage_1(columns, x0, x1, p0, p1, v0):
+        for j in range(columns):
+            e1 = values_1(x0[p0 + j], v0)
+            x1[p1 + j] = e1
+
+    def loop(sizes, x0, x1):
+        for chunk in prange(chunks):
+            for i in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):
+                p0 = np.uintp(sizes[4] + i * sizes[6])
+                p1 = np.uintp(sizes[8] + i * sizes[10])
+                v0 = stage_0(columns, x0, p0)
+                stage_1(columns, x0, x1, p0, p1, v0)
+
+with `stage_0`, which sums a row of x, and a few lines more.
 """
 
 from __future__ import annotations
 
-from tinygen.kernels.fusion.group import Access, LoopPlan, Step
-from tinygen.kernels.fusion.words import Storage
+from tinygen.kernels.fusion.group import Access, LoopNest, Statement
+from tinygen.kernels.fusion.instructions import Storage
 
 EXPRESSIONS = {
     "copy": "{}", "add": "{} + {}", "subtract": "{} - {}", "multiply": "{} * {}", "divide": "{} / {}",
@@ -54,63 +73,48 @@ PIECE = np.uintp(rows.PIECE)
 
 
 class Writer:
-    """The `source` of one loop. It writes a result to memory if its storage is in `stored`: others read that.
+    """The `source` of a nest. It writes a result to memory if its storage is in `stored`: others read that.
 
     The loop is called with the sizes of its `accesses` and the arrays of its `storages`, in their order.
     """
 
-    def __init__(self, loop: LoopPlan, stored: set[Storage]):
-        self.loop, self.stored = loop, stored
-        self.storages: list[Storage] = []
-        self.accesses: list[Access] = []
-        # The stage of each step: it comes after the stages whose sums along the row the step needs.
-        self.levels: list[int] = []
-        for step in loop.steps:
-            given = [self.made_by(x) for x in step.operands]
-            later = [self.levels[k] + (loop.steps[k].how == "row") for k in given if k is not None]
-            self.levels.append(max(later, default=0))
-        self.over_rows = [k for k, s in enumerate(loop.steps) if s.how in ("column", "all")]
-        self.functions: list[str] = []
-        self.source = HEADER.format(dtype=loop.dtype or "float32") + "\n\n" + self.written()
-
-    # Names ---------------------------------------------------------------------------------------
+    def __init__(self, nest: LoopNest, stored: set[Storage]):
+        self.nest, self.statements, self.stored = nest, nest.statements, stored
+        written = [s.out for s in self.statements if s.out.storage in stored]
+        self.accesses = list(dict.fromkeys([*nest.reads, *written]))
+        self.storages = list(dict.fromkeys(x.storage for x in self.accesses))
+        self.number = {x: n for n, x in enumerate(self.accesses)}
+        self.array = {storage: f"x{n}" for n, storage in enumerate(self.storages)}
+        # Vectors that all rows share and that are not contiguous: a stage would not vectorise if it read them.
+        self.gathered = {
+            x for x in nest.reads
+            if x.strides[:2] == (0, 0) and x.strides[2] not in (0, 1) and nest.rows > 1
+        }  # fmt: skip
+        # The stage of each statement: it comes after the stages whose sums along the row the statement needs.
+        self.stages: list[int] = []
+        for s in self.statements:
+            given = [k for k in map(self.made_by, s.operands) if k is not None]
+            later = [self.stages[k] + (self.statements[k].how == "row") for k in given]
+            self.stages.append(max(later, default=0))
+        self.source = HEADER.format(dtype=nest.dtype or "float32") + "\n\n" + self.written()
 
     def made_by(self, x: Access | float) -> int | None:
-        return self.loop.made.get(x) if isinstance(x, Access) else None
+        """The statement that computes x for an element or a row, if there is one."""
+        return self.nest.made.get(x) if isinstance(x, Access) else None
 
-    def array(self, access: Access) -> str:
-        if access.storage not in self.storages:
-            self.storages.append(access.storage)
-        return f"x{self.storages.index(access.storage)}"
-
-    def number(self, access: Access) -> int:
-        if access not in self.accesses:
-            self.accesses.append(access)
-        return self.accesses.index(access)
+    # In memory -----------------------------------------------------------------------------------
 
     def element(self, access: Access) -> str:
         """In a stage: the element at column j."""
-        n, step = self.number(access), access.strides[2]
-        if self.is_gathered(access):
+        n, stride = self.number[access], access.strides[2]
+        if access in self.gathered:
             return f"g{n}[j]"
-        return f"{self.array(access)}[p{n}{'' if step == 0 else ' + j' if step == 1 else f' + j * c{n}'}]"
+        column = {0: "", 1: " + j"}.get(stride, f" + j * c{n}")
+        return f"{self.array[access.storage]}[p{n}{column}]"
 
     def at_row(self, access: Access) -> str:
         """Outside of stages: the number of the row."""
-        return f"{self.array(access)}[p{self.number(access)}]"
-
-    def is_gathered(self, access: Access) -> bool:
-        """A strided vector that all rows share: a contiguous copy is made first, or the stage would not vectorise."""
-        return (
-            access.strides[:2] == (0, 0) and access.strides[2] not in (0, 1) and self.loop.rows > 1
-        )
-
-    def is_stored(self, step: Step) -> bool:
-        return step.how in (None, "row") and step.out.storage in self.stored
-
-    def expression(self, k: int, operands: list[str]) -> str:
-        step = self.loop.steps[k]
-        return EXPRESSIONS[step.name].format(*operands)
+        return f"{self.array[access.storage]}[p{self.number[access]}]"
 
     # Rows ----------------------------------------------------------------------------------------
 
@@ -120,50 +124,48 @@ class Writer:
         k = self.made_by(x)
         return self.at_row(x) if k is None else f"v{k}"
 
-    def row_lines(self, level: int) -> list[str]:
-        """The lines on the row before the stage of this level, and after those before it."""
+    def row_lines(self, stage: int) -> list[str]:
+        """The lines on the row before this stage, and after those before it."""
         lines = []
-        for k, step in enumerate(self.loop.steps):
-            if step.wide:
-                # A sum along the row, which the previous stage left in v.
-                if step.how == "row" and self.levels[k] == level - 1 and self.is_stored(step):
-                    lines.append(f"{self.at_row(step.out)} = v{k}")
+        for k, s in enumerate(self.statements):
+            if s.per_element or self.stages[k] != stage:
                 continue
-            if self.levels[k] != level:
-                continue
-            operands = [self.row_operand(x) for x in step.operands]
-            if step.how is None:
-                lines.append(f"v{k} = {self.expression(k, operands)}")
-                if self.is_stored(step):
-                    lines.append(f"{self.at_row(step.out)} = v{k}")
+            operands = [self.row_operand(x) for x in s.operands]
+            if s.how is None:
+                lines.append(f"v{k} = {EXPRESSIONS[s.name].format(*operands)}")
+                if s.out.storage in self.stored:
+                    lines.append(f"{self.at_row(s.out)} = v{k}")
             else:
-                lines.append(added(step, f"t{k}", f"np.float64({operands[0]})"))
+                lines.append(added(s, f"t{k}", f"np.float64({operands[0]})"))
         return lines
 
     # Stages --------------------------------------------------------------------------------------
 
-    def element_step(self, x: Access | float) -> int | None:
-        """The step of the loop that computes x for each element, if there is one."""
+    def element_of(self, x: Access | float) -> int | None:
+        """The statement that computes x for each element, if there is one."""
         k = self.made_by(x)
-        wide = k is not None and self.loop.steps[k].wide and self.loop.steps[k].how is None
-        return k if wide else None
+        return (
+            k
+            if k is not None and self.statements[k].per_element and not self.statements[k].how
+            else None
+        )
 
     def needed(self, sinks: list[int]) -> list[int]:
-        """These steps, and all steps whose elements they need."""
+        """These statements, and all whose elements they need."""
         found, waiting = set(), [*sinks]
         while waiting:
             k = waiting.pop()
             if k not in found:
                 found.add(k)
-                made_of = map(self.element_step, self.loop.steps[k].operands)
+                made_of = map(self.element_of, self.statements[k].operands)
                 waiting += [m for m in made_of if m is not None]
         return sorted(found)
 
-    def values(self, stage: int, sinks: list[int]) -> tuple[dict[Access, str], dict[str, str]]:
-        """Write the function of a stage that computes one element of each of the steps `sinks`.
+    def values(self, stage: int, sinks: list[int]) -> tuple[str, dict[Access, str], dict[str, str]]:
+        """The function of a stage that computes one element of each of the statements `sinks`, and its parameters.
 
-        Returns its parameters: names for the elements to load, and names for numbers of the row, each with its
-        expression outside the stage.
+        These are names for the elements to load, and names for numbers of the row, each with its expression outside
+        the stage.
         """
         loads: dict[Access, str] = {}
         rows: dict[str, str] = {}
@@ -171,51 +173,47 @@ class Writer:
         def operand(x: Access | float) -> str:
             if not isinstance(x, Access):
                 return literal(x)
-            if self.element_step(x) is not None:
-                return f"e{self.element_step(x)}"
+            if self.element_of(x) is not None:
+                return f"e{self.element_of(x)}"
             if x.strides[2] != 0:
-                return loads.setdefault(x, f"l{self.number(x)}")
+                return loads.setdefault(x, f"l{self.number[x]}")
             outside = self.row_operand(x)
-            name = f"w{self.number(x)}" if self.made_by(x) is None else outside
+            name = f"w{self.number[x]}" if self.made_by(x) is None else outside
             rows[name] = outside
             return name
 
         lines = []
         for k in self.needed(sinks):
-            given = [operand(x) for x in self.loop.steps[k].operands]
-            lines.append(
-                f"e{k} = {given[0] if self.loop.steps[k].how else self.expression(k, given)}"
-            )
+            s, given = self.statements[k], [operand(x) for x in self.statements[k].operands]
+            lines.append(f"e{k} = {given[0] if s.how else EXPRESSIONS[s.name].format(*given)}")
         lines.append("return " + ", ".join(f"e{k}" for k in sinks))
         head = f"@inlined\ndef values_{stage}({', '.join([*loads.values(), *rows])}):\n"
-        self.functions.append(head + indented(lines, 1))
-        return loads, rows
+        return head + indented(lines, 1), loads, rows
 
     def columns_of(self, touched: list[Access]) -> list[str]:
         """The arguments from which a stage finds the elements of these accesses."""
-        gathered = [f"g{self.number(x)}" for x in touched if self.is_gathered(x)]
-        touched = [x for x in touched if not self.is_gathered(x)]
-        arrays = [self.array(x) for x in touched]
-        places = [f"p{self.number(x)}" for x in touched]
-        steps = [f"c{self.number(x)}" for x in touched if x.strides[2] not in (0, 1)]
-        return [*gathered, *dict.fromkeys([*arrays, *places, *steps])]
+        gathered = [f"g{self.number[x]}" for x in touched if x in self.gathered]
+        touched = [x for x in touched if x not in self.gathered]
+        arrays = [self.array[x.storage] for x in touched]
+        positions = [f"p{self.number[x]}" for x in touched]
+        strides = [f"c{self.number[x]}" for x in touched if x.strides[2] not in (0, 1)]
+        return [*gathered, *dict.fromkeys([*arrays, *positions, *strides])]
 
-    def stage_lines(self, level: int) -> list[str]:
-        """The lines that call a stage, whose functions are written on the way."""
-        steps, stage = self.loop.steps, len(self.functions)
+    def stage(self, stage: int) -> tuple[list[str], list[str]]:
+        """The functions of a stage, and the lines on the row that call it; none if it has nothing to do."""
         sinks = [
-            k for k, s in enumerate(steps)
-            if s.wide and self.levels[k] == level and (s.how is not None or self.is_stored(s))
+            k for k, s in enumerate(self.statements)
+            if s.per_element and self.stages[k] == stage and (s.how or s.out.storage in self.stored)
         ]  # fmt: skip
         if not sinks:
-            return []
-        loads, rows = self.values(stage, sinks)
+            return [], []
+        values, loads, rows = self.values(stage, sinks)
         elements = ", ".join(f"e{k}" for k in sinks)
         inside = [f"{elements} = values_{stage}({', '.join([*map(self.element, loads), *rows])})"]
         # Lines before and after the row, before and after each piece of it, and outside, after the call.
         start, end, begin, done, outside = [], [], [], [], []
         for k in sinks:
-            s = steps[k]
+            s = self.statements[k]
             if s.how is None:
                 inside.append(f"{self.element(s.out)} = e{k}")
             elif s.how == "column":
@@ -232,9 +230,11 @@ class Writer:
                 end.append(f"s{k} = scalar.of_rank(s{k}, zero)")
             if s.how == "all":
                 outside.append(added(s, f"t{k}", f"np.float64(s{k})"))
-            elif s.how == "row" and s.initial is not None:
+            if s.how == "row" and s.initial is not None:
                 outside.append(added(s, f"v{k}", literal(s.initial)))
-        results = [k for k in sinks if steps[k].how in ("row", "all")]
+            if s.how == "row" and s.out.storage in self.stored:
+                outside.append(f"{self.at_row(s.out)} = v{k}")
+        results = [k for k in sinks if self.statements[k].how in ("row", "all")]
         if results:
             end.append(f"return {', '.join(f's{k}' for k in results)}")
         columns = indented(["for j in range(columns):"], 1) + indented(inside, 2)
@@ -242,84 +242,97 @@ class Writer:
             begin.append("for j in range(begin, min(begin + PIECE, columns)):")
             columns = indented(["for begin in range(np.uintp(0), columns, PIECE):"], 1)
             columns += indented(begin, 2) + indented(inside, 3) + indented(done, 2)
-        stored = [steps[k].out for k in sinks if steps[k].how is None]
-        totals = [f"t{k}" for k in sinks if steps[k].how == "column"]
+        stored = [self.statements[k].out for k in sinks if self.statements[k].how is None]
+        totals = [f"t{k}" for k in sinks if self.statements[k].how == "column"]
         arguments = ["columns", *self.columns_of([*loads, *stored]), *totals]
         arguments += ["pt"] if totals else []
-        self.functions.append(
-            f"@reordering\ndef stage_{stage}({', '.join([*arguments, *rows])}):\n"
-            + indented(start, 1) + columns + indented(end, 1)
-        )  # fmt: skip
+        head = f"@reordering\ndef stage_{stage}({', '.join([*arguments, *rows])}):\n"
         call = f"stage_{stage}({', '.join([*arguments, *rows.values()])})"
-        names = [f"v{k}" if steps[k].how == "row" else f"s{k}" for k in results]
-        return [f"{', '.join(names)} = {call}" if names else call, *outside]
+        names = [f"v{k}" if self.statements[k].how == "row" else f"s{k}" for k in results]
+        return (
+            [values, head + indented(start, 1) + columns + indented(end, 1)],
+            [f"{', '.join(names)} = {call}" if names else call, *outside],
+        )
 
     # All of it -----------------------------------------------------------------------------------
 
-    def written(self) -> str:
-        steps = self.loop.steps
-        inside: list[str] = []
-        for level in range(max(self.levels) + 2):
-            inside += self.row_lines(level) + self.stage_lines(level)
-        # Reductions over all rows: in each chunk, then of the chunks.
-        before, begin, end, after = [], [], [], []
-        for number, k in enumerate(self.over_rows):
-            step = steps[k]
-            first = "0.0" if step.name == "add" else "-np.inf"
-            out, n = self.array(step.out), self.number(step.out)
-            initial = first if step.initial is None else f"np.float64({literal(step.initial)})"
-            if step.how == "column":
-                before.append(f"t{k} = np.full(np.uintp(chunks) * columns, real({first}))")
-                partial, place = f"t{k}[np.uintp(chunk) * columns + j]", f"p{n} + j * c{n}"
-            else:
-                begin.append(f"t{k} = {first}")
-                end.append(f"totals[chunk, {number}] = t{k}")
-                partial, place = f"totals[chunk, {number}]", f"p{n}"
-            plus = added(step, "total", f"np.float64({partial})")
-            lines = [f"total = {initial}", "for chunk in range(chunks):", f"    {plus}",
-                     f"{out}[{place}] = real(total)"]  # fmt: skip
-            if step.how == "column":
-                lines = ["for j in range(columns):", *(f"    {line}" for line in lines)]
-            after += lines
-        if any(s.how == "all" for s in steps):
-            before.append(f"totals = np.zeros((chunks, {len(self.over_rows)}))")
-        outs = {self.number(steps[k].out) for k in self.over_rows}
-        for n, access in enumerate(self.accesses):
-            if self.is_gathered(access) and n not in outs:
-                before += [f"g{n} = np.empty(columns, {self.array(access)}.dtype)", "for j in range(columns):",
-                           f"    g{n}[j] = {self.array(access)}[p{n} + j * c{n}]"]  # fmt: skip
+    def positions(self) -> tuple[list[str], list[str]]:
+        """The lines that compute p and c: those for all rows, and those for row i."""
         fixed, moving = [], []
         for n, access in enumerate(self.accesses):
             at = f"np.uintp(sizes[{4 + 4 * n}]"
             if not any(access.strides[:2]):
                 fixed.append(f"p{n} = {at})")
-            elif self.loop.block:
+            elif self.nest.shape[0] > 1:
                 moving.append(
-                    f"p{n} = {at} + i // block * sizes[{5 + 4 * n}] + i % block * sizes[{6 + 4 * n}])"
+                    f"p{n} = {at} + i // inner * sizes[{5 + 4 * n}] + i % inner * sizes[{6 + 4 * n}])"
                 )
             else:
                 moving.append(f"p{n} = {at} + i * sizes[{6 + 4 * n}])")
             fixed.append(f"c{n} = np.uintp(sizes[{7 + 4 * n}])")
-        arrays = [f"x{k}" for k in range(len(self.storages))]
+        return fixed, moving
+
+    def copies(self) -> list[str]:
+        """The lines that make contiguous copies."""
+        lines = []
+        for n, access in enumerate(self.accesses):
+            if access in self.gathered:
+                array = self.array[access.storage]
+                lines += [f"g{n} = np.empty(columns, {array}.dtype)", "for j in range(columns):",
+                          f"    g{n}[j] = {array}[p{n} + j * c{n}]"]  # fmt: skip
+        return lines
+
+    def totals(self) -> tuple[list[str], list[str], list[str], list[str]]:
+        """Of sums over all rows the lines before the chunks, first and last in a chunk, and after the chunks."""
+        before, first, last, after = [], [], [], []
+        over_rows = [k for k, s in enumerate(self.statements) if s.how in ("column", "all")]
+        for number, k in enumerate(over_rows):
+            s = self.statements[k]
+            neutral = "0.0" if s.name == "add" else "-np.inf"
+            initial = neutral if s.initial is None else f"np.float64({literal(s.initial)})"
+            out, n = self.array[s.out.storage], self.number[s.out]
+            if s.how == "column":
+                before.append(f"t{k} = np.full(np.uintp(chunks) * columns, real({neutral}))")
+                partial, position = f"t{k}[np.uintp(chunk) * columns + j]", f"p{n} + j * c{n}"
+            else:
+                first.append(f"t{k} = {neutral}")
+                last.append(f"totals[chunk, {number}] = t{k}")
+                partial, position = f"totals[chunk, {number}]", f"p{n}"
+            plus = added(s, "total", f"np.float64({partial})")
+            lines = [f"total = {initial}", "for chunk in range(chunks):", f"    {plus}",
+                     f"{out}[{position}] = real(total)"]  # fmt: skip
+            if s.how == "column":
+                lines = ["for j in range(columns):", *(f"    {line}" for line in lines)]
+            after += lines
+        if last:
+            before.append(f"totals = np.zeros((chunks, {len(over_rows)}))")
+        return before, first, last, after
+
+    def written(self) -> str:
+        functions: list[str] = []
+        inside: list[str] = []
+        for stage in range(max(self.stages) + 1):
+            new, calls = self.stage(stage)
+            functions += new
+            inside += self.row_lines(stage) + calls
+        fixed, moving = self.positions()
+        before, first, last, after = self.totals()
+        sizes = "rows, inner, columns, chunks = sizes[0], sizes[1], np.uintp(sizes[2]), sizes[3]"
         return (
-            "\n\n".join(self.functions)
-            + f"\n\n@Loop\ndef loop(sizes, {', '.join(arrays)}):\n"
-            + indented(
-                ["rows, block, columns, chunks = sizes[0], sizes[1], np.uintp(sizes[2]), sizes[3]"],
-                1,
-            )
-            + indented(fixed + before + ["for chunk in prange(chunks):"], 1)
-            + indented(["pt = np.uintp(chunk) * columns", *begin], 2)
+            "\n\n".join(functions)
+            + f"\n\n@Loop\ndef loop(sizes, {', '.join(self.array.values())}):\n"
+            + indented([sizes, *fixed, *before, *self.copies(), "for chunk in prange(chunks):"], 1)
+            + indented(["pt = np.uintp(chunk) * columns", *first], 2)
             + indented(["for i in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):"], 2)
             + indented(moving + inside, 3)
-            + indented(end, 2)
+            + indented(last, 2)
             + indented(after, 1)
         )
 
 
-def added(step: Step, total: str, x: str) -> str:
+def added(s: Statement, total: str, x: str) -> str:
     """The line that takes x into a running sum or maximum."""
-    return f"{total} = {EXPRESSIONS[step.name].format(total, x)}"
+    return f"{total} = {EXPRESSIONS[s.name].format(total, x)}"
 
 
 def indented(lines: list[str], depth: int) -> str:

@@ -1,7 +1,7 @@
-"""From the calls of a trace to words: what NumPy's functions and our kernels do, said in the language of four.
+"""From the calls of a trace to instructions: what NumPy's functions and our kernels do, said in four.
 
 A matrix product with a side of a few elements is spelled out as elementwise products and sums: a tile of the product
-kernel would be mostly padding, and pointwise words and sums can share a loop with the words before and after them.
+kernel would be mostly padding, and pointwise instructions and sums can share a loop nest with their neighbours.
 """
 
 from __future__ import annotations
@@ -13,26 +13,27 @@ import numpy as np
 
 from tinygen.kernels.checks import KERNEL_FLOATS
 from tinygen.kernels.fusion.generate import EXPRESSIONS
-from tinygen.kernels.fusion.trace import Call, Trace, Traced, mapped, traced
-from tinygen.kernels.fusion.words import (
+from tinygen.kernels.fusion.instructions import (
     BOOL,
     INT64,
+    Instruction,
     Operand,
     Other,
-    Place,
     Pointwise,
     Product,
     Reduce,
     Storage,
-    Word,
-    reads,
+    View,
+    view_of,
     whole,
-    writes,
 )
+from tinygen.kernels.fusion.trace import Call, Trace, Traced, mapped, traced
 from tinygen.kernels.indexing import is_basic, scatter_add
 
 FEW = 4  # a product with a side no longer than this is spelled out
-FEW_BLOCKS = 16  # a sum over a first axis no longer than this is, too: one addition for each entry
+FEW_SUMMANDS = (
+    16  # a sum over a first axis no longer than this is, too: one addition for each entry
+)
 
 
 UFUNCS = {
@@ -53,20 +54,20 @@ REDUCTIONS = {
 
 @dataclass
 class Lowered:
-    """The words of a trace in their order, the storages of its inputs, and where each traced array lies."""
+    """The instructions of a trace in their order, the storages of its inputs, and where each traced array lies."""
 
-    words: list[Word] = field(default_factory=list)
+    instructions: list[Instruction] = field(default_factory=list)
     inputs: list[Storage] = field(default_factory=list)
     owners: dict[Traced, Storage] = field(default_factory=dict)
     constants: dict[int, tuple[np.ndarray, Storage]] = field(default_factory=dict)  # by array's id
-    # For zeros with scattered parts: the place of each part, and the index that it goes to.
-    parts: dict[Storage, list[tuple[Place, tuple]]] = field(default_factory=dict)
+    # For zeros with scattered parts: the view of each part, and the index that it goes to.
+    parts: dict[Storage, list[tuple[View, tuple]]] = field(default_factory=dict)
 
-    def place(self, x: Traced) -> Place:
-        return part_of(self.owners[x.owner], x._value)
+    def view(self, x: Traced) -> View:
+        return view_of(self.owners[x.owner], x._value)
 
-    def constant(self, array: np.ndarray) -> Place:
-        """The place of an array from outside the trace: every run reads it where it is if C-contiguous, else a copy."""
+    def constant(self, array: np.ndarray) -> View:
+        """The view of an array from outside the trace: every run reads it where it is if C-contiguous, else a copy."""
         if id(array) not in self.constants:
             repeated = [n > 1 and s == 0 for n, s in zip(array.shape, array.strides, strict=True)]
             once = array[tuple(slice(0, 1) if r else slice(None) for r in repeated)]
@@ -75,20 +76,20 @@ class Lowered:
         _, storage = self.constants[id(array)]
         return whole(storage).broadcast(array.shape)
 
-    def new(self, shape: tuple[int, ...], dtype: np.dtype) -> Place:
+    def new(self, shape: tuple[int, ...], dtype: np.dtype) -> View:
         return whole(Storage(np.empty(shape, dtype)))
 
     # What calls are spelled out in ---------------------------------------------------------------
 
-    def pointwise(self, name: str, *operands: Operand, out: Place | None = None) -> Place:
+    def pointwise(self, name: str, *operands: Operand, out: View | None = None) -> View:
         if out is None:
-            given = [x for x in operands if isinstance(x, Place)]
+            given = [x for x in operands if isinstance(x, View)]
             shape = np.broadcast_shapes(*(x.shape for x in given))
             out = self.new(shape, given[0].dtype)
-        self.words.append(Pointwise(name, list(operands), out))
+        self.instructions.append(Pointwise(name, list(operands), out))
         return out
 
-    # From calls to words -------------------------------------------------------------------------
+    # From calls to instructions ------------------------------------------------------------------
 
     def add(self, call: Call) -> None:
         for result in call.results:
@@ -98,6 +99,7 @@ class Lowered:
             return self.add_other(call)
         if all(result.owner is not result for result in call.results):
             return  # a view
+        # Each adds the instructions of a call, or returns False if the call is not of its kind.
         ways = (
             self.add_scattered,
             self.add_pointwise,
@@ -109,22 +111,22 @@ class Lowered:
             self.add_other(call)
 
     def tree(self, tree: Any) -> Any:
-        """The tree with places for traced arrays."""
-        return mapped(tree, (Traced,), self.place)
+        """The tree with views for traced arrays."""
+        return mapped(tree, (Traced,), self.view)
 
     def add_other(self, call: Call) -> None:
-        outs = [self.place(result) for result in call.results]
+        outs = [self.view(result) for result in call.results]
         args, kwargs = self.tree(call.args), self.tree(call.kwargs)
-        self.words.append(Other(call.function, args, kwargs, outs, call.effect))
+        self.instructions.append(Other(call.function, args, kwargs, outs, call.effect))
 
     def add_scattered(self, call: Call) -> bool:
         """Zeros with an array put into a part of them, as a slice's backward rule makes; or the sum of such arrays."""
-        parts: list[tuple[Place, tuple]] = []
+        parts: list[tuple[View, tuple]] = []
         if call.function is scatter_add:
             x, index, _ = call.args
             if x.dtype not in KERNEL_FLOATS or not is_basic(index):
                 return False
-            parts = [(self.place(x), index)]
+            parts = [(self.view(x), index)]
         elif call.function is np.add and all(type(x) is Traced for x in call.args):
             # Not of a view: its parts have other indices.
             given = [self.parts.get(self.owners[x]) if x.owner is x else None for x in call.args]
@@ -133,7 +135,7 @@ class Lowered:
             parts = [part for found in given for part in found]
         if not parts:
             return False
-        out = self.place(call.results[0])
+        out = self.view(call.results[0])
         taken = np.zeros(out.shape, bool)
         for _, index in parts:
             if taken[index].any():
@@ -142,11 +144,8 @@ class Lowered:
         self.parts[out.storage] = parts
         if not taken.all():
             self.pointwise("copy", 0.0, out=out)
-        memory = out.storage.array
         for x, index in parts:
-            # NumPy finds where the index leads. With an ellipsis, even a single element is a view.
-            view = memory[index if Ellipsis in index else (*index, ...)]
-            self.pointwise("copy", x.broadcast(view.shape), out=part_of(out.storage, view))
+            self.pointwise("copy", x.broadcast(out[index].shape), out=out[index])
         return True
 
     def add_pointwise(self, call: Call) -> bool:
@@ -156,7 +155,7 @@ class Lowered:
             name = UFUNCS.get(function, "")
         if function is np.power and type(args[1]) in (int, float) and args[1] == 2:
             args, name = args[:1], "square"
-        out = self.place(call.results[0])
+        out = self.view(call.results[0])
         floats = {x.dtype for x in [out, *traced(args)] if x.dtype != BOOL}
         whole_numbers = {INT64} if name == "equal" and floats == {INT64} else set()
         floats -= whole_numbers
@@ -167,7 +166,7 @@ class Lowered:
         operands: list[Operand] = []
         for x in args:
             if type(x) is Traced:
-                operands.append(self.place(x))
+                operands.append(self.view(x))
             elif isinstance(x, np.ndarray) and x.dtype in (*floats, *whole_numbers, BOOL):
                 operands.append(self.constant(x))
             elif floats and (
@@ -176,12 +175,12 @@ class Lowered:
                 operands.append(float(x))
             else:
                 return False
-        self.words.append(Pointwise(name, operands, out))
+        self.instructions.append(Pointwise(name, operands, out))
         return True
 
     def add_copy(self, call: Call) -> bool:
         """What only moves numbers: a copy, a reshape that cannot be a view, arrays joined along an axis."""
-        out, function = self.place(call.results[0]), call.function
+        out, function = self.view(call.results[0]), call.function
         if out.dtype not in (*KERNEL_FLOATS, BOOL):
             return False
         if function in (np.concatenate, np.stack):
@@ -194,14 +193,16 @@ class Lowered:
             ):
                 return False
             axis, start = axis % len(out.shape), 0
-            for x in map(self.place, arrays):
-                x = x.with_axis(axis) if function is np.stack else x
-                self.pointwise("copy", x, out=out.part(axis, start, x.shape[axis]))
-                start += x.shape[axis]
+            before = (slice(None),) * axis
+            for x in map(self.view, arrays):
+                x = x[(*before, None)] if function is np.stack else x
+                stop = start + x.shape[axis]
+                self.pointwise("copy", x, out=out[(*before, slice(start, stop))])
+                start = stop
             return True
         if function not in (np.array, np.ndarray.reshape, np.ndarray.astype) or call.kwargs:
             return False
-        x = self.place(call.args[0])
+        x = self.view(call.args[0])
         if x.dtype != out.dtype:
             return False
         self.pointwise("copy", x, out=whole(out.storage, x.shape))
@@ -211,7 +212,7 @@ class Lowered:
         name = REDUCTIONS.get(call.function)
         if name is None or type(call.args[0]) is not Traced or len(call.args) > 2:
             return False
-        x, out = self.place(call.args[0]), self.place(call.results[0])
+        x, out = self.view(call.args[0]), self.view(call.results[0])
         kwargs = dict(call.kwargs)
         axis = 0 if call.function in (np.add.reduce, np.maximum.reduce) else None
         axis = call.args[1] if len(call.args) == 2 else kwargs.pop("axis", axis)
@@ -230,16 +231,15 @@ class Lowered:
             how = "row"
         elif axes == every - {last}:
             how = "column"
-        elif name == "add" and initial is None and axes == {0} and x.shape[0] <= FEW_BLOCKS:
-            total = x.row(0)
+        elif name == "add" and initial is None and axes == {0} and 1 < x.shape[0] <= FEW_SUMMANDS:
+            total = x[0]
             out = whole(out.storage, total.shape)
             for i in range(1, x.shape[0]):
-                place = out if i == x.shape[0] - 1 else None
-                total = self.pointwise("add", total, x.row(i), out=place)
-            return x.shape[0] > 1
+                total = self.pointwise("add", total, x[i], out=out if i == x.shape[0] - 1 else None)
+            return True
         else:
             return False
-        self.words.append(Reduce(name, how, x, out, initial))
+        self.instructions.append(Reduce(name, how, x, out, initial))
         return True
 
     def add_product(self, call: Call) -> bool:
@@ -251,14 +251,14 @@ class Lowered:
             operands += [None, None]
         operands = [self.constant(x) if isinstance(x, np.ndarray) else x for x in operands]
         a, b, bias, activation = operands
-        out = self.place(call.results[0])
+        out = self.view(call.results[0])
         if out.dtype not in KERNEL_FLOATS or not a.dtype == b.dtype == out.dtype:
             return False
         if not (out.size and a.size):
             return False
-        b = b.transposed() if name == "linear" else b
+        b = b.T if name == "linear" else b
         if min(*a.shape, *b.shape) > FEW:
-            self.words.append(Product(a, b, bias, activation, out))
+            self.instructions.append(Product(a, b, bias, activation, out))
             return True
         linear = bias is None and activation is None
         sums = out if linear else self.new(out.shape, out.dtype)
@@ -269,35 +269,28 @@ class Lowered:
             self.pointwise(activation, sums, out=out)
         return True
 
-    def add_small_product(self, a: Place, b: Place, out: Place) -> None:
+    def add_small_product(self, a: View, b: View, out: View) -> None:
         """out = a b, where at least one side is no longer than `FEW`."""
         k, n = b.shape
         if k <= FEW:  # a sum of outer products
             total = None
             for p in range(k):
-                x, y = a.column(p).with_axis(1), b.row(p).with_axis(0)
+                x, y = a[:, p, None], b[None, p]
                 last = out if p == k - 1 else None
                 if total is None:
                     total = self.pointwise("multiply", x, y, out=last)
                 else:
                     total = self.pointwise("multiply_add", x, y, total, out=last)
         elif n > FEW:  # a has few rows
-            self.add_small_product(b.transposed(), a.transposed(), out.transposed())
+            self.add_small_product(b.T, a.T, out.T)
         elif a.strides[1] == 1 or a.strides[0] != 1:  # along the rows of a
             for c in range(n):
-                products = self.pointwise("multiply", a, b.column(c).with_axis(0))
-                self.words.append(Reduce("add", "row", products, out.column(c)))
+                products = self.pointwise("multiply", a, b[None, :, c])
+                self.instructions.append(Reduce("add", "row", products, out[:, c]))
         else:  # down the columns of a's transpose, which lies in memory row by row
             for c in range(n):
-                products = self.pointwise("multiply", a.transposed(), b.column(c).with_axis(1))
-                self.words.append(Reduce("add", "column", products, out.column(c)))
-
-
-def part_of(storage: Storage, view: np.ndarray) -> Place:
-    """The place of a view of the storage's array."""
-    start, at = (x.__array_interface__["data"][0] for x in (storage.array, view))
-    size = view.itemsize
-    return Place(storage, (at - start) // size, view.shape, tuple(s // size for s in view.strides))
+                products = self.pointwise("multiply", a.T, b[:, c, None])
+                self.instructions.append(Reduce("add", "column", products, out[:, c]))
 
 
 def lowered(trace: Trace) -> Lowered:
@@ -310,13 +303,12 @@ def lowered(trace: Trace) -> Lowered:
     return found
 
 
-def wanted(words: list[Word], outputs: set[Storage]) -> list[Word]:
-    """The words that the outputs or an effect need, in their order."""
+def live(instructions: list[Instruction], outputs: set[Storage]) -> list[Instruction]:
+    """The instructions that the outputs or an effect need, in their order."""
     needed, kept = set(outputs), []
-    for word in reversed(words):
-        if any(place.storage in needed for place in writes(word)) or (
-            isinstance(word, Other) and word.effect
-        ):
-            kept.append(word)
-            needed.update(place.storage for place in reads(word))
+    for instruction in reversed(instructions):
+        effect = isinstance(instruction, Other) and instruction.effect
+        if effect or any(view.storage in needed for view in instruction.writes):
+            kept.append(instruction)
+            needed.update(view.storage for view in instruction.reads)
     return kept[::-1]

@@ -1,8 +1,8 @@
 """A trace made ready to run again: memory for everything that it computes, and a list of calls that fill it.
 
-Intermediate results live in buffers that are allocated once. A result that nobody will read any more leaves its buffer
-to a later one, so that a program stays in the caches. Each run allocates only its outputs, and what the functions of
-`Other` words allocate themselves.
+The arguments of the calls are made once: arrays in the buffers of `memory.py`, or constants. Only the arrays that are
+new in each run are put into the arguments before it: inputs, outputs, which the run allocates, and what the functions
+of `Other` instructions allocate themselves.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba.core import config
@@ -21,42 +21,43 @@ from tinygen import kernels
 from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
 from tinygen.kernels.fusion.cache import compiled_loop
 from tinygen.kernels.fusion.generate import Writer
-from tinygen.kernels.fusion.group import LoopPlan, grouped
-from tinygen.kernels.fusion.lower import UFUNCS, lowered, wanted
-from tinygen.kernels.fusion.trace import Trace, Traced, mapped
-from tinygen.kernels.fusion.words import (
+from tinygen.kernels.fusion.group import Kernel, LoopNest, grouped
+from tinygen.kernels.fusion.instructions import (
     Other,
-    Place,
     Pointwise,
     Product,
     Reduce,
     Storage,
-    Word,
-    places,
-    reads,
+    View,
+    views,
     whole,
-    writes,
 )
+from tinygen.kernels.fusion.lower import UFUNCS, live, lowered
+from tinygen.kernels.fusion.memory import planned
+from tinygen.kernels.fusion.trace import Trace, Traced, mapped
 from tinygen.kernels.reference import quiet
 
 CHUNKS, CHUNK_ROWS = 8, 16  # a loop has at most so many chunks, of no fewer rows
-LINE = 64  # bytes of a cache line: two cores that both write to one slow each other down
-ENTIRE = "entire"
+ENTIRE, FLAT = "entire", "flat"  # an array as it is, and as one of one axis
 COPIED = 1 << 14  # bytes: a result of an `Other` is copied to a buffer unless it is larger
-Item = LoopPlan | Word
 
 _programs: weakref.WeakSet[Program] = weakref.WeakSet()
 
 
-def item_reads(item: Item) -> set[Storage]:
-    if not isinstance(item, LoopPlan):
-        return {place.storage for place in reads(item)}
-    operands = [x for step in item.steps for x in step.operands]
-    return {x.storage for x in operands if not isinstance(x, float) and x not in item.made}
+class Use(NamedTuple):
+    """An argument that each run puts an array into, in one form: ENTIRE, FLAT, or a view of it."""
+
+    arguments: list
+    position: int
+    form: View | str
 
 
-def item_writes(item: Item) -> set[Storage]:
-    return item.written if isinstance(item, LoopPlan) else {place.storage for place in writes(item)}
+class Result(NamedTuple):
+    """An output as a view of the fresh array of this number; None: of an input or a constant. `entire`: all of it."""
+
+    view: View
+    number: int | None
+    entire: bool
 
 
 class Program:
@@ -64,39 +65,37 @@ class Program:
 
     def __init__(self, trace: Trace, outputs: Sequence[Traced], fuse: bool):
         found = lowered(trace)
-        self.outputs = [found.place(x) for x in outputs]
-        kept = {place.storage for place in self.outputs}
-        words = wanted(found.words, kept)
-        items: list[Item] = grouped(words) if fuse else list(words)
+        results = [found.view(x) for x in outputs]
+        kept = dict.fromkeys(view.storage for view in results)
+        instructions = live(found.instructions, set(kept))
+        todo: list[Kernel] = grouped(instructions) if fuse else list(instructions)
         self.inputs = found.inputs
-        self._stores = list(found.owners.values())
         self.keys: list[Hashable] = [storage.key for storage in found.inputs]
         self.fresh = [storage for storage in kept if storage.computed]
         # Large arrays that a function allocates are used where they are, not copied to a buffer.
         self._adopted = {
-            item.outs[0].storage for item in items
-            if isinstance(item, Other) and len(item.outs) == 1 and item.outs[0].storage not in kept
-            and item.outs[0].storage.nbytes > COPIED
+            kernel.writes[0].storage for kernel in todo
+            if isinstance(kernel, Other) and len(kernel.writes) == 1
+            and kernel.writes[0].storage not in kept and kernel.writes[0].storage.nbytes > COPIED
         }  # fmt: skip
+        self._stores = list(found.owners.values())
         self._lock = threading.Lock()
         _programs.add(self)
         self._here = [np.empty(0)] * len(self.inputs)  # of the last run, or C-contiguous copies
-        # For each array that is new in each run, the arguments that it goes to: (arguments of a call, position, form).
-        # The form is a place in the array, ENTIRE for the array itself, or None for the array made flat.
-        self._uses: dict[Storage, list[tuple[list, int, Place | str | None]]] = {}
-        # What is read from memory, by an item or by the caller.
-        read_later = kept.union(*map(item_reads, items))
-        self._memory = self._planned(items, {*self.fresh, *self._adopted}, read_later)
-        self.steps = [self._step(item, read_later) for item in items]
-        self._fresh_uses = [self._uses.get(storage, []) for storage in self.fresh]
+        self._uses: dict[Storage, list[Use]] = {
+            x: [] for x in (*self.inputs, *self.fresh, *self._adopted)
+        }
+        read_later = {x.storage for kernel in todo for x in kernel.reads}.union(kept)
+        self._memory = planned(todo, {*self.fresh, *self._adopted}, read_later)
+        self.steps = [self._step(kernel, read_later) for kernel in todo]
+        self._fresh_uses = [self._uses[storage] for storage in self.fresh]
         numbers = {storage: i for i, storage in enumerate(self.fresh)}
-        self._found = [
-            (place, numbers.get(place.storage), place.storage in numbers and place == whole(place.storage))
-            for place in self.outputs
+        self._results = [
+            Result(x, numbers.get(x.storage), x.storage in numbers and x == whole(x.storage)) for x in results
         ]  # fmt: skip
         self._recorded = [
-            (self._replay, item.outs) if isinstance(item, Other) and item.effect else step
-            for item, step in zip(items, self.steps, strict=True)
+            (self._replay, kernel.writes) if isinstance(kernel, Other) and kernel.effect else step
+            for kernel, step in zip(todo, self.steps, strict=True)
         ]
 
     def run(self, arrays: Sequence[np.ndarray], recorded: bool = False) -> list[np.ndarray]:
@@ -119,12 +118,12 @@ class Program:
                 for arguments, position, _ in uses:
                     arguments[position] = None
             found = []
-            for place, number, entire in self._found:
+            for view, number, entire in self._results:
                 if entire:
                     found.append(new[number])
                 else:  # a view, an input or a constant
-                    memory = self._array_of(place.storage) if number is None else new[number]
-                    found.append(place.of(memory.reshape(-1)).copy())
+                    memory = self._array_of(view.storage) if number is None else new[number]
+                    found.append(view.of(memory.reshape(-1)).copy())
             return found
 
     def forget(self) -> None:
@@ -133,36 +132,14 @@ class Program:
         for storage in self._stores:
             storage.array = None
 
-    def _replay(self, *outs: Place) -> None:
-        for place in outs:
-            if place.storage in self._adopted:
-                self._bind(place.storage, place.storage.array)
-            elif place.storage not in self.fresh:  # those are copies of it already
-                self._memory[place.storage][...] = place.storage.array.reshape(-1)
+    def _replay(self, *outs: View) -> None:
+        for view in outs:
+            if view.storage in self._adopted:
+                self._bind(view.storage, view.storage.array)
+            elif view.storage not in self.fresh:  # those are copies of it already
+                self._memory[view.storage][...] = view.storage.array.reshape(-1)
 
     # Memory --------------------------------------------------------------------------------------
-
-    def _planned(
-        self, items: list[Item], elsewhere: set[Storage], read_later: set[Storage]
-    ) -> dict[Storage, np.ndarray]:
-        """A flat array for each storage that stays inside the program; what stays inside a loop needs none."""
-        last = {s: i for i, item in enumerate(items) for s in item_reads(item) | item_writes(item)}
-        memory: dict[Storage, np.ndarray] = {}
-        buffers: dict[Storage, np.ndarray] = {}
-        free: list[np.ndarray] = []
-        for i, item in enumerate(items):
-            written = item_writes(item)
-            for storage in written & read_later if isinstance(item, LoopPlan) else written:
-                if storage not in elsewhere and storage not in memory:
-                    # Only a buffer of this size: each core wrote the same part of it before, and has that in its cache.
-                    size = -(-storage.nbytes // LINE) * LINE
-                    fits = [b for b in free if b.nbytes == size]
-                    buffer = buffers[storage] = fits[0] if fits else whole_lines(size)
-                    free = [b for b in free if b is not buffer]
-                    memory[storage] = buffer[: storage.nbytes].view(storage.dtype)
-            for storage in [s for s in buffers if last[s] <= i]:
-                free.append(buffers.pop(storage))
-        return memory
 
     def _array_of(self, storage: Storage) -> np.ndarray:
         """The memory of a constant, a buffer, or an input of the last run."""
@@ -173,87 +150,65 @@ class Program:
         return self._here[self.inputs.index(storage)]
 
     def _bind(self, storage: Storage, array: np.ndarray) -> None:
-        _bind_uses(self._uses.get(storage, ()), array)
+        _bind_uses(self._uses[storage], array)
 
-    def _add_argument(self, arguments: list, storage: Storage, place: Place | None = None) -> None:
-        """Append an argument: this place in the storage, or all of it as a flat array."""
-        if storage in self.inputs or storage in self.fresh or storage in self._adopted:
-            if place == whole(storage):
-                place = ENTIRE
-            self._uses.setdefault(storage, []).append((arguments, len(arguments), place))
-            arguments.append(None)
-        else:
-            flat = self._array_of(storage).reshape(-1)
-            arguments.append(flat if place is None else place.of(flat))
+    def _arguments(self, *given: Any) -> list:
+        """The arguments of a call: arrays for views, flat ones for storages, and anything else as it is."""
+        arguments: list = []
+        for x in given:
+            if not isinstance(x, View | Storage):
+                arguments.append(x)
+                continue
+            storage, form = (x, FLAT) if isinstance(x, Storage) else (x.storage, x)
+            if storage in self._uses:
+                form = ENTIRE if form == whole(storage) else form
+                self._uses[storage].append(Use(arguments, len(arguments), form))
+                arguments.append(None)
+            else:
+                flat = self._array_of(storage).reshape(-1)
+                arguments.append(flat if form is FLAT else form.of(flat))
+        return arguments
 
     # Calls ---------------------------------------------------------------------------------------
 
-    def _step(self, item: Item, stored: set[Storage]) -> tuple[Callable, list]:
-        if isinstance(item, LoopPlan):
-            return self._loop(item, stored)
-        if isinstance(item, Product) and not (config.DISABLE_JIT or BLAS_ALWAYS):
-            return self._product(item)
-        if isinstance(item, Other):
-            return self._other(item.function, item.args, item.kwargs, item.outs)
-        function = function_of(item)
+    def _step(self, kernel: Kernel, stored: set[Storage]) -> tuple[Callable, list]:
+        if isinstance(kernel, LoopNest):
+            return self._loop(kernel, stored)
+        if isinstance(kernel, Product) and not (config.DISABLE_JIT or BLAS_ALWAYS):
+            return self._product(kernel)
+        if isinstance(kernel, Other):
+            return self._other(kernel.function, kernel.args, kernel.kwargs, kernel.writes)
+        function, args, kwargs = in_numpy(kernel)
         if isinstance(function, np.ufunc):
-            return self._ufunc(function, item)
-        return self._other(function, *arguments_of(item), [item.out])
+            call = into_last_quietly if kernel.name in kernels.KERNELS else into_last
+            return call, self._arguments(function, *args, kernel.out)
+        return self._other(function, args, kwargs, kernel.writes)
 
-    def _loop(self, loop: LoopPlan, stored: set[Storage]) -> tuple[Callable, list]:
-        writer = Writer(loop, stored)
-        chunks = max(1, min(CHUNKS, loop.rows // CHUNK_ROWS))
-        sizes = [loop.rows, loop.block or loop.rows, loop.columns, chunks]
+    def _loop(self, nest: LoopNest, stored: set[Storage]) -> tuple[Callable, list]:
+        writer = Writer(nest, stored)
+        chunks = max(1, min(CHUNKS, nest.rows // CHUNK_ROWS))
+        sizes = [nest.rows, nest.shape[1], nest.columns, chunks]
         for access in writer.accesses:
             sizes += [access.offset, *access.strides]
-        arguments = [cost(loop), np.array(sizes, np.int64)]
-        for storage in writer.storages:
-            self._add_argument(arguments, storage)
+        arguments = self._arguments(cost(nest), np.array(sizes, np.int64), *writer.storages)
         return compiled_loop(writer.source), arguments
 
-    def _product(self, word: Product) -> tuple[Callable, list]:
-        product = PRODUCTS[word.out.dtype]
-        arguments: list = []
-        self._add_argument(arguments, word.out.storage, word.out)
-        self._add_argument(arguments, word.a.storage, word.a)
-        self._add_argument(arguments, word.b.storage, word.b)
-        if word.bias is None:
-            arguments.append(product.no_bias)
-        else:
-            self._add_argument(arguments, word.bias.storage, word.bias)
-        (m, k), n = word.a.shape, word.b.shape[1]
-        arguments += [CODES[word.activation], *product.cut(m, k, n)]
-        return product.into, arguments
-
-    def _ufunc(self, function: np.ufunc, word: Pointwise) -> tuple[Callable, list]:
-        arguments: list = [function]
-        for operand in [*word.operands, word.out]:
-            if isinstance(operand, Place):
-                self._add_argument(arguments, operand.storage, operand)
-            else:
-                arguments.append(operand)
-        return into_last_quietly if word.name in kernels.KERNELS else into_last, arguments
+    def _product(self, x: Product) -> tuple[Callable, list]:
+        product = PRODUCTS[x.out.dtype]
+        bias = product.no_bias if x.bias is None else x.bias
+        cut = product.cut(*x.a.shape, x.b.shape[1])
+        return product.into, self._arguments(x.out, x.a, x.b, bias, CODES[x.activation], *cut)
 
     def _other(
-        self, function: Callable, args: tuple, kwargs: dict, outs: list[Place]
+        self, function: Callable, args: Sequence, kwargs: dict, outs: list[View]
     ) -> tuple[Callable, list]:
-        adopted = len(outs) == 1 and outs[0].storage in self._adopted
-        arguments: list = [] if adopted else [function, len(outs)]
-        for place in [] if adopted else outs:
-            self._add_argument(arguments, place.storage, place)
-        if kwargs or any(places(x) for x in args if not isinstance(x, Place)):
+        if kwargs or any(views(x) for x in args if not isinstance(x, View)):
             function = functools.partial(of_tree, function, (args, kwargs))
-            args = places((args, kwargs))
-        for x in args:
-            if isinstance(x, Place):
-                self._add_argument(arguments, x.storage, x)
-            else:
-                arguments.append(x)
-        if not adopted:
-            arguments[0] = function
-            return into, arguments
+            args = views((args, kwargs))
+        if len(outs) != 1 or outs[0].storage not in self._adopted:
+            return into, self._arguments(function, len(outs), *outs, *args)
         storage = outs[0].storage
-        uses = self._uses.setdefault(storage, [])
+        uses = self._uses[storage]
 
         def adopt(*arguments: Any) -> None:
             array = np.asarray(function(*arguments), order="C")
@@ -261,7 +216,7 @@ class Program:
                 raise another(array, storage)
             _bind_uses(uses, array)
 
-        return adopt, arguments
+        return adopt, self._arguments(*args)
 
 
 def _forget_other_threads() -> None:
@@ -273,27 +228,20 @@ if hasattr(os, "register_at_fork"):  # another thread may have been running a pr
     os.register_at_fork(after_in_child=_forget_other_threads)
 
 
-def whole_lines(size: int) -> np.ndarray:
-    """So many bytes that begin where a cache line does."""
-    memory = np.empty(size + LINE, np.uint8)
-    first = -memory.ctypes.data % LINE
-    return memory[first : first + size]
-
-
-def _bind_uses(uses: Sequence[tuple], array: np.ndarray) -> None:
-    """Put `array` into the arguments that use it, each in its form: see `Program._uses`."""
-    for arguments, position, place in uses:
-        if place is ENTIRE:
+def _bind_uses(uses: Sequence[Use], array: np.ndarray) -> None:
+    """Put `array` into the arguments that use it."""
+    for arguments, position, form in uses:
+        if form is ENTIRE:
             arguments[position] = array
         else:
             flat = array if array.ndim == 1 else array.reshape(-1)
-            arguments[position] = flat if place is None else place.of(flat)
+            arguments[position] = flat if form is FLAT else form.of(flat)
 
 
 def of_tree(function: Callable, tree: Any, *arrays: np.ndarray) -> Any:
-    """function(*args, **kwargs), with these arrays for the places in tree = (args, kwargs)."""
+    """function(*args, **kwargs), with these arrays for the views in tree = (args, kwargs)."""
     given = iter(arrays)
-    args, kwargs = mapped(tree, (Place,), lambda _: next(given))
+    args, kwargs = mapped(tree, (View,), lambda _: next(given))
     return function(*args, **kwargs)
 
 
@@ -330,31 +278,19 @@ WITHOUT_UFUNC = {"copy": lambda x: x, "multiply_add": lambda x, y, z: x * y + z}
 REDUCERS = {"add": np.add.reduce, "maximum": np.maximum.reduce}
 
 
-def function_of(word: Pointwise | Reduce | Product) -> Callable:
-    if isinstance(word, Reduce):
-        return REDUCERS[word.name]
-    if isinstance(word, Product):
-        return product
-    if word.name in WITHOUT_UFUNC:
-        return WITHOUT_UFUNC[word.name]
-    return NUMPY.get(word.name) or getattr(kernels, word.name)
-
-
-def product(
-    a: np.ndarray, b: np.ndarray, bias: np.ndarray | None, activation: str | None
-) -> np.ndarray:
-    return kernels.linear(a, b.T, bias, activation)
-
-
-def arguments_of(word: Pointwise | Reduce | Product) -> tuple[tuple, dict]:
-    if isinstance(word, Product):
-        return (word.a, word.b, word.bias, word.activation), {}
-    if isinstance(word, Reduce):
-        last = len(word.x.shape) - 1
-        axis = {"row": last, "column": tuple(range(last)), "all": None}[word.how]
-        initial = {} if word.initial is None else {"initial": word.initial}
-        return (word.x,), {"axis": axis, **initial}
-    return tuple(word.operands), {}
+def in_numpy(instruction: Pointwise | Reduce | Product) -> tuple[Callable, list, dict]:
+    """The instruction as a function of NumPy's or a kernel, with its arguments."""
+    if isinstance(instruction, Reduce):
+        last = len(instruction.x.shape) - 1
+        axis = {"row": last, "column": tuple(range(last)), "all": None}[instruction.how]
+        initial = {} if instruction.initial is None else {"initial": instruction.initial}
+        return REDUCERS[instruction.name], [instruction.x], {"axis": axis, **initial}
+    if isinstance(instruction, Product):
+        a, b, bias = instruction.a, instruction.b.T, instruction.bias
+        return kernels.linear, [a, b, bias, instruction.activation], {}
+    name = instruction.name
+    function = WITHOUT_UFUNC.get(name) or NUMPY.get(name) or getattr(kernels, name)
+    return function, instruction.operands, {}
 
 
 CHEAP = frozenset(
@@ -363,14 +299,14 @@ CHEAP = frozenset(
     greater greater_equal and or not
     """.split()
 )
-NANOSECONDS = 0.06, 0.4  # for an element of a cheap step, and of any other
+NANOSECONDS = 0.06, 0.4  # for an element of a cheap statement, and of any other
 
 
-def cost(loop: LoopPlan) -> int:
-    """The work of a loop in the unit of `cpu._compile.PARALLEL_FROM`: one element of a cheap step."""
+def cost(nest: LoopNest) -> int:
+    """The work of a nest in the unit of `cpu._compile.PARALLEL_FROM`: one element of a cheap statement."""
     cheap, dear = NANOSECONDS
     total = 0.0
-    for step in loop.steps:
-        elements = loop.rows * (loop.columns if step.wide else 1)
-        total += elements * (cheap if step.name in CHEAP or step.how else dear)
+    for s in nest.statements:
+        elements = nest.rows * (nest.columns if s.per_element else 1)
+        total += elements * (cheap if s.name in CHEAP or s.how else dear)
     return int(total / cheap)

@@ -1,0 +1,52 @@
+"""Which results share memory.
+
+A program keeps intermediate results in buffers that are allocated once. A result that nobody will read any more leaves
+its buffer to a later one, so that a program stays in the caches. What stays inside a loop nest needs no memory at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+import numpy as np
+
+from tinygen.kernels.fusion.group import Kernel, LoopNest
+from tinygen.kernels.fusion.instructions import Storage
+
+LINE = 64  # bytes of a cache line: two cores that both write to one slow each other down
+
+
+def planned(
+    kernels: list[Kernel], elsewhere: Set[Storage], read_later: Set[Storage]
+) -> dict[Storage, np.ndarray]:
+    """A flat array for each storage that kernels write, but for those `elsewhere`.
+
+    read_later: what a kernel reads from memory, or the caller.
+    """
+    last = {
+        x.storage: i for i, kernel in enumerate(kernels) for x in (*kernel.reads, *kernel.writes)
+    }
+    memory: dict[Storage, np.ndarray] = {}
+    buffers: dict[Storage, np.ndarray] = {}
+    free: list[np.ndarray] = []
+    for i, kernel in enumerate(kernels):
+        for storage in [x.storage for x in kernel.writes]:
+            inside = isinstance(kernel, LoopNest) and storage not in read_later
+            if inside or storage in elsewhere or storage in memory:
+                continue
+            # Only a buffer of this size: each core wrote the same part of it before, and has that in its cache.
+            size = -(-storage.nbytes // LINE) * LINE
+            fits = [b for b in free if b.nbytes == size]
+            buffer = buffers[storage] = fits[0] if fits else whole_lines(size)
+            free = [b for b in free if b is not buffer]
+            memory[storage] = buffer[: storage.nbytes].view(storage.dtype)
+        for storage in [s for s in buffers if last[s] <= i]:
+            free.append(buffers.pop(storage))
+    return memory
+
+
+def whole_lines(size: int) -> np.ndarray:
+    """So many bytes that begin where a cache line does."""
+    memory = np.empty(size + LINE, np.uint8)
+    first = -memory.ctypes.data % LINE
+    return memory[first : first + size]
