@@ -1,7 +1,7 @@
 """Random programs of a dozen ops, eager and compiled: the same value, results and gradients, call after call.
 
 `test_compiled.py` tests one op at a time. Here views of views meet reductions, small products and constants, and the
-words and their loops must find their places in memory. As there, the loops run as plain Python.
+instructions and their loops must find their places in memory. As there, the loops run as plain Python.
 """
 
 from __future__ import annotations
