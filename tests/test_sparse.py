@@ -200,6 +200,7 @@ for dtype in map(np.dtype, ("f4", "f8")):
     sparse._look(dtype), sparse._loop(dtype, False)
 rng = np.random.default_rng(0)
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (17, 33, 50), (5, 401, 35), (13, 2, 209), (98, 257, 9)]
+SHAPES += [(32, 9, 31), (31, 9, 32)]  # where a square of whole vectors just does not fit
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
     for order, side in itertools.product("CF", (1, 2)):
         out = fenced((m, n), "C", dtype, at_end)
