@@ -114,7 +114,7 @@ def test_missing_extra_says_what_to_install(places, monkeypatch, module, name):
 
 def test_digits():
     images = digits()
-    assert (images.name, images.shape) == ("digits", (8, 8))
+    assert (images.name, images.shape, images.levels) == ("digits", (8, 8), 17)
     assert images.train.shape == (1540, 64)
     assert images.test.shape == (257, 64)
     assert images.train.dtype == images.test.dtype == np.float32
@@ -179,12 +179,20 @@ def fewer(array):
     return gzip.compress(idx_bytes(array[1:]))
 
 
+def signed(array):
+    return idx_bytes(array.view(np.int8))
+
+
+def nested(array):
+    return idx_bytes(array[None])
+
+
 def cut(array):
     return gzip.compress(idx_bytes(array))[:-9]
 
 
 @pytest.mark.parametrize("name", list(sets.MNIST_FILES))
-@pytest.mark.parametrize("damage", [another_set, fewer, cut])
+@pytest.mark.parametrize("damage", [another_set, fewer, signed, nested, cut])
 def test_mnist_damaged_file_is_named(small_mnist, name, damage):
     folder, arrays = small_mnist
     write(folder / name, damage(arrays[name]))

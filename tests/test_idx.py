@@ -1,6 +1,7 @@
 """IDX files: what goes in comes out, and a file with a false header is refused at little cost."""
 
 import gzip
+import math
 import struct
 
 import pytest
@@ -93,19 +94,31 @@ def test_idx_random_bytes(tmp_path, content, prefix):
 
 @pytest.mark.parametrize(
     "shape",
-    [(2**32 - 1,) * 3, (0, 2**32 - 1), (2**32 - 1,), (2**30 + 1,), (2**29,), (2,) * 8 + (0,) * 247],
+    [
+        *[(2**32 - 1,) * 3, (0, 2**32 - 1), (2**32 - 1,), (2**30 + 1,), (2**29,), ()],
+        (2,) * 8 + (0,) * 247,
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["raw", "gz"])
 def test_idx_lying_sizes_cost_nothing(tmp_path, shape, pack):
     path = tmp_path / "lie.idx"
-    path.write_bytes(pack(struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape) + b"12"))
+    header = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape)
+    path.write_bytes(pack(header + bytes(min(math.prod(shape), 2))))
 
     def read():
         with pytest.raises(ValueError, match=r"lie\.idx .* claims"):
             read_idx(path)
 
     assert peak_memory(read) < 4e6
+
+
+def test_idx_as_large_as_allowed(tmp_path):
+    path = tmp_path / "a.idx"
+    path.write_bytes(idx_bytes(SMALL))
+    assert_same(read_idx(path, SMALL.nbytes), SMALL)
+    with pytest.raises(ValueError, match="beyond the limit"):
+        read_idx(path, SMALL.nbytes - 1)
 
 
 @pytest.mark.parametrize(("claimed", "limit"), [(10, 2**30), (2**25, 2**20), (2**31, 2**30)])

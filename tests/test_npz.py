@@ -76,12 +76,14 @@ def test_npz_damaged_anywhere(tmp_path, save):
         npy("{'descr': '<f8', 'fortran_order': False, 'shape': (0, 999999999999999), }\n"),
         npy("{'descr': '<f7', 'fortran_order': False, 'shape': (0,), }\n"),
         npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", b"12345678"),
-        npy("{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }\n" % ("1," * 70), b"1"),
+        npy("{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }\n" % ("1," * 9), b"1"),
         npy("{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }\n"),
+        b"?" + npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2,), }\n", b"12")[1:],
+        npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2,), }\n(", b"12"),
         npy("(" * 5000),
         npy("__import__('os').abort()"),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_npz_lying_header(tmp_path, content):
     path = tmp_path / "lie.npz"
@@ -104,6 +106,15 @@ def test_npz_bomb_cannot_take_memory(tmp_path):
             read_npz(path, "images")
 
     assert peak_memory(read) < 4e6
+
+
+def test_npz_in_a_compression_that_numpy_does_not_write(tmp_path):
+    with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr(
+            "images.npy", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }\n", b"1")
+        )
+    with pytest.raises(ValueError, match="not one that NumPy writes"):
+        read_npz(tmp_path / "b.npz", "images")
 
 
 def test_npz_never_unpickles(tmp_path):

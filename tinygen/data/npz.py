@@ -37,11 +37,8 @@ def read_npz(path: str | Path, name: str, max_bytes: int = MAX_BYTES) -> np.ndar
         # From memory, where an offset outside the file is a ValueError and not an OSError.
         with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
             return _member(archive, name, max_bytes)
-    # RuntimeError: encrypted. NotImplementedError: a compression or zip version unknown to Python.
-    except (
-        *(ValueError, TypeError, EOFError, RuntimeError, NotImplementedError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
+    # RuntimeError: encrypted, or in a zip version unknown to Python.
+    except (ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} has no readable array {name!r}: {error}") from error
 
 
