@@ -124,9 +124,13 @@ def draw(
         names = None  # t-SNE's axes mean nothing
     if latent > 1:
         path, by_digit = run.out / "codes.png", {title: labels}
-        viz.scatter({title: flat}, path, labels=by_digit, axes=names, size=4.5)
+        viz.scatter(
+            {title: flat}, path, labels=by_digit, axes=names, size=4.5, one_span=names is None
+        )
     panels = {"Squared error of unseen images": {"plain": "plain", "denoising": "denoising"}}
-    viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", unit="", log_y=True)
+    # metrics.json has the mean over the pixels.
+    path, unit = run.out / "curves.png", "sum over the pixels"
+    viz.curves(run.history, path, panels=panels, x="epoch", unit=unit, log_y=True)
 
 
 def main(argv: list[str] | None = None) -> None:

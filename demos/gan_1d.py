@@ -244,9 +244,11 @@ def draw(
 ) -> None:
     viz.line_game(real, film.frames[-1:], run.history, line, run.out / "samples.png")
     viz.line_game(real, film.frames, run.history, line, run.out / "game.gif")
-    panels = {"Losses": {"discriminator": "d_loss", "generator": "g_loss"}}
+    seed = run.settings["seed"]  # the first, which is the one that the pictures show
+    panels = {f"Losses, seed {seed}": {"discriminator": "d_loss", "generator": "g_loss"}}
     viz.curves(run.history, run.out / "curves.png", panels=panels)
-    panels = {"Gradient of the generator": {"heuristic": "heuristic", "minimax": "minimax"}}
+    both = {"heuristic": "heuristic", "minimax": "minimax"}
+    panels = {f"Gradient of the generator, seed {seed}": both}
     viz.curves(slopes, run.out / "saturation.png", panels=panels, unit="norm", log_y=True, x="step")
 
 

@@ -139,7 +139,7 @@ def draw(players: Players, run: Run, shape: tuple[int, int]) -> None:
     for i, (a, b) in enumerate(zip(ends[:8], ends[8:], strict=True)):
         way = np.array([slerp(a[:NOISE], b[:NOISE], t) for t in np.linspace(0, 1, 10)], np.float32)
         rows[f"way {i + 1}"] = players.images(np.hstack([way, np.tile(a[NOISE:], (10, 1))]))
-    viz.image_rows(rows, shape, run.out / "interpolation.png", title="From one point to another")
+    viz.image_rows(rows, shape, run.out / "interpolation.png", title="From one noise to another")
 
     # Boldness: the mean noise of the tenth of the samples with most ink, less that of the tenth with least.
     known = players.noise.sample(SORTED, rng)
@@ -195,7 +195,8 @@ def main(argv: list[str] | None = None) -> None:
     draw(first, run, images.shape)
     panels = {"Losses, nats": {"discriminator": "d_loss", "generator": "g_loss"}}
     panels |= {"Frechet distance": {"of the samples": "frechet"}}
-    viz.curves(run.history, run.out / "curves.png", panels=panels, unit="")
+    title = f"Seed {args.seed}"
+    viz.curves(run.history, run.out / "curves.png", panels=panels, unit="", title=title)
     results = {name: judged(players, judge) for name, players in games.items()}
     run.finish(
         times={"seconds_a_seed": run.seconds(rounds / len(games))},

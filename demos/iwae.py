@@ -196,7 +196,8 @@ def main(argv: list[str] | None = None) -> None:
             samples = average.decode(unseen_tensors(2).normal((64, LATENT))).to("cpu").numpy()
         title, path = "Samples from the prior", run.out / "samples.png"
         viz.image_grid(samples, images.shape, path, columns=8, title=title)
-        panels = {f"$-L_{{{args.k}}}$": {"train": "train", f"{len(watched)} test images": "test"}}
+        lines = {"train": "train", f"{len(watched)} test images": "test"}
+        panels = {f"The bound $-L_{{{args.k}}}$ on -log p(x)": lines}
         viz.curves(run.history, run.out / "curves.png", panels=panels, x="epoch", log_x=True)
     # Each rank trained by itself. On different processors, differences in the last digit have grown.
     run.team.broadcast_(average.parameters())

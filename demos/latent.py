@@ -163,8 +163,11 @@ def main(argv: list[str] | None = None) -> None:
         figures[name] = {} if space.images.test_labels is None else space.judge(args.out)
     flat = {name: space for name, space in spaces.items() if space.model.latent == 2}
     if flat:
-        points = {name: space.unseen[:5000] for name, space in flat.items()}
-        labels = {name: flat[name].images.test_labels[:5000] for name in flat if figures[name]}
+        titles = {name: f"{name}: codes of unseen images" for name in flat}
+        points = {titles[name]: space.unseen[:5000] for name, space in flat.items()}
+        labels = {
+            titles[name]: flat[name].images.test_labels[:5000] for name in flat if figures[name]
+        }
         names = ("$z_1$", "$z_2$")
         viz.scatter(
             points, run.out / "codes.png", labels=labels, axes=names, size=4, one_span=False

@@ -3,8 +3,8 @@
 The data are 8 Gaussians on a ring (radius 2, sigma 0.02) or 25 on a grid (spacing 2, sigma 0.05). Each
 generator draws 2,500 samples. A sample is of high quality if it lies within 3 sigma of the nearest mode,
 and a mode counts if it is the nearest of at least one such sample (Srivastava et al., 2017). Real data
-score all modes and 98.9%. A generator that draws one mode perfectly scores 1 mode and 98.9%; one that
-smears scores all modes and few percent.
+score all modes and, on average, 98.9%. A generator that draws one mode perfectly scores 1 mode and 98.9%;
+one that smears scores all modes and a few percent.
 
     minimax          D: max E log D(x) + E log(1 - D(y));  G: min E log(1 - D(y))
     non-saturating   the same D;  G: max E log D(y)                                (Goodfellow et al., 2014)

@@ -318,12 +318,12 @@ def main(argv: list[str] | None = None) -> None:
         results[name] = data.judge(data.samples(players)) | {"rank_correlation": agreement}
     first = f"seed_{args.seed}"
     data.draw(data.samples(games[first]), run)
-    unit, label = "unit unknown" if args.clip else data.unit_of_w, f"seed {args.seed}"
+    unit, title = "unit unknown" if args.clip else data.unit_of_w, f"Seed {args.seed}"
     panels = {
-        f"The critic's estimate of W, {unit}": {label: f"{first}_estimate"},
-        data.distance: {label: f"{first}_distance"},
+        f"The critic's estimate of W, {unit}": {title: f"{first}_estimate"},
+        data.distance: {title: f"{first}_distance"},
     }
-    viz.curves(run.history, run.out / "curves.png", panels=panels, unit="")
+    viz.curves(run.history, run.out / "curves.png", panels=panels, unit="", title=title)
     extra = {"judge": data.identity} if images else {}
     if not images:
         lines = slopes(data, args.seed)

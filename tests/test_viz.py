@@ -241,7 +241,7 @@ def test_on_a_logarithmic_axis_zero_leaves_a_gap(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("low", "high", "some"),
-    [(1.3, 5.4, "2 3 5"), (0.2, 9, "0.2 0.5 1 2 5"), (21, 29, "22 24 26 28")],
+    [(1.3, 5.4, "2 3 5"), (0.2, 9, "0.2 0.5 1 2 5"), (4, 17, "5 7 10 15"), (21, 29, "22 24 26 28")],
 )
 def test_a_short_logarithmic_axis_has_plain_numbers(tmp_path, monkeypatch, low, high, some):
     history = [{"step": 1, "a": low}, {"step": 2, "a": high}]
