@@ -64,8 +64,11 @@ DEMOS = {
 
 
 def main(asked: Sequence[str] = ()) -> None:
-    for name in set(asked) & set(DEMOS):
-        sys.exit(f"to run it, type a dot: python -m demos.{name}")
+    for name in asked:
+        if name in DEMOS:
+            sys.exit(f"to run it, type a dot: python -m demos.{name}")
+        if not name.startswith("-"):
+            sys.exit(f"there is no demo {name!r}: python -m demos lists them")
     print("python -m demos.NAME runs a demo; with --help, it explains the demo and its options.")
     print("Times are for two cores. The first run takes some 15 s more, to compile the kernels.\n")
     width = max(map(len, DEMOS))

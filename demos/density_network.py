@@ -213,19 +213,19 @@ def main(argv: list[str] | None = None) -> None:
     nll, figures = float(-found.values.mean()), {}
     if data.entropy is not None:  # the lowest nll that any model can have
         figures = {"entropy": data.entropy, "gap": nll - data.entropy}
-    # How many codes bring the mean error down to half a nat; None if MOST are not enough.
-    needed = {
-        d: next((int(line["codes"]) for line in lines if line[d] <= 0.5), None)
-        for d in lines[0]
-        if d != "codes"
-    }
+    # How many codes bring the mean error down to half a nat, in dimensions where MOST are enough.
+    needed = {}
+    for d in range(1, DIMS + 1):
+        enough = [int(line["codes"]) for line in lines if line[f"{d}"] <= 0.5]
+        if enough:
+            needed[f"{d}"] = enough[0]
     run.finish(
         times={"step_ms": 1e3 * float(np.median(seconds)) / ROUND if seconds else None},
         nll_test=nll,
         **figures,
         codes=found.samples,
         effective_codes=float(np.median(found.effective)),
-        samples_needed={d: codes for d, codes in needed.items() if codes},
+        samples_needed=needed,
         steps=rounds * ROUND,
     )
 

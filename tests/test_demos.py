@@ -191,9 +191,11 @@ def test_data_that_cannot_be_found_is_one_clear_line(tmp_path, monkeypatch):
     assert str(tmp_path / "nothing") in message
 
 
-def test_a_demo_that_is_asked_for_without_its_dot():
+def test_a_demo_that_is_asked_for_without_its_dot_or_that_there_is_not():
     with pytest.raises(SystemExit, match=r"^to run it, type a dot: python -m demos\.vae$"):
         __main__.main(["vae"])
+    with pytest.raises(SystemExit, match=r"^there is no demo 'vea'"):
+        __main__.main(["vea", "--seed", "1"])
 
 
 def test_the_list_of_demos_names_those_that_there_are(capsys):
