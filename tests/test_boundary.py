@@ -177,7 +177,7 @@ ACCEPTED = {
     "permutation": lambda: rng().permutation(-7),
     "SGD": lambda: optim.SGD([leaf()], 0.1, weight_decay=np.array([1j + 1])),
     "Adam": lambda: optim.Adam([leaf(np.float16)]),
-    "ExponentialLR": lambda: schedule("ExponentialLR", gamma=np.nan),
+    "ExponentialLR": lambda: schedule("ExponentialLR", gamma=np.inf),
     "LinearLR": lambda: schedule("LinearLR", total_iters=np.nan),
     "StepLR": lambda: schedule("StepLR", step_size=2, gamma=np.array([1j])),
     "CosineAnnealingLR": lambda: schedule("CosineAnnealingLR", T_max=3, eta_min=np.array([0.5, 1])),

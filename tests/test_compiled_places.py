@@ -35,6 +35,11 @@ def test_one_element_with_its_own_stride(index):
         same(lambda x: x[index] * x[1], [numbers(3)], [numbers(3)])
 
 
+@pytest.mark.parametrize("index", [True, np.False_, (True, 1), (0, np.True_)])
+def test_a_truth_value_as_an_index_adds_an_axis(index):
+    same(lambda x: tg.sum(x[index] * tg.exp(x[-1])) + tg.sum(tg.tanh(x)), [numbers(3, 3, 2)])
+
+
 @pytest.mark.parametrize("shape", [(4, 400_000), (3, 1500), (2, 1024)])
 def test_long_rows_are_summed_as_exactly_as_by_kernels(shape):
     x = tg.tensor(np.full(shape, 0.1, np.float32))

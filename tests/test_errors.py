@@ -71,6 +71,7 @@ DTYPES = [
     (lambda: x(2) + 1j, TypeError, "Add: .*complex128 is not supported"),
     (lambda: x(2) * None, TypeError, "Multiply: .*object is not supported"),
     (lambda: tg.exp("a"), TypeError, "Exp: .*<U1 is not supported"),
+    (lambda: tg.einsum((0, 1), x(3)), TypeError, "einsum: 'tuple' object has no attribute"),
     (lambda: tg.exp(np.zeros(2, "f4,f4")), TypeError, "Exp: .*is not supported"),
     (lambda: tg.negative(np.array([True])), TypeError, r"Negative\(bool\[1\]\)"),
     (lambda: x(2, dtype=np.uint8) + (-1), ValueError, r"Add\(uint8\[2\], -1\)"),

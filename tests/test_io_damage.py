@@ -47,6 +47,15 @@ def test_any_byte_damaged(tmp_path):
     assert refused > 2.9 * len(whole)
 
 
+@pytest.mark.parametrize(("saved", "read"), [(b'"F32"', b'"I32"'), (b"[2,3]", b"[3,2]")])
+def test_the_same_bytes_as_another_array(tmp_path, saved, read):
+    path = tmp_path / "c.safetensors"
+    tio.save(path, {"a": np.zeros((2, 3), np.float32)})
+    whole = path.read_bytes()
+    assert whole.count(saved) == 1
+    assert_refused(path, whole.replace(saved, read))
+
+
 @same_folder
 @given(data=st.data())
 def test_many_bytes_damaged(tmp_path, data):

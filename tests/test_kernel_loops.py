@@ -1,4 +1,6 @@
-"""How kernels run: on one core or all, in two threads at once, after a fork, without compiling, and from the cache."""
+"""How kernels run: on one core or all, in two threads at once, after a fork, without compiling, with bounds checks,
+and from the cache.
+"""
 
 from __future__ import annotations
 
@@ -130,6 +132,30 @@ for name, case in CASES.items():
 print(count == 24 * len(CASES))
 """
     assert run(code, flags=("-W", "error"), NUMBA_DISABLE_JIT="1") == "True"
+
+
+def test_with_bounds_checks_no_index_is_wrong(tmp_path):
+    """Not even in scratch memory, where a number written just beyond the end changes no result."""
+    code = """
+import numpy as np
+from numba.core import config
+from tests import conftest, test_matmul, test_random, test_sparse
+from tests.kernel_cases import CASES, arguments, check
+from tinygen.kernels import cpu
+from tinygen.kernels.cpu import _compile, sparse
+assert config.BOUNDSCHECK
+_compile.Loop.__call__ = lambda loop, work, *arguments: loop.serial(*arguments)
+sparse._blocks.parallel = sparse._blocks.serial  # compiled once
+for name, case in CASES.items():
+    for shape in (case.shapes.small, case.shapes.large):
+        check(name, getattr(cpu, name), arguments(name, np.float32, shape))
+test_random.test_coins_are_tossed_with_the_numbers_that_numpy_gives()
+test_matmul.test_products_of_any_shape_and_layout(np.float32)
+for side in (test_sparse.A, test_sparse.B):
+    test_sparse.test_the_same_numbers_as_the_dense_product(np.float32, side)
+print("right")
+"""
+    assert run(code, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path)) == "right"
 
 
 # The cache ---------------------------------------------------------------------------------------------------

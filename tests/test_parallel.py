@@ -114,6 +114,22 @@ def test_small_gradients_travel_together(pair):
     assert given.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_a_sum_leaves_the_numbers_as_they_are(pair):
+    numbers = np.array([1.5, 2])
+    assert pair.sum(numbers).tolist() == [3, 4]
+    assert numbers.tolist() == [1.5, 2]
+
+
+@pytest.mark.parametrize("shape", [(SMALL + 1,), (2, SMALL)], ids=["odd", "transposed"])
+def test_a_large_parameter_that_cannot_be_shared_out_is_stepped_by_all(shape, pair):
+    p = tg.tensor(np.zeros(shape, np.float32, order="F"), requires_grad=True)
+    p.grad = tg.tensor(np.ones(shape, np.float32))
+    pair.step_(optim.SGD([p], 1.0))
+    (sent,) = pair._communicator.sent
+    assert sent.size == 1 + p.size
+    assert (p.numpy() == -2).all()
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_large_parameter_is_stepped_in_shares(rank, mpi):
     team, n = parallel.Team(TwoAlike(rank)), SMALL + 2
@@ -238,7 +254,7 @@ def test_the_likelihood_is_of_rank_0s_model(mpi, in_pair, tmp_path, monkeypatch)
 
 
 def test_skipped_numbers_are_those_that_would_have_been_drawn():
-    for before, count in ((0, 10), (0, 7), (3, 4), (1, 1), (0, 0)):
+    for before, count in ((0, 10), (0, 7), (0, 2), (3, 4), (1, 1), (0, 0)):
         ours, theirs = (tg.random.default_rng(3) for _ in range(2))
         for rng in (ours, theirs):
             rng.uniform((before,))

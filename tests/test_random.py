@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tinygen as tg
+from tests.processes import run
 from tinygen.kernels.cpu._compile import PARALLEL_FROM
 from tinygen.kernels.cpu.chance import TAIL
 from tinygen.random import MANY
@@ -88,6 +89,16 @@ def test_bernoulli_of_certainties_and_of_shapes():
     assert rng.normal().shape == ()
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [("i8", "f4"), ("?", "f4"), ("f2", "f2"), (">f2", "f2"), (">f4", "f4"), (">f8", "f8")],
+)
+def test_coins_of_whole_half_and_foreign_probabilities(given, found):
+    coins = tg.random.default_rng(0).bernoulli(np.array([0, 1, 1], given))
+    assert coins.tolist() == [0, 1, 1]
+    assert coins.numpy().dtype.str == np.dtype(found).str
+
+
 @pytest.mark.parametrize("p", [-0.1, 1.1, np.nan, np.inf])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_is_no_probability_is_refused_wherever_it_is(p, dtype):
@@ -106,7 +117,7 @@ def test_coins_are_tossed_with_the_numbers_that_numpy_gives():
     """Whatever was drawn before; and the stream goes on where NumPy's does."""
     ours, theirs = tg.random.default_rng(7), np.random.Generator(np.random.PCG64(7))
     p = np.random.default_rng(0).random((9, 31), np.float32)
-    for rows in (9, 8, 4, 1, 2, 3):  # odd numbers leave half of a step
+    for rows in (9, 8, 4, 1, 2, 3, 0):  # odd numbers leave half of a step
         tossed = ours.bernoulli(p[:rows]).numpy()
         np.testing.assert_array_equal(tossed, theirs.random((rows, 31), np.float32) < p[:rows])
         assert tossed.dtype == np.float32
@@ -131,6 +142,31 @@ def test_normal_numbers_are_those_that_numpy_gives(backend):
         np.testing.assert_array_equal(drawn, theirs.standard_normal(3_000_000, np.float32))
         assert np.sum(drawn > TAIL) > 50
         assert np.sum(drawn < -TAIL) > 50
+
+
+def test_a_process_that_is_forked_while_another_thread_draws_can_draw():
+    code = """
+import os, signal, threading, tinygen as tg
+rng, drawing, leave = tg.random.default_rng(0), threading.Event(), threading.Event()
+
+class Slow:
+    def __index__(self):
+        drawing.set()
+        leave.wait()
+        return 3
+
+thread = threading.Thread(target=rng.permutation, args=(Slow(),))
+thread.start()
+drawing.wait()
+child = os.fork()
+if not child:
+    signal.alarm(20)
+    os._exit(rng.normal((3,)).shape != (3,))
+leave.set()
+thread.join()
+print(os.waitpid(child, 0)[1])
+"""
+    assert run(code) == "0"
 
 
 @pytest.mark.parametrize("what", ["normal", "bernoulli"])

@@ -16,7 +16,7 @@ from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
 from tinygen.kernels.cpu.matmul import PRODUCTS, linear, matmul
 from tinygen.kernels.cpu.matmul import _block as dense
-from tinygen.kernels.cpu.sparse import DEPTH, MOST, NARROW, SHALLOW, _blocks, _share, _side
+from tinygen.kernels.cpu.sparse import DEPTH, MOST, NARROW, SHALLOW, _blocks, _list, _share, _side
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
 DTYPES = [np.float32, np.float64]
@@ -137,6 +137,18 @@ def test_what_it_does_not_suit(small, monkeypatch):
     assert attempt(g.T, x) is None  # too many to list
 
 
+def test_the_cores_can_list_in_any_order():
+    """Nothing behind the end of one core's list is another's: here the last core is the first to be done."""
+    parts, k = 3, 13
+    x = np.ones((parts * LANES, k), np.float32)
+    places, weights = (np.zeros(x.size + 8 * parts, dtype) for dtype in (np.int32, x.dtype))
+    ends = np.empty((1, 2, len(x)), np.int64)
+    for part in reversed(range(parts)):
+        _list(places, weights, ends, x, A, DEPTH, part, parts)
+    for begin, end in ends[0].T:
+        np.testing.assert_array_equal(places[begin:end], range(k))
+
+
 @pytest.mark.parametrize("shape", [(4, 8), (8, 128), (80, 1280)])
 def test_the_share_that_is_not_zero_is_that_of_a_sample_from_everywhere(shape):
     x = np.zeros(shape, np.float32)
@@ -188,6 +200,7 @@ for dtype in map(np.dtype, ("f4", "f8")):
     sparse._look(dtype), sparse._loop(dtype, False)
 rng = np.random.default_rng(0)
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (17, 33, 50), (5, 401, 35), (13, 2, 209), (98, 257, 9)]
+SHAPES += [(32, 9, 31), (31, 9, 32)]  # where a square of whole vectors just does not fit
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
     for order, side in itertools.product("CF", (1, 2)):
         out = fenced((m, n), "C", dtype, at_end)

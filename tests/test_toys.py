@@ -67,6 +67,8 @@ def test_the_modes_of_the_grid():
     assert sorted(map(tuple, gaussians_grid(2, 1.0).modes)) == [
         (i, j) for i in (-0.5, 0.5) for j in (-0.5, 0.5)
     ]
+    with pytest.raises(TypeError, match="integer"):
+        gaussians_grid(2.5)
 
 
 @pytest.mark.parametrize("name", ["gaussians_ring", "gaussians_grid"])
@@ -111,6 +113,10 @@ def test_the_two_moons_are_half_circles_taken_alike():
     assert (x[moon == 0, 1] > -6 * noise).all()
     assert (x[moon == 1, 1] < 0.5 + 6 * noise).all()
     assert abs(moon.mean() - 0.5) < 4 / math.sqrt(4 * N)
+    for own, sign in ((0, 1), (1, -1)):
+        away = sign * (x[moon == own] - centres[own])
+        angle = np.arctan2(away[:, 1], away[:, 0])
+        assert ks_statistic(angle, Uniform(0, math.pi).cdf) < 1.63 / math.sqrt(len(angle))
 
 
 def test_the_swiss_roll_is_a_spiral():
@@ -130,15 +136,18 @@ def test_the_swiss_roll_is_a_spiral():
     [
         (lambda: Uniform(1, 1), "Uniform: low"),
         (lambda: Uniform(0, math.inf), "Uniform: low"),
+        (lambda: Uniform(-math.inf, 0), "Uniform: low"),
         (lambda: Normal(math.nan), "Normal: mean"),
         (lambda: Normal(std=0), "Normal: std"),
         (lambda: Ring(noise=-1), "Ring: noise"),
+        (lambda: Ring(noise=math.inf), "Ring: noise"),
         (lambda: Ring(radius=0), "Ring: radius"),
         (lambda: gaussians_ring(0), "gaussians_ring: k"),
         (lambda: gaussians_ring(sigma=0), "sigma"),
         (lambda: gaussians_grid(side=-1), "gaussians_grid: side"),
         (lambda: gaussians_grid(spacing=math.nan), "gaussians_grid: spacing"),
         (lambda: GaussianMixture(np.zeros(3), 1.0), r"GaussianMixture: modes .* \(3,\)"),
+        (lambda: GaussianMixture(np.zeros((0, 2)), 1.0), r"GaussianMixture: modes .* \(0, 2\)"),
         (lambda: GaussianMixture(np.array([[math.nan]]), 1.0), "GaussianMixture: modes"),
         (lambda: TwoMoons(0), "TwoMoons: noise"),
         (lambda: SwissRoll(-1), "SwissRoll: noise"),

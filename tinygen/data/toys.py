@@ -92,10 +92,8 @@ class Ring:
         r = r[r > 0]
         at = ((sign * r - self.radius) / self.noise for sign in (1, -1))
         density = sum(np.exp(-(z**2) / 2) for z in at) / (self.noise * math.sqrt(2 * math.pi))
-        with np.errstate(divide="ignore"):  # where the density is 0 in float64, its term is 0
-            log_p = np.log(density) - np.log(2 * np.pi * r)
-        parts = np.where(density > 0, -density * np.where(density > 0, log_p, 0), 0)
-        return float(np.trapezoid(parts, r))
+        log_p = np.log(density) - np.log(2 * np.pi * r)
+        return float(np.trapezoid(-density * log_p, r))
 
 
 @dataclass(frozen=True, eq=False)  # == on arrays gives an array, not one answer
@@ -125,7 +123,7 @@ def gaussians_ring(k: int = 8, radius: float = 2.0, sigma: float = 0.02) -> Gaus
     """k Gaussians, evenly spaced on a circle. Srivastava et al. (2017), VEEGAN, with radius 1."""
     _positive("gaussians_ring", k=k, radius=radius)
     # Without the end point, because 0 and 2 pi are the same mode.
-    angles = np.linspace(0, 2 * np.pi, operator.index(k), endpoint=False)
+    angles = np.linspace(0, 2 * np.pi, k, endpoint=False)
     return GaussianMixture(radius * _circle(angles), sigma)
 
 

@@ -12,7 +12,7 @@ def is_basic(index: tuple) -> bool:
         part is None
         or part is Ellipsis
         or isinstance(part, slice)
-        or (isinstance(part, int | np.integer) and not isinstance(part, bool | np.bool_))
+        or (isinstance(part, int | np.integer) and not isinstance(part, bool))
         for part in index
     )
 

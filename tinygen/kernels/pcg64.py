@@ -16,6 +16,6 @@ def move(bits: np.random.PCG64, state: int, increment: int, left: int | None) ->
     bits.state = {
         "bit_generator": "PCG64",
         "state": {"state": state, "inc": increment},
-        "has_uint32": int(left is not None),
+        "has_uint32": left is not None,
         "uinteger": left or 0,
     }
