@@ -15,7 +15,7 @@ from tests.machine_code import half_the_width, run
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
 from tinygen.kernels.cpu.matmul import PRODUCTS, linear, matmul
-from tinygen.kernels.cpu.matmul import _block as dense
+from tinygen.kernels.cpu.matmul import _part as dense
 from tinygen.kernels.cpu.sparse import DEPTH, MOST, NARROW, SHALLOW, _blocks, _list, _share, _side
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 

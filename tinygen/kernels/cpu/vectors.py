@@ -46,7 +46,11 @@ class Matrix:
 
 
 class Vectors:
-    """Instructions on vectors of `lanes` numbers, of the dtype of one array."""
+    """Instructions on vectors of `lanes` numbers, of the dtype of one array.
+
+    "Vector number v at an address" begins v whole vectors beyond it. A count or an offset is a value of the compiled
+    code; v and lists of lanes are known when it is compiled.
+    """
 
     def __init__(self, context, builder, dtype):
         self.builder = builder
@@ -76,6 +80,11 @@ class Vectors:
     def store(self, value, address, v):
         self.builder.store(value, self.vector_at(address, v), align=self.bytes)
 
+    def needed(self, count):
+        """The number of vectors that hold `count` numbers."""
+        more = self.builder.add(count, ir.Constant(INT64, self.lanes - 1))
+        return self.builder.udiv(more, ir.Constant(INT64, self.lanes))
+
     def first_lanes(self, count, v):
         """The mask of the lanes of vector number v whose column is below `count`."""
         lanes = range(v * self.lanes, (v + 1) * self.lanes)
@@ -93,6 +102,11 @@ class Vectors:
         name = f"llvm.masked.store.{self.suffix}.p0"
         self._call(name, ir.VoidType(), value, pointer, self.alignment, mask)
 
+    def broadcast(self, address):
+        """A vector with the number at this address in every lane."""
+        pointer = self.builder.bitcast(address, self.scalar.as_pointer())
+        return self.fill(self.builder.load(pointer, align=self.bytes))
+
     def fill(self, scalar):
         """A vector with `scalar` in every lane."""
         vector_type = ir.VectorType(scalar.type, self.lanes)
@@ -102,12 +116,9 @@ class Vectors:
         return self.shuffle(one, one, [0] * self.lanes)
 
     def shuffle(self, x, y, lanes):
+        """The vector of these lanes of x and y together: y's are counted on from x's."""
         mask = ir.Constant(ir.VectorType(INT32, len(lanes)), lanes)
         return self.builder.shuffle_vector(x, y, mask)
-
-    def broadcast(self, address):
-        pointer = self.builder.bitcast(address, self.scalar.as_pointer())
-        return self.fill(self.builder.load(pointer, align=self.bytes))
 
     def loop(self, count, begin, body):
         """A loop of values = body(t, values) for t = 0, 1, ... below `count`, starting with values = `begin`.
