@@ -26,6 +26,7 @@ CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the numbe
 
 @inlined
 def _settled(x, smallest):
+    """x, or 0 if it is smaller than that: `reference.least` says why."""
     return type(x)(0) if abs(x) < smallest else x
 
 
@@ -162,8 +163,8 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     p, g, m, v = _checked("adam_step", p, g, m, v)
     rate, scale = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
     keep = 1 - lr * weight_decay if decoupled else 1
-    smallest = reference.least(p.dtype, float(eps), float(beta2))
-    settings = map(float, (rate, beta1, beta2, scale, eps, weight_decay, keep, smallest))
+    least = reference.least(p.dtype, float(eps), float(beta2))
+    settings = map(float, (rate, beta1, beta2, scale, eps, weight_decay, keep, least))
     _adam(COST * p.size, p, g, m, v, *settings, bool(decoupled))
 
 
