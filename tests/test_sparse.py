@@ -14,9 +14,9 @@ from tests.kernel_numbers import inside, normal
 from tests.machine_code import half_the_width, run
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
-from tinygen.kernels.cpu.gather import BYTE
 from tinygen.kernels.cpu.matmul import PRODUCTS, linear, matmul
 from tinygen.kernels.cpu.matmul import _part as dense
+from tinygen.kernels.cpu.nonzeros import BYTE
 from tinygen.kernels.cpu.sparse import (
     DENSEST,
     DEPTH_A,

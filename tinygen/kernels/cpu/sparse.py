@@ -6,7 +6,7 @@ change. So the nonzero elements are listed first, a vector at a time and without
 
     for each row i of a:                                      # a is mostly zeros: x W^T
         indices = [p where a[i, p] != 0]
-        for p in indices:  out[i] += a[i, p] b[p]             -> 13 vectors of out[i] in registers: `gather`
+        for p in indices:  out[i] += a[i, p] b[p]             -> 13 vectors of out[i] in registers: `add_rows`
 
     for each column j of b:                                   # b is mostly zeros: the gradient of W
         indices = [p where b[p, j] != 0]
@@ -43,14 +43,14 @@ from tinygen.kernels.cpu._compile import (
     layouts,
 )
 from tinygen.kernels.cpu.epilogue import NONE, activate, first_sums
-from tinygen.kernels.cpu.gather import (
+from tinygen.kernels.cpu.nonzeros import (
     BYTE,
     SET_BITS,
+    add_rows3,
+    add_rows4,
+    add_rows8,
+    add_rows13,
     append,
-    gather3,
-    gather4,
-    gather8,
-    gather13,
     nonzero,
 )
 from tinygen.kernels.cpu.packing import pack, pack_square, whole_vectors
@@ -175,9 +175,8 @@ def _of_sparse_a(out, b, lists, bias, code, i0, i1, j0, j1):
     lanes = VECTOR_BYTES // out.itemsize
     columns, k = j1 - j0, b.shape[0]
     vectors = -(-columns // lanes)
-    vectors = (
-        4 if vectors <= 4 else 8 if vectors <= 8 else VECTORS_A
-    )  # there is a `gather` for each
+    # Rounded up to a width that `add_rows` has.
+    vectors = 4 if vectors <= 4 else 8 if vectors <= 8 else VECTORS_A
     packed = whole_vectors(min(DEPTH_A, k), vectors * lanes, out)
     packed[:, columns:] = 0
     start = first_sums(bias, j0, j1, out)
@@ -191,11 +190,11 @@ def _of_sparse_a(out, b, lists, bias, code, i0, i1, j0, j1):
             begin, end = lists.begins[block, i], lists.ends[block, i]
             listed = lists.values[begin:], lists.indices[begin:], end - begin
             if vectors == 4:
-                gather4(out, i, j0, columns, *listed, packed, start, first)
+                add_rows4(out, i, j0, columns, *listed, packed, start, first)
             elif vectors == 8:
-                gather8(out, i, j0, columns, *listed, packed, start, first)
+                add_rows8(out, i, j0, columns, *listed, packed, start, first)
             else:
-                gather13(out, i, j0, columns, *listed, packed, start, first)
+                add_rows13(out, i, j0, columns, *listed, packed, start, first)
             if code != NONE and k0 + depth == k:
                 activate(out, i, 1, j0, columns, code)
     return True
@@ -225,9 +224,9 @@ def _of_sparse_b(out, a, lists, i0, i1):
                 begin, end = lists.begins[block, c], lists.ends[block, c]
                 listed = lists.values[begin:], lists.indices[begin:], end - begin
                 if rows <= narrow:
-                    gather3(sums, c, 0, narrow, *listed, packed, start, first)
+                    add_rows3(sums, c, 0, narrow, *listed, packed, start, first)
                 else:
-                    gather4(sums, c, 0, wide, *listed, packed, start, first)
+                    add_rows4(sums, c, 0, wide, *listed, packed, start, first)
         _transpose(out, i, rows, sums)
     return True
 

@@ -1,10 +1,10 @@
 """The innermost loops of products that skip zeros: list indices without a branch, and add up rows.
 
-Eight numbers are listed at once. Which are not zero makes a byte, and a table has the places of the bits of each byte:
+Eight numbers are listed at once. A comparison makes a byte of them, and a table lists the bits of each byte that are
+set. (Vector code calls this stream compaction.) With the numbers from column 40 on:
 
-    numbers      0  7  0  0  5  0  0  9
-    byte         bits 1, 4 and 7 are set
-    SET_BITS     1  4  7  0  0  0  0  0      -> appended to the list, which is then three entries longer
+    numbers            0  7  0  0  5  0  0  9      -> a byte whose bits 1, 4 and 7 are set
+    SET_BITS[byte]     1  4  7  0  0  0  0  0      -> written to the list, plus 40; three of the eight count
 
 LLVM does not find this code in plain loops: it would gather and scatter single numbers, or keep sums in memory.
 """
@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from tinygen.kernels.cpu.vectors import INT32, INT64, Matrix, Vectors
 
-BYTE = 8
+BYTE = 8  # bits, and so the numbers that are listed at once
 SET_BITS = np.array(
     [
         ([bit for bit in range(BYTE) if byte >> bit & 1] + [0] * BYTE)[:BYTE]
@@ -68,11 +68,11 @@ def append(_, indices, count, first, table, byte):
     return n(indices, n, n, table, n), codegen
 
 
-def _gather(vectors):
+def _add_rows(vectors):
     """The innermost loop, for rows of `vectors` vectors."""
 
     @intrinsic
-    def gather(_, out, i, j, columns, values, indices, count, b, start, first):
+    def add_rows(_, out, i, j, columns, values, indices, count, b, start, first):
         """out[i, j : j + columns] += values[t] b[indices[t]] for each t < count; if `first`, out is not read: `start`
         takes its place.
 
@@ -106,7 +106,7 @@ def _gather(vectors):
         arrays = out, n, n, n, values, indices, n, b, start
         return types.void(*arrays, types.boolean), codegen
 
-    return gather
+    return add_rows
 
 
-gather3, gather4, gather8, gather13 = (_gather(vectors) for vectors in (3, 4, 8, 13))
+add_rows3, add_rows4, add_rows8, add_rows13 = (_add_rows(vectors) for vectors in (3, 4, 8, 13))
