@@ -63,7 +63,7 @@ def prepared(dtype):
     product = PRODUCTS[np.dtype(dtype)]
     product.ready(dense)
     for parallel in (False, True):
-        sparse._loop(product.dtype, parallel)
+        sparse._parts_for(product.dtype, parallel)
     return product
 
 
@@ -211,7 +211,7 @@ from tests.machine_code import fenced
 from tinygen.kernels.cpu import sparse
 
 for dtype in map(np.dtype, ("f4", "f8")):
-    sparse._look(dtype), sparse._loop(dtype, False)
+    sparse._side_for(dtype), sparse._parts_for(dtype, False)
 rng = np.random.default_rng(0)
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (17, 33, 50), (5, 401, 35), (13, 2, 209), (98, 257, 9)]
 SHAPES += [(32, 9, 31), (31, 9, 32)]  # where a square of whole vectors just does not fit

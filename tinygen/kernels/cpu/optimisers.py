@@ -69,6 +69,7 @@ def _rmsprop(p, g, s, lr, alpha, eps, weight_decay, least):
 
 @Loop
 def _adam(p, g, m, v, rate, beta1, beta2, scale, eps, weight_decay, keep, least, decoupled):
+    """Adam or, with `decoupled`, AdamW. The corrections of the biases of m and v are in `rate` and `scale`."""
     real = p.dtype.type
     rate, scale, eps, keep = real(rate), real(scale), real(eps), real(keep)
     rest1, rest2, beta1, beta2 = real(1 - beta1), real(1 - beta2), real(beta1), real(beta2)

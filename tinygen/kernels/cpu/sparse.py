@@ -270,12 +270,11 @@ def _parts(out, a, b, bias, code, side, down, across):
     size = x.size + BYTE * parts
     indices, values = np.empty(size, np.int32), np.empty(size, x.dtype)
     shape = -(-x.shape[1] // depth), x.shape[0]
-    begins, ends = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    lists = Lists(indices, values, np.empty(shape, np.int64), np.empty(shape, np.int64))
     for part in numba.prange(parts):
-        _list(Lists(indices, values, begins, ends), x, side, depth, np.int64(part), parts)
+        _list(lists, x, side, depth, np.int64(part), parts)
     done = np.zeros(parts, np.bool_)
     for part in numba.prange(parts):
-        lists = Lists(indices, values, begins, ends)
         done[part] = _part(out, a, b, lists, bias, code, side, down, across, np.int64(part))
     return done.all()
 
@@ -291,14 +290,14 @@ def _split(wide: int, threads: int) -> tuple[int, int]:
 
 
 @functools.cache
-def _look(dtype: np.dtype) -> Callable:
+def _side_for(dtype: np.dtype) -> Callable:
     """`_side`, compiled for one dtype."""
     _, matrix, _ = layouts(dtype)
     return compiled_for(_side, matrix, matrix)
 
 
 @functools.cache
-def _loop(dtype: np.dtype, parallel: bool) -> Callable:
+def _parts_for(dtype: np.dtype, parallel: bool) -> Callable:
     """`_parts`, compiled for one dtype."""
     out, matrix, bias = layouts(dtype)
     loop = _parts.parallel if parallel else _parts.serial
@@ -313,7 +312,7 @@ def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int
     """
     if out.size * a.shape[1] < MULTIPLY_ADDS or config.DISABLE_JIT:
         return False
-    side = _look(out.dtype)(a, b)
+    side = _side_for(out.dtype)(a, b)
     if side == NEITHER or (side == B and (code != NONE or len(bias) or b.size > LARGEST)):
         return False
     n = out.shape[1] if side == A else out.shape[0]
@@ -321,7 +320,7 @@ def product(out: Array, a: Array, b: Array, bias: Array, code: int, threads: int
     if wide < NARROWEST:
         return False
     down, across = _split(wide, threads) if side == A else (threads, 1)
-    loop, rows = _loop(out.dtype, threads > 1), max(LARGEST // a.shape[1], 1)
+    loop, rows = _parts_for(out.dtype, threads > 1), max(LARGEST // a.shape[1], 1)
     if side == B or rows >= len(a):
         return loop(out, a, b, bias, code, side, down, across)
     return all(
