@@ -21,7 +21,6 @@ into the kernel that calls `tile`: one such loop for each width of a tile, in ve
 lines of NumPy at the end of this file take its place; they say what it does.
 """
 
-from llvmlite import ir
 from numba import types
 from numba.core import config
 from numba.extending import intrinsic
@@ -47,12 +46,12 @@ def tile(_, out, i, j, rows, columns, a, k, b, p, depth, start, s, first):
         a_ = Matrix(context, builder, a, a_)
         b_ = Matrix(context, builder, b, b_)
         start_ = Matrix(context, builder, start, start_)
-        zero, one = ir.Constant(INT64, 0), ir.Constant(INT64, 1)
-        b_step = ir.Constant(INT64, VECTORS * VECTOR_BYTES)
+        zero, one = INT64(0), INT64(1)
+        b_step = INT64(VECTORS * VECTOR_BYTES)
 
         # Below the last real row, the tile repeats that row, so that nothing outside `a` is read.
         last = builder.sub(rows, one)
-        real = [minimum(builder, ir.Constant(INT64, r), last) for r in range(ROWS)]
+        real = [minimum(builder, INT64(r), last) for r in range(ROWS)]
         a_rows = [a_[builder.add(i, r), k] for r in real]
         out_rows = [out_[builder.add(i, r), j] for r in real]
 
@@ -77,13 +76,13 @@ def tile(_, out, i, j, rows, columns, a, k, b, p, depth, start, s, first):
 
             _, _, *totals = wide.loop(depth, [zero, zero, *sums], step)
             for r, row in enumerate(out_rows):
-                with builder.if_then(builder.icmp_signed("<", ir.Constant(INT64, r), rows)):
+                with builder.if_then(builder.icmp_signed("<", INT64(r), rows)):
                     for v in range(vectors):
                         wide.masked_store(totals[r * vectors + v], row, v, masks[v])
 
         needed = wide.needed(columns)
         for vectors in range(1, VECTORS + 1):  # a loop of its own for each width
-            with builder.if_then(builder.icmp_signed("==", needed, ir.Constant(INT64, vectors))):
+            with builder.if_then(builder.icmp_signed("==", needed, INT64(vectors))):
                 update(vectors)
         return context.get_dummy_value()
 

@@ -56,11 +56,9 @@ def append(_, indices, count, first, table, byte):
             return builder.bitcast(address, eight.as_pointer())
 
         undefined, zeros = ir.Constant(eight, ir.Undefined), ir.Constant(eight, [0] * BYTE)
-        first = builder.insert_element(
-            undefined, builder.trunc(first, INT32), ir.Constant(INT32, 0)
-        )
+        first = builder.insert_element(undefined, builder.trunc(first, INT32), INT32(0))
         first = builder.shuffle_vector(first, first, zeros)
-        bits = builder.load(at(table, table_, byte, ir.Constant(INT64, 0)), **aligned)
+        bits = builder.load(at(table, table_, byte, INT64(0)), **aligned)
         builder.store(builder.add(first, bits), at(indices, indices_, count), **aligned)
         return builder.add(count, builder.ctpop(byte))
 
@@ -84,7 +82,7 @@ def _add_rows(vectors):
             wide = Vectors(context, builder, out.dtype)
             values_ = Matrix(context, builder, values, values_)
             b_ = Matrix(context, builder, b, b_)
-            zero = ir.Constant(INT64, 0)
+            zero = INT64(0)
             row = Matrix(context, builder, out, out_)[i, j]
             masks = [wide.first_lanes(columns, v) for v in range(vectors)]
             index = Matrix(context, builder, indices, indices_)[zero,]

@@ -22,7 +22,6 @@ which say what they do. Arguments come in one order: the copy and the place in i
 """
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import config
 from numba.extending import intrinsic
@@ -62,10 +61,10 @@ def pack_square(_, packed, p, q, b, k, j, columns):
         packed_ = Matrix(context, builder, packed, packed_)
         b_ = Matrix(context, builder, b, b_)
         lanes = wide.lanes
-        last = builder.sub(columns, ir.Constant(INT64, 1))
+        last = builder.sub(columns, INT64(1))
         rows = []
         for lane in range(lanes):
-            column = builder.add(j, minimum(builder, ir.Constant(INT64, lane), last))
+            column = builder.add(j, minimum(builder, INT64(lane), last))
             rows.append(wide.load(b_[k, column], 0))
         half = lanes // 2
         while half:
@@ -78,7 +77,7 @@ def pack_square(_, packed, p, q, b, k, j, columns):
                     rows[r], rows[r + half] = wide.shuffle(x, y, upper), wide.shuffle(x, y, lower)
             half //= 2
         for r, row in enumerate(rows):
-            wide.store(row, packed_[builder.add(p, ir.Constant(INT64, r)), q], 0)
+            wide.store(row, packed_[builder.add(p, INT64(r)), q], 0)
         return context.get_dummy_value()
 
     n = types.intp
