@@ -145,7 +145,7 @@ from tinygen.kernels import cpu
 from tinygen.kernels.cpu import _compile, sparse
 assert config.BOUNDSCHECK
 _compile.Loop.__call__ = lambda loop, work, *arguments: loop.serial(*arguments)
-sparse._blocks.parallel = sparse._blocks.serial  # compiled once
+sparse._parts.parallel = sparse._parts.serial  # compiled once
 for name, case in CASES.items():
     for shape in (case.shapes.small, case.shapes.large):
         check(name, getattr(cpu, name), arguments(name, np.float32, shape))

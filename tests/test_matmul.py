@@ -17,9 +17,9 @@ from tinygen.kernels.cpu.matmul import (
     HALVED,
     PRODUCTS,
     WIDTH,
-    _block,
-    _blocks,
     _in_halves,
+    _part,
+    _parts,
     _sum_of_halves,
     linear,
     matmul,
@@ -71,7 +71,7 @@ layouts = st.sampled_from([*LAYOUTS])
 def prepared(dtype):
     """The product for this dtype, of which all loops can be called."""
     product = PRODUCTS[np.dtype(dtype)]
-    product.ready(_block), product.ready(_blocks)
+    product.ready(_part), product.ready(_parts)
     return product
 
 
@@ -169,12 +169,12 @@ def test_the_same_bits_on_any_number_of_threads(dtype, shape, transposed, activa
     expected = product(a, b, bias, activation)
     for down, across in [(1, 1), (1, 2), (2, 1), (2, 3), (5, 1), (1, 7)]:
         out = np.full((m, n), np.nan, dtype)
-        _blocks(out, a, b, bias, activation, down, across)
+        _parts(out, a, b, bias, activation, down, across)
         assert out.tobytes() == expected.tobytes()
         written = np.zeros(out.shape, int)
         for thread in range(down * across):
             out.fill(np.nan)
-            _block(out, a, b, bias, activation, down, across, thread)
+            _part(out, a, b, bias, activation, down, across, thread)
             own = ~np.isnan(out)
             assert out[own].tobytes() == expected[own].tobytes()
             written += own
@@ -244,7 +244,7 @@ def test_every_layout_is_one_compilation(dtype):
         b = layout(normal(1, (90, 120), dtype))
         matmul(a, b)
         matmul(a[:3], b)
-    for kernel in (_block, _blocks):
+    for kernel in (_part, _parts):
         assert sum(types[0].dtype.bitwidth == 8 * a.itemsize for types in kernel.signatures) == 1
 
 
@@ -259,7 +259,7 @@ def test_nothing_is_written_around_the_result(dtype, shape, split, layout):
     a, b = normal(0, (m, k), dtype), np.array(normal(1, (k, n), dtype), order=layout)
     product = prepared(dtype)
     for thread in range(split[0] * split[1]):
-        _block(out, a, b, product.no_bias, 1, *split, thread)
+        _part(out, a, b, product.no_bias, 1, *split, thread)
     assert np.all(memory[:guard] == canary)
     assert np.all(memory[guard + m * n :] == canary)
     assert np.all(out != canary)
@@ -269,10 +269,10 @@ FENCED = """
 import itertools
 import numpy as np
 from tests.machine_code import fenced
-from tinygen.kernels.cpu.matmul import PRODUCTS, _block, _sum_of_halves
+from tinygen.kernels.cpu.matmul import PRODUCTS, _part, _sum_of_halves
 
 for product in PRODUCTS.values():
-    product.ready(_block), product.ready(_sum_of_halves.serial)
+    product.ready(_part), product.ready(_sum_of_halves.serial)
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (8, 16, 48), (17, 33, 50), (5, 257, 35), (13, 2, 100)]
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
     for a_order, b_order in itertools.product("CF", "CF"):
@@ -281,7 +281,7 @@ for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, 
         b = fenced((k, n), b_order, dtype, at_end)
         bias = fenced((n,), "C", dtype, at_end)
         for thread in (0, 1):
-            _block(out, a, b, bias, 1, 1, 2, thread)
+            _part(out, a, b, bias, 1, 1, 2, thread)
         assert np.all(out == k + 1)
         _sum_of_halves.serial(out, a, b, bias[:0], 1, 2)
         assert np.all(out == k)

@@ -15,13 +15,26 @@ from tests.machine_code import half_the_width, run
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
 from tinygen.kernels.cpu.matmul import PRODUCTS, linear, matmul
-from tinygen.kernels.cpu.matmul import _block as dense
-from tinygen.kernels.cpu.sparse import DEPTH, MOST, NARROW, SHALLOW, _blocks, _list, _share, _side
+from tinygen.kernels.cpu.matmul import _part as dense
+from tinygen.kernels.cpu.nonzeros import BYTE
+from tinygen.kernels.cpu.sparse import (
+    DENSEST,
+    DEPTH_A,
+    DEPTH_B,
+    NEITHER,
+    VECTORS_B,
+    A,
+    B,
+    Lists,
+    _density,
+    _list,
+    _parts,
+    _side,
+)
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
 DTYPES = [np.float32, np.float64]
 LANES = VECTOR_BYTES // 4  # of float32; of float64 half as many
-A, B = 1, 2  # the side that is mostly zeros
 
 
 def near(*edges):
@@ -30,8 +43,8 @@ def near(*edges):
 
 
 shapes = st.tuples(
-    near(2 * LANES, NARROW * LANES, 2 * NARROW * LANES),
-    near(LANES, SHALLOW, DEPTH, 2 * DEPTH),
+    near(2 * LANES, VECTORS_B * LANES, 2 * VECTORS_B * LANES),
+    near(LANES, DEPTH_B, DEPTH_A, 2 * DEPTH_A),
     near(*(n * LANES // 2 for n in (4, 8, 13, 16, 26, 52))),
 )
 
@@ -50,7 +63,7 @@ def prepared(dtype):
     product = PRODUCTS[np.dtype(dtype)]
     product.ready(dense)
     for parallel in (False, True):
-        sparse._loop(product.dtype, parallel)
+        sparse._parts_for(product.dtype, parallel)
     return product
 
 
@@ -74,12 +87,12 @@ def test_the_same_numbers_as_the_dense_product(dtype, side, shape, share, layout
         bias, code = no_bias, 0
     expected, out = np.empty((m, n), dtype), np.full((m, n), np.nan, dtype)
     dense(expected, a, b, bias, code, 1, 1, 0)
-    assert _blocks.serial(out, a, b, bias, code, side, 1, 1)
+    assert _parts.serial(out, a, b, bias, code, side, 1, 1)
     np.testing.assert_array_equal(out, expected, strict=True)
     for down, across in [(2, 1), (7, 1), (1, 2), (3, 2)]:
         if across == 1 or side == A:
             out.fill(np.nan)
-            assert _blocks.parallel(out, a, b, bias, code, side, down, across)
+            assert _parts.parallel(out, a, b, bias, code, side, down, across)
             np.testing.assert_array_equal(out, expected)
 
 
@@ -141,12 +154,13 @@ def test_the_cores_can_list_in_any_order():
     """Nothing behind the end of one core's list is another's: here the last core is the first to be done."""
     parts, k = 3, 13
     x = np.ones((parts * LANES, k), np.float32)
-    places, weights = (np.zeros(x.size + 8 * parts, dtype) for dtype in (np.int32, x.dtype))
-    ends = np.empty((1, 2, len(x)), np.int64)
+    size = x.size + BYTE * parts
+    begins, ends = np.empty((2, 1, len(x)), np.int64)
+    lists = Lists(np.zeros(size, np.int32), np.zeros(size, x.dtype), begins, ends)
     for part in reversed(range(parts)):
-        _list(places, weights, ends, x, A, DEPTH, part, parts)
-    for begin, end in ends[0].T:
-        np.testing.assert_array_equal(places[begin:end], range(k))
+        _list(lists, x, A, DEPTH_A, part, parts)
+    for begin, end in zip(begins[0], ends[0], strict=True):
+        np.testing.assert_array_equal(lists.indices[begin:end], range(k))
 
 
 @pytest.mark.parametrize("shape", [(4, 8), (8, 128), (80, 1280)])
@@ -154,11 +168,11 @@ def test_the_share_that_is_not_zero_is_that_of_a_sample_from_everywhere(shape):
     x = np.zeros(shape, np.float32)
     x[shape[0] // 2 :, : shape[1] // 4] = 1
     zeros = np.zeros_like(x)
-    assert _share(x) == 1 / 8
-    assert _share(1 - x) > MOST
-    assert _share(zeros) == 0
-    assert [_side(x, zeros), _side(zeros, x), _side(x, x)] == [2, 1, 2]
-    assert [_side(zeros, zeros.T), _side(x.T, x), _side(1 - x, 1 - x)] == [1, 2, 0]
+    assert _density(x) == 1 / 8
+    assert _density(1 - x) > DENSEST
+    assert _density(zeros) == 0
+    assert [_side(x, zeros), _side(zeros, x), _side(x, x)] == [B, A, B]
+    assert [_side(zeros, zeros.T), _side(x.T, x), _side(1 - x, 1 - x)] == [A, B, NEITHER]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -172,7 +186,7 @@ def test_lists_of_a_tall_matrix_are_made_in_turn(small, monkeypatch, threads):
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize("place", [(0, 0), (DEPTH - 1, 399), (783, 200)])
+@pytest.mark.parametrize("place", [(0, 0), (DEPTH_A - 1, 399), (783, 200)])
 def test_zero_times_infinity_is_nan(small, bad, place):
     x, w = pictures(64), normal(1, (784, 400), np.float32)
     w[place] = bad
@@ -197,26 +211,26 @@ from tests.machine_code import fenced
 from tinygen.kernels.cpu import sparse
 
 for dtype in map(np.dtype, ("f4", "f8")):
-    sparse._look(dtype), sparse._loop(dtype, False)
+    sparse._side_for(dtype), sparse._parts_for(dtype, False)
 rng = np.random.default_rng(0)
 SHAPES = [(1, 1, 1), (3, 5, 7), (9, 20, 17), (17, 33, 50), (5, 401, 35), (13, 2, 209), (98, 257, 9)]
 SHAPES += [(32, 9, 31), (31, 9, 32)]  # where a square of whole vectors just does not fit
 for dtype, (m, k, n), at_end in itertools.product(("f4", "f8"), SHAPES, (False, True)):
-    for order, side in itertools.product("CF", (1, 2)):
+    for order, side in itertools.product("CF", (sparse.A, sparse.B)):
         out = fenced((m, n), "C", dtype, at_end)
-        a = fenced((m, k), "C" if side == 1 else order, dtype, at_end)
-        b = fenced((k, n), "C" if side == 2 else order, dtype, at_end)
-        bias = fenced((n,) if side == 1 else (0,), "C", dtype, at_end)
+        a = fenced((m, k), "C" if side == sparse.A else order, dtype, at_end)
+        b = fenced((k, n), "C" if side == sparse.B else order, dtype, at_end)
+        bias = fenced((n,) if side == sparse.A else (0,), "C", dtype, at_end)
         a[...] = rng.integers(-3, 4, a.shape)
         b[...] = rng.integers(-3, 4, b.shape)
-        few = a if side == 1 else b
+        few = a if side == sparse.A else b
         few *= rng.random(few.shape) < 0.3
-        split = (1, 2) if side == 1 else (2, 1)
-        assert sparse._blocks.serial(out, a, b, bias, 0, side, *split)
-        assert np.all(out == a @ b + (side == 1))
+        split = (1, 2) if side == sparse.A else (2, 1)
+        assert sparse._parts.serial(out, a, b, bias, 0, side, *split)
+        assert np.all(out == a @ b + (side == sparse.A))
         assert np.all(bias == 1)
         few[...] = 0
-        (b if side == 1 else a)[...] = 1
+        (b if side == sparse.A else a)[...] = 1
         assert sparse._side(a, b) == side
 print("unharmed at", sparse.VECTOR_BYTES)
 """

@@ -3,9 +3,8 @@
 Read `_compile.py` (how kernels are compiled), then `floats.py`, `scalar.py` and `formulas.py` (functions of one
 number), then the loops, each behind an entry that checks its arguments (`_entry.py`): `elementwise.py`, `rows.py`,
 `columns.py`, `losses.py`, `optimisers.py` and `chance.py`. Then read the matrix product from the top: `matmul.py`
-(blocks), `packing.py`, `microkernel.py` (a tile in registers) and `epilogue.py` (an activation, applied in the cache),
-which use the vector instructions of `vectors.py`. Last, `sparse.py` with `gather.py` is the product when one side is
-mostly zeros.
+(blocks), `packing.py`, `microkernel.py` (a tile in registers) and `epilogue.py` (bias and activation), which use the
+vector instructions of `vectors.py`. Last, `sparse.py` with `nonzeros.py` is the product when one side is mostly zeros.
 """
 
 from tinygen.kernels.cpu.chance import bernoulli, normal

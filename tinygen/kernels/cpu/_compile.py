@@ -60,6 +60,16 @@ def reordering(function: Callable) -> Callable:
     return inner(function, fastmath={"contract", "reassoc"})
 
 
+@inlined
+def bounds(size, unit, part, parts):
+    """The bounds of part number `part` of range(size), which is cut at multiples of `unit` into about equal parts.
+
+    Of 70 cut at multiples of 16 into two parts, one is 0 to 32, the other 32 to 70.
+    """
+    units = -(-size // unit)
+    return units * part // parts * unit, min(units * (part + 1) // parts * unit, size)
+
+
 _compiling = threading.Lock()
 
 

@@ -6,8 +6,15 @@ steps at once are a recurrence of the same kind,
 
     s <- M^k s + c (M^k - 1) / (M - 1),
 
-so each core can jump to a place of its own in the sequence, and deal out the steps from there to `LANES` recurrences
-that do not wait for each other.
+so each core can jump to a place of its own in the sequence (`_jumped`), and deal out the steps from there to `CHAINS`
+recurrences that do not wait for each other. With two parts for the cores, of two rounds each, these are the steps of
+
+                   round      next round
+    chain       0  1  2  3    0  1  2  3
+    part 0      1  2  3  4    5  6  7  8
+    part 1      9 10 11 12   13 14 15 16
+
+Numbers of 128 bits are pairs of words here, the higher first.
 
 How many words a normal number takes is not known beforehand, so normal numbers are drawn one after the other, by the
 ziggurat (Marsaglia and Tsang, "The Ziggurat Method for Generating Random Variables", J. Stat. Software 5(8), 2000). The
@@ -24,57 +31,57 @@ import operator
 
 import numpy as np
 from llvmlite import ir
-from numba import prange, types
+from numba import prange
 from numba.core import config
 from numba.extending import intrinsic
 
 from tinygen.kernels import reference
 from tinygen.kernels.checks import KERNEL_FLOATS
-from tinygen.kernels.cpu._compile import PARALLEL_FROM, Loop, compiled, inlined, inner
+from tinygen.kernels.cpu._compile import PARALLEL_FROM, Loop, bounds, compiled, inlined, inner
 from tinygen.kernels.cpu._entry import Array, plain
 
 MULTIPLIER = 0x2360ED051FC65DA44385DF649FCCF645
 WORD, STATE = (1 << 64) - 1, (1 << 128) - 1
-LANES = 4
-DEALT = 2 * LANES  # floats from one step of each lane
-BATCH = 512  # steps of each lane, whose bits then toss many coins in one loop
-SHARES = 16  # parts of a large array, each for any core
+CHAINS = 4
+ROUND = 2 * CHAINS  # floats from one step of each chain
+BATCH = 512  # rounds, whose bits then toss many coins in one loop
+PARTS = 16  # of a large array, each for any core
 
 U8 = np.uint32(8)
-U1, U2, U3, U58, U63, U64 = (np.uint64(n) for n in (1, 2, 3, 58, 63, 64))
+U1, U2, U3, U32, U58, U63, U64 = (np.uint64(n) for n in (1, 2, 3, 32, 58, 63, 64))
 
 
 @intrinsic
-def _step(_, high, low, m_high, m_low, c_high, c_low):
-    """(high, low) of m s + c: LLVM has 128-bit integers, Numba does not."""
-    pair = types.UniTuple(types.uint64, 2)
+def _step(_, s, m, c):
+    """m s + c: LLVM has 128-bit integers, Numba does not."""
 
     def codegen(context, builder, signature, arguments):
         wide, shift = ir.IntType(128), ir.Constant(ir.IntType(128), 64)
 
-        def joined(high, low):
-            return builder.or_(
-                builder.shl(builder.zext(high, wide), shift), builder.zext(low, wide)
-            )
+        def joined(pair):
+            high, low = (builder.zext(builder.extract_value(pair, i), wide) for i in (0, 1))
+            return builder.or_(builder.shl(high, shift), low)
 
-        s, m, c = (joined(*arguments[i : i + 2]) for i in (0, 2, 4))
+        s, m, c = map(joined, arguments)
         found = builder.add(builder.mul(m, s), c)
         halves = [builder.lshr(found, shift), found]
-        return context.make_tuple(
-            builder, pair, [builder.trunc(half, ir.IntType(64)) for half in halves]
-        )
+        halves = [builder.trunc(half, ir.IntType(64)) for half in halves]
+        return context.make_tuple(builder, signature.return_type, halves)
 
-    return pair(*[types.uint64] * 6), codegen
+    return s(s, m, c), codegen
 
 
 @inlined
-def _bits(high, low):
+def _bits(s):
+    """The 64 bits of a state."""
+    high, low = s
     mixed, turn = high ^ low, high >> U58
     return (mixed >> turn) | (mixed << ((U64 - turn) & U63))
 
 
 @inlined
 def _uniform(word):
+    """The float in [0, 1) of the upper 24 of 32 bits."""
     return np.float32(np.int32(word >> U8)) * np.float32(2.0**-24)
 
 
@@ -89,40 +96,40 @@ def _toss(out, p, bits):
 
 
 @inlined
-def _jumped(jump, high, low, c_high, c_low):
-    """The state a s + b c after the jump (a, b); each number is two words."""
-    zero = np.uint64(0)
-    c_high, c_low = _step(c_high, c_low, jump[2], jump[3], zero, zero)
-    return _step(high, low, jump[0], jump[1], c_high, c_low)
+def _jumped(jump, s, c):
+    """The state a s + b c after the jump (a, b), an array of four words."""
+    a, b, zero = (jump[0], jump[1]), (jump[2], jump[3]), np.uint64(0)
+    return _step(s, a, _step(c, b, (zero, zero)))
 
 
 @Loop
-def _bernoulli(out, p, shares, jumps, high, low, c_high, c_low):
+def _bernoulli(out, p, jumps, high, low, c_high, c_low):
     """Toss all coins. Returns whether all p are in [0, 1]. The last round may have fewer coins than its steps give."""
-    rounds, zero = (out.size + DEALT - 1) // DEALT, np.uint64(0)
-    right = np.ones(shares, np.bool_)
-    m_high, m_low = jumps[shares, 0, 0], jumps[shares, 0, 1]
-    step_high, step_low = _jumped(jumps[shares, 0], zero, zero, c_high, c_low)
-    for share in prange(shares):
-        h0, l0 = _jumped(jumps[share, 0], high, low, c_high, c_low)
-        h1, l1 = _jumped(jumps[share, 1], high, low, c_high, c_low)
-        h2, l2 = _jumped(jumps[share, 2], high, low, c_high, c_low)
-        h3, l3 = _jumped(jumps[share, 3], high, low, c_high, c_low)
-        bits = np.empty(LANES * BATCH, np.uint64)
+    parts, rounds, zero = len(jumps) - 1, -(-out.size // ROUND), np.uint64(0)
+    right = np.ones(parts, np.bool_)
+    s, c, one_round = (high, low), (c_high, c_low), jumps[parts, 0]
+    # One step of a chain is a recurrence, too: s <- m s + step.
+    m, step = (one_round[0], one_round[1]), _jumped(one_round, (zero, zero), c)
+    for part in prange(parts):
+        s0 = _jumped(jumps[part, 0], s, c)
+        s1 = _jumped(jumps[part, 1], s, c)
+        s2 = _jumped(jumps[part, 2], s, c)
+        s3 = _jumped(jumps[part, 3], s, c)
+        bits = np.empty(CHAINS * BATCH, np.uint64)
         halves = bits.view(np.uint32)  # in memory, the lower half of each comes first
-        last = rounds * (share + 1) // shares
-        for first in range(rounds * share // shares, last, BATCH):
-            count = min(BATCH, last - first)
+        begin, end = bounds(rounds, 1, part, parts)
+        for first in range(begin, end, BATCH):
+            count = min(BATCH, end - first)
             for i in range(count):
-                j = np.uint64(LANES * i)  # unsigned: no negative indices to handle
-                bits[j], bits[j + U1] = _bits(h0, l0), _bits(h1, l1)
-                bits[j + U2], bits[j + U3] = _bits(h2, l2), _bits(h3, l3)
-                h0, l0 = _step(h0, l0, m_high, m_low, step_high, step_low)
-                h1, l1 = _step(h1, l1, m_high, m_low, step_high, step_low)
-                h2, l2 = _step(h2, l2, m_high, m_low, step_high, step_low)
-                h3, l3 = _step(h3, l3, m_high, m_low, step_high, step_low)
-            begin, end = first * DEALT, (first + count) * DEALT  # slices end where the array does
-            right[share] &= _toss(out[begin:end], p[begin:end], halves)
+                j = np.uint64(CHAINS * i)  # unsigned: no negative indices to handle
+                bits[j], bits[j + U1] = _bits(s0), _bits(s1)
+                bits[j + U2], bits[j + U3] = _bits(s2), _bits(s3)
+                s0 = _step(s0, m, step)
+                s1 = _step(s1, m, step)
+                s2 = _step(s2, m, step)
+                s3 = _step(s3, m, step)
+            coins = slice(first * ROUND, (first + count) * ROUND)  # it ends where the array does
+            right[part] &= _toss(out[coins], p[coins], halves)
     return right.all()
 
 
@@ -138,10 +145,10 @@ def _jump(steps: int) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=256)
-def _jumps(rounds: int, shares: int) -> Array:
-    """The words of (a, b) for the jump to each lane of each share; in the last row, for one step of a lane."""
-    firsts = [rounds * share // shares * LANES + 1 for share in range(shares)]
-    steps = [[first + lane for lane in range(LANES)] for first in firsts] + [[LANES] * LANES]
+def _jumps(rounds: int, parts: int) -> Array:
+    """The words of (a, b) for the jump to the start of each chain of each part; in the last row, for a chain's step."""
+    firsts = [rounds * part // parts * CHAINS + 1 for part in range(parts)]
+    steps = [[first + chain for chain in range(CHAINS)] for first in firsts] + [[CHAINS] * CHAINS]
     words = [
         [[word for x in _jump(n) for word in (x >> 64, x & WORD)] for n in row] for row in steps
     ]
@@ -156,10 +163,9 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
     half = None if left is None else int(np.uint32(operator.index(left)))
     first = int(half is not None and p.size > 0)  # 1 if `half` tosses the first coin
     coins = p.size - first
-    shares = SHARES if coins >= PARALLEL_FROM else 1
-    jumps = _jumps(-(-coins // DEALT), shares)
+    jumps = _jumps(-(-coins // ROUND), PARTS if coins >= PARALLEL_FROM else 1)
     words = map(np.uint64, (state >> 64, state & WORD, increment >> 64, increment & WORD))
-    right = _bernoulli(coins, out[first:], p[first:], shares, jumps, *words)
+    right = _bernoulli(coins, out[first:], p[first:], jumps, *words)
     if first:
         out[0] = (half >> 8) * 2.0**-24 < p[0]
         right &= 0 <= p[0] <= 1
@@ -172,8 +178,9 @@ def bernoulli(p: Array, state: int, increment: int, left: int | None) -> Array:
 
 TAIL = 3.6541528853610088  # x_255
 PLACES = 1 << 23  # across a layer
-SECOND, SIGN, LAYER = np.uint64(32), np.uint32(1 << 8), np.uint32(255)
-M_HIGH, M_LOW = np.uint64(MULTIPLIER >> 64), np.uint64(MULTIPLIER & WORD)
+# The 32 bits of a number: 8 for its layer, the lowest; its sign; and 23 for its place, one of them a tail's sign.
+LAYER, SIGN, PLACE, TAIL_SIGN = np.uint32(255), np.uint32(1 << 8), np.uint32(9), 1 << 8
+MULTIPLIER_WORDS = np.uint64(MULTIPLIER >> 64), np.uint64(MULTIPLIER & WORD)
 
 
 def _layers() -> tuple[Array, Array, Array]:
@@ -203,13 +210,16 @@ WIDTHS, INSIDE, HEIGHTS = _layers()
 
 @inlined
 def _word(source):
-    """The next 32 bits, and the generator's state after them: the lower half of a step's 64 bits comes first."""
-    high, low, c_high, c_low, half, left = source
+    """The next 32 bits, and the source after them: the lower half of a step's 64 bits comes first.
+
+    A source is a state, its increment, the half of its bits that may be left, and whether it is.
+    """
+    s, c, half, left = source
     if left:
-        return half, (high, low, c_high, c_low, half, False)
-    high, low = _step(high, low, M_HIGH, M_LOW, c_high, c_low)
-    bits = _bits(high, low)
-    return np.uint32(bits), (high, low, c_high, c_low, np.uint32(bits >> SECOND), True)
+        return half, (s, c, half, False)
+    s = _step(s, MULTIPLIER_WORDS, c)
+    bits = _bits(s)
+    return np.uint32(bits), (s, c, np.uint32(bits >> U32), True)
 
 
 # Each operation rounds, as in NumPy's wheels for x86-64: a fused multiply-add would change last bits.
@@ -221,7 +231,7 @@ def _under_the_curve(x, layer, uniform, heights):
 
 @functools.partial(inner, fastmath=False)
 def _beyond(source):
-    """How far beyond TAIL a number drawn from the tail lies, and the generator's state after it (Marsaglia, 1964)."""
+    """How far beyond TAIL a number drawn from the tail lies, and the source after it (Marsaglia, 1964)."""
     while True:
         word, source = _word(source)
         other, source = _word(source)
@@ -233,25 +243,26 @@ def _beyond(source):
 
 @compiled
 def _normal(out, high, low, c_high, c_low, half, left, widths, inside, heights):
-    source = high, low, c_high, c_low, half, left
+    source = (high, low), (c_high, c_low), half, left
     i = 0
     while i < out.size:
         word, source = _word(source)
-        layer, place = word & LAYER, np.int32(word >> np.uint32(9))
+        layer, place = word & LAYER, np.int32(word >> PLACE)
         x = np.float32(place) * widths[layer]
         x = -x if word & SIGN else x
         if place >= inside[layer]:
             if layer == 0:
                 far, source = _beyond(source)
                 far += np.float32(TAIL)
-                x = -far if place & 256 else far
+                x = -far if place & TAIL_SIGN else far
             else:
                 word, source = _word(source)
                 if not _under_the_curve(x, layer, _uniform(word), heights):
                     continue
         out[i] = x
         i += 1
-    return source[0], source[1], source[4], source[5]
+    (high, low), _, half, left = source
+    return high, low, half, left
 
 
 def normal(out: Array, state: int, increment: int, left: int | None) -> tuple[int, int | None]:

@@ -22,7 +22,7 @@ def _strip(out, x, start, stop):
     """Fill out[start : stop]. The bounds are unsigned: otherwise Numba would handle negative indices."""
     width = stop - start
     top = np.full(STRIP, -np.inf, x.dtype)
-    part = np.empty(STRIP, x.dtype)
+    partial = np.empty(STRIP, x.dtype)
     total = np.zeros(STRIP, np.float64)
     for i in range(x.shape[0]):
         for j in range(width):
@@ -32,19 +32,19 @@ def _strip(out, x, start, stop):
         top[j] = scalar.finite(top[j])
     for begin in range(0, x.shape[0], PIECE):
         for j in range(width):
-            part[j] = 0
+            partial[j] = 0
         for i in range(begin, min(begin + PIECE, x.shape[0])):
             for j in range(width):
-                part[j] += scalar.exp(x[i, start + j] - top[j])
+                partial[j] += scalar.exp(x[i, start + j] - top[j])
         for j in range(width):
-            total[j] += part[j]
+            total[j] += partial[j]
     for j in range(width):
         out[start + j] = scalar.log(total[j]) + top[j]
 
 
 @Loop
 def _logsumexp_columns(out, x):
-    for strip in prange((x.shape[1] + STRIP - 1) // STRIP):
+    for strip in prange(-(-x.shape[1] // STRIP)):
         start = np.uintp(strip * STRIP)
         _strip(out, x, start, min(np.uintp(start + np.uintp(STRIP)), np.uintp(x.shape[1])))
 

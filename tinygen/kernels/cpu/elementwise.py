@@ -30,7 +30,7 @@ def _log_block(out, x):
 
 @Loop
 def _log(out, x):
-    for block in prange((x.size + BLOCK - 1) // BLOCK):
+    for block in prange(-(-x.size // BLOCK)):
         begin = block * BLOCK
         _log_block(out[begin : begin + BLOCK], x[begin : begin + BLOCK])
 

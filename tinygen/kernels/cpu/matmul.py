@@ -11,6 +11,13 @@ cut the problem so that each level of the memory holds what the next one reads r
             for each panel (up to three vectors wide) of b:
                 update one tile of the result                  -> in registers: `microkernel.tile`
 
+                                    +-------+-------+-------+-------+
+                       block of b   | panel | panel | panel | panel |   DEPTH rows
+                                    +-------+-------+-------+-------+
+        +-----------------------+   +-------+-------+-------+-------+
+      a |      ROWS x DEPTH     |   | tile  | tile  | tile  | tile  |   ROWS rows of the result
+        +-----------------------+   +-------+-------+-------+-------+
+
 *Packing* copies the block of b panel by panel into the order in which the tiles will read it. That makes the reads
 contiguous whatever b's strides, keeps them from competing for the same few cache sets, and pads the last panel with
 columns that are computed and not stored, so that nothing outside an array is ever touched. It costs one copy of b for
@@ -21,8 +28,8 @@ A large product is first offered to `sparse.py`, which skips zeros if one side i
 A bias costs nothing: the sums start from it instead of from zero. An activation is applied to a few rows of the result
 while they are in the L1 cache.
 
-Threads get disjoint blocks of the result and never share a sum: the result is the same, bit for bit, on any number of
-threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`. (If a and b have
+Each thread makes a *part* of the result, and two never share a sum: the result is the same, bit for bit, on any number
+of threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`. (If a and b have
 contiguous rows, b is large and a has few rows, as in the gradient g W, each half of k is summed in this way, and the
 two sums are added.)
 """
@@ -37,9 +44,9 @@ from numba.core import config
 
 from tinygen.kernels import reference
 from tinygen.kernels.cpu import sparse
-from tinygen.kernels.cpu._compile import Loop, compiled, compiled_for, layouts
-from tinygen.kernels.cpu.epilogue import CODES, activate
-from tinygen.kernels.cpu.microkernel import ROWS, VECTORS, tile1, tile2, tile3
+from tinygen.kernels.cpu._compile import Loop, bounds, compiled, compiled_for, layouts
+from tinygen.kernels.cpu.epilogue import CODES, NONE, activate, first_sums
+from tinygen.kernels.cpu.microkernel import ROWS, VECTORS, tile
 from tinygen.kernels.cpu.packing import pack
 from tinygen.kernels.cpu.vectors import VECTOR_BYTES
 
@@ -62,51 +69,43 @@ BLAS_ALWAYS = VECTOR_BYTES < 32
 
 
 @compiled
-def _block(out, a, b, bias, code, down, across, thread):
-    """Block number `thread` of out = f(a b + bias), cut into down x across blocks; an empty bias means none."""
+def _part(out, a, b, bias, code, down, across, part):
+    """Part number `part` of out = f(a b + bias), cut into down x across parts; an empty bias means none."""
     (m, n), k = out.shape, a.shape[1]
     lanes = VECTOR_BYTES // out.itemsize
-    tall, wide = -(-m // ROWS), -(-n // lanes)
-    r, c = thread // across, thread % across
-    i0, i1 = tall * r // down * ROWS, min(tall * (r + 1) // down * ROWS, m)
-    j0, j1 = wide * c // across * lanes, min(wide * (c + 1) // across * lanes, n)
-    start = np.zeros(j1 - j0, out.dtype)
-    for j in range(j0, min(j1, len(bias))):
-        start[j - j0] = bias[j]
-    width = WIDTH * VECTORS * lanes
-    panels = -(-min(j1 - j0, width) // (VECTORS * lanes))
-    packed = np.empty((panels * min(k, DEPTH), VECTORS * lanes), out.dtype)
-    for jc in range(j0, j1, width):
-        jd = min(jc + width, j1)
-        vectors = -(-(jd - jc) // lanes)
-        panels = -(-vectors // VECTORS)
+    i0, i1 = bounds(m, ROWS, part // across, down)
+    j0, j1 = bounds(n, lanes, part % across, across)
+    start = first_sums(bias, j0, j1, out)
+    panel_width = VECTORS * lanes
+    width = WIDTH * panel_width
+    panels = -(-min(j1 - j0, width) // panel_width)
+    packed = np.empty((panels * min(k, DEPTH), panel_width), out.dtype)
+    for j in range(j0, j1, width):
+        columns = min(width, j1 - j)
+        panels = -(-columns // panel_width)
         for k0 in range(0, max(k, 1), DEPTH):
             depth, first = min(DEPTH, k - k0), k0 == 0
             for panel in range(panels):
-                j = jc + vectors * panel // panels * lanes
-                columns = min(jc + vectors * (panel + 1) // panels * lanes, jd) - j
-                pack(packed, panel * depth, b, k0, depth, j, columns)
+                left, right = bounds(columns, lanes, panel, panels)
+                pack(packed, panel * depth, b, k0, depth, j + left, right - left)
             for i in range(i0, i1, ROWS):
                 rows = min(ROWS, i1 - i)
                 for panel in range(panels):
-                    j = jc + vectors * panel // panels * lanes
-                    columns = min(jc + vectors * (panel + 1) // panels * lanes, jd) - j
-                    s, p = j - j0, panel * depth
-                    if columns > 2 * lanes:
-                        tile3(out, i, j, rows, columns, a, k0, packed, p, depth, start, s, first)
-                    elif columns > lanes:
-                        tile2(out, i, j, rows, columns, a, k0, packed, p, depth, start, s, first)
-                    else:
-                        tile1(out, i, j, rows, columns, a, k0, packed, p, depth, start, s, first)
-                if code and k0 + depth == k:
-                    activate(out, i, rows, jc, jd - jc, code)
+                    left, right = bounds(columns, lanes, panel, panels)
+                    tile(
+                        out, i, j + left, rows, right - left,
+                        a, k0, packed, panel * depth, depth,
+                        start, j + left - j0, first,
+                    )  # fmt: skip
+                if code != NONE and k0 + depth == k:
+                    activate(out, i, rows, j, columns, code)
 
 
 @functools.partial(compiled, parallel=True)
-def _blocks(out, a, b, bias, code, down, across):
-    """All of out = f(a b + bias), each block on a thread of its own."""
-    for thread in numba.prange(down * across):
-        _block(out, a, b, bias, code, down, across, np.int64(thread))
+def _parts(out, a, b, bias, code, down, across):
+    """All of out = f(a b + bias), each part on a thread of its own."""
+    for part in numba.prange(down * across):
+        _part(out, a, b, bias, code, down, across, np.int64(part))
 
 
 def _in_halves(a: Array, b: Array, bias: Array, code: int) -> bool:
@@ -127,14 +126,14 @@ def _sum_of_halves(out, a, b, none, down, across):
     by rows. Otherwise each core would read rows that another will write, and a write to a cache line that two cores
     have read costs 70 ns if they share no cache: for Adam, five times its arithmetic.
     """
-    half, blocks = a.shape[1] // 2, down * across
+    half, parts = a.shape[1] // 2, down * across
     rest = np.empty_like(out)
-    for thread in numba.prange(2 * blocks):
-        block = np.int64(thread % blocks)
-        if thread < blocks:
-            _block(out, a[:, :half], b[:half], none, 0, down, across, block)
+    for number in numba.prange(2 * parts):
+        part = np.int64(number % parts)
+        if number < parts:
+            _part(out, a[:, :half], b[:half], none, NONE, down, across, part)
         else:
-            _block(rest, a[:, half:], b[half:], none, 0, down, across, block)
+            _part(rest, a[:, half:], b[half:], none, NONE, down, across, part)
     for i in numba.prange(len(out)):
         for j in range(out.shape[1]):
             out[i, j] += rest[i, j]
@@ -142,7 +141,7 @@ def _sum_of_halves(out, a, b, none, down, across):
 
 @functools.lru_cache(maxsize=1024)
 def _split(m: int, n: int, lanes: int, threads: int) -> tuple[int, int]:
-    """Into how many blocks down and across to cut an (m, n) result for `threads` threads, so that a block costs least.
+    """Into how many parts down and across to cut an (m, n) result for `threads` threads, so that a part costs least.
 
     Packing a panel takes as long as one or two tiles, hence the + 1.5; a narrow tile takes longer than its share of a
     wide one, hence the + 0.5.
@@ -172,13 +171,11 @@ class _Product:
 
     def _compiled(self, loop: Callable) -> Callable:
         out, matrix, bias = layouts(self.dtype)
-        signature = (out, matrix, matrix, bias, *[types.intp] * 3)
-        block = compiled_for(_block, *signature, types.intp)
-        if loop is _block:
-            return block
-        if loop is not _blocks:
-            signature = (out, matrix, matrix, bias, *[types.intp] * 2)
-        return compiled_for(loop, *signature)
+        arrays = out, matrix, matrix, bias
+        part = compiled_for(_part, *arrays, *[types.intp] * 4)  # the other loops call it
+        if loop is _part:
+            return part
+        return compiled_for(loop, *arrays, *[types.intp] * (3 if loop is _parts else 2))
 
     def __call__(self, a: Array, b: Array, bias: Array | None, code: int) -> Array:
         m, n = a.shape[0], b.shape[1]
@@ -188,7 +185,7 @@ class _Product:
         return out
 
     def cut(self, m: int, k: int, n: int) -> tuple[int, int]:
-        """Into how many blocks down and across to cut the product of (m, k) and (k, n)."""
+        """Into how many parts down and across to cut the product of (m, k) and (k, n)."""
         threads = m * n * k // MULTIPLY_ADDS_PER_THREAD
         if threads > 1:
             threads = min(threads, numba.get_num_threads())
@@ -197,7 +194,7 @@ class _Product:
     def into(
         self, out: Array, a: Array, b: Array, bias: Array, code: int, down: int, across: int
     ) -> None:
-        """Write f(a b + bias) to out (C-contiguous), in down x across blocks; an empty bias means none."""
+        """Write f(a b + bias) to out (C-contiguous), in down x across parts; an empty bias means none."""
         threads = down * across
         parallel = threads > 1 and Loop.taken.acquire(blocking=False)
         try:
@@ -207,9 +204,9 @@ class _Product:
                 loop = _sum_of_halves.parallel if parallel else _sum_of_halves.serial
                 self.ready(loop)(out, a, b, bias, down, across)
             elif parallel:
-                self.ready(_blocks)(out, a, b, bias, code, down, across)
+                self.ready(_parts)(out, a, b, bias, code, down, across)
             else:
-                self.ready(_block)(out, a, b, bias, code, 1, 1, 0)
+                self.ready(_part)(out, a, b, bias, code, 1, 1, 0)
         finally:
             if parallel:
                 Loop.taken.release()

@@ -17,11 +17,10 @@ depend on each other, so several are in flight at once. This is the micro-kernel
 "BLIS: A Framework for Rapidly Instantiating BLAS Functionality" (ACM TOMS 41(3), 2015).
 
 No compiler finds this arrangement reliably from loops, so it is written here as LLVM instructions, which Numba splices
-into the kernels that call `tile`. With NUMBA_DISABLE_JIT=1, the few lines of NumPy at the end of this file take its
-place; they say what it does.
+into the kernel that calls `tile`: one such loop for each width of a tile, in vectors. With NUMBA_DISABLE_JIT=1, the few
+lines of NumPy at the end of this file take its place; they say what it does.
 """
 
-from llvmlite import ir
 from numba import types
 from numba.core import config
 from numba.extending import intrinsic
@@ -32,33 +31,36 @@ ROWS = REGISTERS // 4  # of a tile
 VECTORS = 3  # of a tile, at most
 
 
-def _tile(vectors):
-    """The micro-kernel for tiles that are `vectors` vectors wide."""
+@intrinsic
+def tile(_, out, i, j, rows, columns, a, k, b, p, depth, start, s, first):
+    """out[i : i + rows, j : j + columns] += a[i : i + rows, k : k + depth] b[p : p + depth, :columns]
 
-    @intrinsic
-    def tile(_, out, i, j, rows, columns, a, k, b, p, depth, start, s, first):
-        def codegen(context, builder, signature, arguments):
-            out_, i, j, rows, columns, a_, k, b_, p, depth, start_, s, first = arguments
-            wide = Vectors(context, builder, out.dtype)
-            out_ = Matrix(context, builder, out, out_)
-            a_ = Matrix(context, builder, a, a_)
-            b_ = Matrix(context, builder, b, b_)
-            start_ = Matrix(context, builder, start, start_)
-            zero, one = ir.Constant(INT64, 0), ir.Constant(INT64, 1)
+    If `first`, out is not read: start[s : s + columns] takes the place of each of its rows. Rows of b are whole tiles
+    wide: what is beyond `columns` is read, and not used.
+    """
 
-            # Below the last real row, the tile repeats that row, so that nothing outside `a` is read.
-            last = builder.sub(rows, one)
-            real = [minimum(builder, ir.Constant(INT64, r), last) for r in range(ROWS)]
-            a_rows = [a_[builder.add(i, r), k] for r in real]
-            out_rows = [out_[builder.add(i, r), j] for r in real]
+    def codegen(context, builder, signature, arguments):
+        out_, i, j, rows, columns, a_, k, b_, p, depth, start_, s, first = arguments
+        wide = Vectors(context, builder, out.dtype)
+        out_ = Matrix(context, builder, out, out_)
+        a_ = Matrix(context, builder, a, a_)
+        b_ = Matrix(context, builder, b, b_)
+        start_ = Matrix(context, builder, start, start_)
+        zero, one = INT64(0), INT64(1)
+        b_step = INT64(VECTORS * VECTOR_BYTES)
+
+        # Below the last real row, the tile repeats that row, so that nothing outside `a` is read.
+        last = builder.sub(rows, one)
+        real = [minimum(builder, INT64(r), last) for r in range(ROWS)]
+        a_rows = [a_[builder.add(i, r), k] for r in real]
+        out_rows = [out_[builder.add(i, r), j] for r in real]
+
+        def update(vectors):
             masks = [wide.first_lanes(columns, v) for v in range(vectors)]
-
             sums = []
             for row in out_rows:
                 row = builder.select(first, start_[s,], row)
                 sums += [wide.masked_load(row, v, masks[v]) for v in range(vectors)]
-
-            b_step = ir.Constant(INT64, VECTORS * VECTOR_BYTES)
 
             def step(_, values):
                 a_offset, b_offset, *sums = values
@@ -74,26 +76,23 @@ def _tile(vectors):
 
             _, _, *totals = wide.loop(depth, [zero, zero, *sums], step)
             for r, row in enumerate(out_rows):
-                with builder.if_then(builder.icmp_signed("<", ir.Constant(INT64, r), rows)):
+                with builder.if_then(builder.icmp_signed("<", INT64(r), rows)):
                     for v in range(vectors):
                         wide.masked_store(totals[r * vectors + v], row, v, masks[v])
-            return context.get_dummy_value()
 
-        n = types.intp
-        return types.void(out, n, n, n, n, a, n, b, n, n, start, n, types.boolean), codegen
+        needed = wide.needed(columns)
+        for vectors in range(1, VECTORS + 1):  # a loop of its own for each width
+            with builder.if_then(builder.icmp_signed("==", needed, INT64(vectors))):
+                update(vectors)
+        return context.get_dummy_value()
 
-    return tile
+    n = types.intp
+    return types.void(out, n, n, n, n, a, n, b, n, n, start, n, types.boolean), codegen
 
 
 if config.DISABLE_JIT:
 
-    def _tile(vectors):
-        def tile(out, i, j, rows, columns, a, k, b, p, depth, start, s, first):
-            target = out[i : i + rows, j : j + columns]
-            product = a[i : i + rows, k : k + depth] @ b[p : p + depth, :columns]
-            target[...] = product + (start[s : s + columns] if first else target)
-
-        return tile
-
-
-tile1, tile2, tile3 = _tile(1), _tile(2), _tile(3)
+    def tile(out, i, j, rows, columns, a, k, b, p, depth, start, s, first):
+        target = out[i : i + rows, j : j + columns]
+        product = a[i : i + rows, k : k + depth] @ b[p : p + depth, :columns]
+        target[...] = product + (start[s : s + columns] if first else target)

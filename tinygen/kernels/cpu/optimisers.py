@@ -26,6 +26,7 @@ CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the numbe
 
 @inlined
 def _settled(x, smallest):
+    """x, or 0 if it is smaller than that: `reference.least` says why."""
     return type(x)(0) if abs(x) < smallest else x
 
 
@@ -68,6 +69,7 @@ def _rmsprop(p, g, s, lr, alpha, eps, weight_decay, least):
 
 @Loop
 def _adam(p, g, m, v, rate, beta1, beta2, scale, eps, weight_decay, keep, least, decoupled):
+    """Adam or, with `decoupled`, AdamW. The corrections of the biases of m and v are in `rate` and `scale`."""
     real = p.dtype.type
     rate, scale, eps, keep = real(rate), real(scale), real(eps), real(keep)
     rest1, rest2, beta1, beta2 = real(1 - beta1), real(1 - beta2), real(beta1), real(beta2)
@@ -162,8 +164,8 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
     p, g, m, v = _checked("adam_step", p, g, m, v)
     rate, scale = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
     keep = 1 - lr * weight_decay if decoupled else 1
-    smallest = reference.least(p.dtype, float(eps), float(beta2))
-    settings = map(float, (rate, beta1, beta2, scale, eps, weight_decay, keep, smallest))
+    least = reference.least(p.dtype, float(eps), float(beta2))
+    settings = map(float, (rate, beta1, beta2, scale, eps, weight_decay, keep, least))
     _adam(COST * p.size, p, g, m, v, *settings, bool(decoupled))
 
 

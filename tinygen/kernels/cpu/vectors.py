@@ -26,7 +26,7 @@ def _registers() -> tuple[int, int]:
 
 REGISTERS, VECTOR_BYTES = _registers()
 
-INT32, INT64 = ir.IntType(32), ir.IntType(64)
+INT32, INT64 = ir.IntType(32), ir.IntType(64)  # INT64(1) is the constant 1 of this type
 
 
 class Matrix:
@@ -46,7 +46,11 @@ class Matrix:
 
 
 class Vectors:
-    """Instructions on vectors of `lanes` numbers, of the dtype of one array."""
+    """Instructions on vectors of `lanes` numbers, of the dtype of one array.
+
+    "Vector number v at an address" begins v whole vectors beyond it. A count or an offset is a value of the compiled
+    code; v and lists of lanes are known when it is compiled.
+    """
 
     def __init__(self, context, builder, dtype):
         self.builder = builder
@@ -56,7 +60,7 @@ class Vectors:
         self.type = ir.VectorType(self.scalar, self.lanes)
         self.suffix = f"v{self.lanes}f{dtype.bitwidth}"
         self.zero = ir.Constant(self.type, [0.0] * self.lanes)
-        self.alignment = ir.Constant(INT32, self.bytes)
+        self.alignment = INT32(self.bytes)
 
     def _call(self, name, result, *arguments):
         function_type = ir.FunctionType(result, [argument.type for argument in arguments])
@@ -67,7 +71,7 @@ class Vectors:
         return self.builder.gep(address, [offset])
 
     def vector_at(self, address, v):
-        address = self.at(address, ir.Constant(INT64, v * self.lanes * self.bytes))
+        address = self.at(address, INT64(v * self.lanes * self.bytes))
         return self.builder.bitcast(address, self.type.as_pointer())
 
     def load(self, address, v):
@@ -75,6 +79,11 @@ class Vectors:
 
     def store(self, value, address, v):
         self.builder.store(value, self.vector_at(address, v), align=self.bytes)
+
+    def needed(self, count):
+        """The number of vectors that hold `count` numbers."""
+        more = self.builder.add(count, INT64(self.lanes - 1))
+        return self.builder.udiv(more, INT64(self.lanes))
 
     def first_lanes(self, count, v):
         """The mask of the lanes of vector number v whose column is below `count`."""
@@ -93,28 +102,28 @@ class Vectors:
         name = f"llvm.masked.store.{self.suffix}.p0"
         self._call(name, ir.VoidType(), value, pointer, self.alignment, mask)
 
+    def broadcast(self, address):
+        """A vector with the number at this address in every lane."""
+        pointer = self.builder.bitcast(address, self.scalar.as_pointer())
+        return self.fill(self.builder.load(pointer, align=self.bytes))
+
     def fill(self, scalar):
         """A vector with `scalar` in every lane."""
         vector_type = ir.VectorType(scalar.type, self.lanes)
-        one = self.builder.insert_element(
-            ir.Constant(vector_type, ir.Undefined), scalar, ir.Constant(INT32, 0)
-        )
+        one = self.builder.insert_element(ir.Constant(vector_type, ir.Undefined), scalar, INT32(0))
         return self.shuffle(one, one, [0] * self.lanes)
 
     def shuffle(self, x, y, lanes):
+        """The vector of these lanes of x and y together: y's are counted on from x's."""
         mask = ir.Constant(ir.VectorType(INT32, len(lanes)), lanes)
         return self.builder.shuffle_vector(x, y, mask)
-
-    def broadcast(self, address):
-        pointer = self.builder.bitcast(address, self.scalar.as_pointer())
-        return self.fill(self.builder.load(pointer, align=self.bytes))
 
     def loop(self, count, begin, body):
         """A loop of values = body(t, values) for t = 0, 1, ... below `count`, starting with values = `begin`.
 
         Returns the last values.
         """
-        builder, zero = self.builder, ir.Constant(INT64, 0)
+        builder, zero = self.builder, INT64(0)
         before = builder.basic_block
         inside, after = (builder.append_basic_block(name) for name in ("inside", "after"))
         builder.cbranch(builder.icmp_signed(">", count, zero), inside, after)
@@ -122,7 +131,7 @@ class Vectors:
         builder.position_at_end(inside)
         t, *values = phis = [builder.phi(x.type) for x in (zero, *begin)]
         given = body(t, values)
-        following = self.opaque(builder.add(t, ir.Constant(INT64, 1)))
+        following = self.opaque(builder.add(t, INT64(1)))
         for phi, first, then in zip(phis, (zero, *begin), (following, *given), strict=True):
             phi.add_incoming(first, before)
             phi.add_incoming(then, inside)
