@@ -128,8 +128,12 @@ def _check_alike(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
     for y, r in zip(found, expected, strict=True):
         close = (y == r) | ((y != y) & (r != r))
         if r.dtype.kind in "fc":
-            rtol = max(1e-5, 4 * float(np.finfo(r.dtype).eps))
-            close |= np.isclose(y, r, rtol=rtol, equal_nan=True)
+            eps = float(np.finfo(r.dtype).eps)
+            largest = np.max(np.abs(r), where=np.isfinite(r), initial=1e-8 / eps)
+            # An element may be the small difference of larger numbers, such as those beside it.
+            close |= np.isclose(
+                y, r, rtol=max(1e-5, 4 * eps), atol=eps * float(largest), equal_nan=True
+            )
         demand(np.all(close), "{} is not {}", y, r)
 
 

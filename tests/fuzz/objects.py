@@ -123,9 +123,9 @@ def floats(*values: Any) -> list[np.ndarray]:
 
 
 def close(got: Any, want: np.ndarray, dtype: Any, scale: Any = 1.0, beside: Any = ()) -> None:
-    """Within 64 units of `scale`: units of float32 if an argument in `beside` is in float32."""
+    """Within 64 units of the result plus `scale`: units of float32 if an argument in `beside` is in float32."""
     if any(v is not None and np.asarray(v).dtype == F4 for v in beside):
-        scale = scale * float(np.finfo(F4).eps / np.finfo(dtype).eps)
+        scale = (scale + np.abs(want)) * float(np.finfo(F4).eps / np.finfo(dtype).eps)
     check_close(got, np.asarray(want, np.float64), np.dtype(dtype), scale, ulps=64)
 
 
