@@ -129,10 +129,12 @@ def _check_alike(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
         close = (y == r) | ((y != y) & (r != r))
         if r.dtype.kind in "fc":
             eps = float(np.finfo(r.dtype).eps)
-            largest = np.max(np.abs(r), where=np.isfinite(r), initial=1e-8 / eps)
-            # An element may be the small difference of larger numbers, such as those beside it.
-            close |= np.isclose(
-                y, r, rtol=max(1e-5, 4 * eps), atol=eps * float(largest), equal_nan=True
+            row = np.atleast_1d(np.abs(r))
+            largest = np.max(row, -1, keepdims=True, where=np.isfinite(row), initial=1e-8 / eps)
+            # An element may be the small difference of larger numbers, such as those of its row.
+            atol = eps * largest.astype(np.float64)
+            close |= np.isclose(y, r, rtol=max(1e-5, 4 * eps), atol=atol, equal_nan=True).reshape(
+                r.shape
             )
         demand(np.all(close), "{} is not {}", y, r)
 

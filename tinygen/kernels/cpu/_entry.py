@@ -86,7 +86,7 @@ def along_rows(loop: _compile.Loop, specification: Callable, takes: str, gives: 
         shape, dtype = arrays[0].shape, arrays[0].dtype
         results = [np.empty(shape[side], dtype) for side in sides]
         size, arrays = arrays[0].size, [plain(x) for x in arrays]
-        if size < _compile.PARALLEL_FROM:
+        if size < _compile.PARALLEL_FROM:  # as in `elementwise`
             on_one_core[dtype](*results, *arrays)
         else:
             loop(size, *results, *arrays)

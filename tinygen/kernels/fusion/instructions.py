@@ -89,8 +89,18 @@ def view_of(storage: Storage, array: np.ndarray) -> View:
 Operand = View | float
 
 
+class OneResult:
+    """What writes a single view."""
+
+    out: View
+
+    @property
+    def writes(self) -> list[View]:
+        return [self.out]
+
+
 @dataclass
-class Pointwise:
+class Pointwise(OneResult):
     """out = name(*operands), element by element; `name` is one of `generate.EXPRESSIONS`."""
 
     name: str
@@ -101,13 +111,9 @@ class Pointwise:
     def reads(self) -> list[View]:
         return views(self.operands)
 
-    @property
-    def writes(self) -> list[View]:
-        return [self.out]
-
 
 @dataclass
-class Reduce:
+class Reduce(OneResult):
     """out = the sum (name "add") or maximum ("maximum") of each "row" of x, of each "column", or of "all" elements.
 
     `initial` counts as one more element, if it is given.
@@ -123,13 +129,9 @@ class Reduce:
     def reads(self) -> list[View]:
         return [self.x]
 
-    @property
-    def writes(self) -> list[View]:
-        return [self.out]
-
 
 @dataclass
-class Product:
+class Product(OneResult):
     """out = activation(a b + bias), for matrices a and b."""
 
     a: View
@@ -141,10 +143,6 @@ class Product:
     @property
     def reads(self) -> list[View]:
         return views([self.a, self.b, self.bias])
-
-    @property
-    def writes(self) -> list[View]:
-        return [self.out]
 
 
 @dataclass
