@@ -31,9 +31,7 @@ from tinygen.kernels.fusion.trace import Call, Trace, Traced, mapped, traced
 from tinygen.kernels.indexing import is_basic, scatter_add
 
 FEW = 4  # a product with a side no longer than this is spelled out
-FEW_SUMMANDS = (
-    16  # a sum over a first axis no longer than this is, too: one addition for each entry
-)
+FEW_SUMMANDS = 16  # so is a sum over a first axis no longer than this: additions, one by one
 
 
 UFUNCS = {
