@@ -3,6 +3,11 @@
 `rows.py` goes along one row. Here a loop goes down a strip of columns at once. Each column has its own maximum and sum,
 and those of neighbouring columns fill the lanes of a vector just as well. A strip is read twice, and stays in the L2
 cache.
+
+A tall matrix is cut into chunks of rows, like everything that is computed row by row: a core then finds the rows that
+it computed before in its own cache. With t_c the maximum of a column in chunk c, and t the greatest of these,
+
+    sum_i e^(x_i - t) = sum_c e^(t_c - t) sum_(i in c) e^(x_i - t_c).
 """
 
 import numpy as np
@@ -13,40 +18,76 @@ from tinygen.kernels.cpu import scalar
 from tinygen.kernels.cpu._compile import Loop, inner
 from tinygen.kernels.cpu._entry import along_rows
 
-STRIP = 64  # columns
+STRIP = 256  # columns
 PIECE = 64  # rows that are summed in the arrays' own dtype; the sums of pieces are added in float64
+CHUNKS, CHUNK_ROWS = 8, 16  # a matrix has at most so many chunks, of no fewer rows
+
+# Bounds of columns are unsigned: otherwise Numba would handle negative indices.
 
 
 @inner
-def _strip(out, x, start, stop):
-    """Fill out[start : stop]. The bounds are unsigned: otherwise Numba would handle negative indices."""
+def _sums(tops, totals, x, chunk, first, last, start, stop):
+    """In row `chunk` of tops and totals, t_c and sum_i e^(x_i - t_c) of rows first to last, of columns start to stop."""
     width = stop - start
     top = np.full(STRIP, -np.inf, x.dtype)
     partial = np.empty(STRIP, x.dtype)
     total = np.zeros(STRIP, np.float64)
-    for i in range(x.shape[0]):
+    for i in range(first, last):
         for j in range(width):
             value = x[i, start + j]
             top[j] = value if value > top[j] else top[j]  # a NaN ends up in the sum
     for j in range(width):
         top[j] = scalar.finite(top[j])
-    for begin in range(0, x.shape[0], PIECE):
+    for begin in range(first, last, PIECE):
         for j in range(width):
             partial[j] = 0
-        for i in range(begin, min(begin + PIECE, x.shape[0])):
+        for i in range(begin, min(begin + PIECE, last)):
             for j in range(width):
                 partial[j] += scalar.exp(x[i, start + j] - top[j])
         for j in range(width):
             total[j] += partial[j]
     for j in range(width):
+        tops[chunk, start + j] = top[j]
+        totals[chunk, start + j] = total[j]
+
+
+@inner
+def _combine(out, tops, totals, start, stop):
+    """Fill out from column start to stop."""
+    width = stop - start
+    top = tops[0, start:stop].copy()
+    total = np.zeros(STRIP, np.float64)
+    for chunk in range(1, len(tops)):
+        for j in range(width):
+            top[j] = max(top[j], tops[chunk, start + j])
+    for chunk in range(len(tops)):
+        for j in range(width):
+            scale = scalar.exp(np.float64(tops[chunk, start + j] - top[j]))
+            total[j] += scale * totals[chunk, start + j]
+    for j in range(width):
         out[start + j] = scalar.log(total[j]) + top[j]
+
+
+@inner
+def _strip(number, columns):
+    """The first column of a strip, and the one after its last."""
+    start = np.uintp(number * STRIP)
+    return start, min(np.uintp(start + np.uintp(STRIP)), np.uintp(columns))
 
 
 @Loop
 def _logsumexp_columns(out, x):
-    for strip in prange(-(-x.shape[1] // STRIP)):
-        start = np.uintp(strip * STRIP)
-        _strip(out, x, start, min(np.uintp(start + np.uintp(STRIP)), np.uintp(x.shape[1])))
+    rows, columns = x.shape
+    chunks, strips = max(1, min(CHUNKS, rows // CHUNK_ROWS)), -(-columns // STRIP)
+    tops, totals = np.empty((chunks, columns), x.dtype), np.empty((chunks, columns))
+    for number in prange(chunks * strips):
+        chunk = number // strips
+        start, stop = _strip(number % strips, columns)
+        first, last = rows * chunk // chunks, rows * (chunk + 1) // chunks
+        _sums(tops, totals, x, chunk, first, last, start, stop)
+    for number in prange(strips):
+        start, stop = _strip(number, columns)
+        _combine(out, tops, totals, start, stop)
 
 
 @Loop

@@ -29,9 +29,8 @@ A bias costs nothing: the sums start from it instead of from zero. An activation
 while they are in the L1 cache.
 
 Each thread makes a *part* of the result, and two never share a sum: the result is the same, bit for bit, on any number
-of threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`. (If a and b have
-contiguous rows, b is large and a has few rows, as in the gradient g W, each half of k is summed in this way, and the
-two sums are added.)
+of threads. Each element is summed in order of k, in steps of one multiply-add, in blocks of `DEPTH`. (In the gradients
+g W of a large W and g^T x of a large batch, each half of k is summed in this way, and the two sums are added.)
 """
 
 import functools
@@ -59,7 +58,7 @@ WIDTH = 4
 # Starting the threads takes 2 microseconds, a quarter of what one core needs for this. Twice as much is shared out.
 MULTIPLY_ADDS_PER_THREAD = 1 << 18
 
-# From this many elements of W on, a gradient g W may be summed in two halves: see `_sum_of_halves`.
+# From this many elements of W on, a gradient g W may be summed in two halves.
 HALVED = 1 << 17
 
 # Whether to leave all products to NumPy's BLAS: on CPUs with vectors of 16 bytes it is faster (on Apple's, only BLAS
@@ -109,22 +108,25 @@ def _parts(out, a, b, bias, code, down, across):
 
 
 def _in_halves(a: Array, b: Array, bias: Array, code: int) -> bool:
-    """Whether this looks like g W, with a large W of at least twice the rows of g: then one more addition is cheap."""
-    return (
-        b.size >= HALVED
-        and 2 * len(a) <= len(b)
-        and a.strides[1] == a.itemsize == b.strides[1]
-        and not (code or len(bias))
-    )
+    """Whether this looks like one of the two gradients that `_sum_of_halves` is for."""
+    if code or len(bias) or b.strides[1] != b.itemsize:
+        return False
+    (m, k), n = a.shape, b.shape[1]
+    if a.strides[1] == a.itemsize:  # g W
+        return b.size >= HALVED and 2 * m <= k
+    if a.strides[0] == a.itemsize:  # g^T x
+        return k >= 2 * max(m, n) and m * n * k >= 2 * MULTIPLY_ADDS_PER_THREAD
+    return False
 
 
 @Loop
 def _sum_of_halves(out, a, b, none, down, across):
     """out = a b, the sum of two products: a's left half with b's upper half, and a's right half with b's lower half.
 
-    This is for the gradient g W. Like the other products with W and its optimiser's step, it divides W among the cores
-    by rows. Otherwise each core would read rows that another will write, and a write to a cache line that two cores
-    have read costs 70 ns if they share no cache: for Adam, five times its arithmetic.
+    This is for two gradients, and keeps each core to the memory that it also writes. Otherwise each core would read
+    what another will write, and a write to a cache line that two cores have read costs 70 ns if they share no cache:
+    for Adam, five times its arithmetic. The gradient g W divides a large W by rows, as other products with W and its
+    optimiser's step do. The gradient g^T x of a small W divides a large batch by rows, as all loops do.
     """
     half, parts = a.shape[1] // 2, down * across
     rest = np.empty_like(out)
