@@ -241,6 +241,15 @@ def test_which_products_are_summed_in_halves():
     assert not _in_halves(g.T[::2], x, none, 0)  # in no order
 
 
+def test_the_gradient_of_weights_is_cut_by_rows(monkeypatch):
+    monkeypatch.setattr("numba.get_num_threads", lambda: 2)
+    product = PRODUCTS[np.dtype(np.float32)]
+    assert product.cut(200, 20, 784, transposed=True) == (2, 1)
+    assert product.cut(200, 20, 784, transposed=False) == (1, 2)
+    assert product.cut(40, 128, 400, transposed=True) == (1, 2)  # few rows
+    assert product.cut(64, 8, 100, transposed=True) == (1, 1)  # too small for two threads
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_two_python_threads_at_once(dtype):
     a, w, bias = normal(0, (200, 300), dtype), normal(1, (250, 300), dtype), normal(2, 250, dtype)

@@ -183,14 +183,21 @@ class _Product:
         m, n = a.shape[0], b.shape[1]
         out = np.empty((m, n), self.dtype)
         bias = self.no_bias if bias is None else bias
-        self.into(out, a, b, bias, code, *self.cut(m, a.shape[1], n))
+        cut = self.cut(m, a.shape[1], n, a.strides[0] < a.strides[1])
+        self.into(out, a, b, bias, code, *cut)
         return out
 
-    def cut(self, m: int, k: int, n: int) -> tuple[int, int]:
-        """Into how many parts down and across to cut the product of (m, k) and (k, n)."""
+    def cut(self, m: int, k: int, n: int, transposed: bool) -> tuple[int, int]:
+        """Into how many parts down and across to cut the product of a (m, k) and b (k, n).
+
+        `transposed`: a lies in memory column by column, as in the gradient g^T x of W. If that has enough rows, each
+        thread makes some of its rows, because a thread's part of the optimiser's step is some of the rows of W.
+        """
         threads = m * n * k // MULTIPLY_ADDS_PER_THREAD
         if threads > 1:
             threads = min(threads, numba.get_num_threads())
+        if threads > 1 and transposed and m >= 4 * ROWS * threads:
+            return threads, 1
         return _split(m, n, self.lanes, threads) if threads > 1 else (1, 1)
 
     def into(

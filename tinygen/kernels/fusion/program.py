@@ -196,7 +196,7 @@ class Program:
     def _product(self, x: Product) -> tuple[Callable, list]:
         product = PRODUCTS[x.out.dtype]
         bias = product.no_bias if x.bias is None else x.bias
-        cut = product.cut(*x.a.shape, x.b.shape[1])
+        cut = product.cut(*x.a.shape, x.b.shape[1], x.a.strides[0] < x.a.strides[1])
         return product.into, self._arguments(x.out, x.a, x.b, bias, CODES[x.activation], *cut)
 
     def _other(
