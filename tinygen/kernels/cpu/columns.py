@@ -27,7 +27,7 @@ CHUNKS, CHUNK_ROWS = 8, 16  # a matrix has at most so many chunks, of no fewer r
 
 @inner
 def _sums(tops, totals, x, chunk, first, last, start, stop):
-    """In row `chunk` of tops and totals, t_c and sum_i e^(x_i - t_c) of rows first to last, of columns start to stop."""
+    """Row `chunk` of tops and totals, from column start to stop: t_c and sum_i e^(x_i - t_c) of rows first to last."""
     width = stop - start
     top = np.full(STRIP, -np.inf, x.dtype)
     partial = np.empty(STRIP, x.dtype)
