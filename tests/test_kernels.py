@@ -25,6 +25,7 @@ from tests.kernel_misfits import (
 from tests.kernel_numbers import LAYOUTS, NATURES, Numbers
 from tinygen import kernels
 from tinygen.kernels import KERNELS, reference
+from tinygen.kernels.cpu.columns import CHUNK_ROWS, CHUNKS
 from tinygen.kernels.cpu.rows import PIECE
 
 every_kernel = pytest.mark.parametrize("name", sorted(KERNELS))
@@ -99,6 +100,18 @@ def test_a_result_does_not_depend_on_its_neighbours(name, dtype, data):
         if name != "sum_of_squares":
             for y, r in zip(found, whole, strict=True):
                 assert same_bits(y, r[part])
+
+
+@both_dtypes
+def test_log_sum_exp_down_columns_whose_chunks_lie_far_apart(dtype):
+    tops = 1000 * np.array([-1, 1] * (CHUNKS // 2))
+    x = np.full((CHUNKS, CHUNK_ROWS, CHUNKS + 1), -np.inf, dtype)
+    for c in range(CHUNKS):
+        x[c, :, c] = tops[c]  # in column c, all other chunks are e^-inf
+        x[c, :, -1] = 1000 * c
+    found = kernels.logsumexp_columns(x.reshape(-1, CHUNKS + 1))
+    expected = np.log(CHUNK_ROWS) + np.append(tops, 1000 * (CHUNKS - 1))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 # What is no array of floats ----------------------------------------------------------------------------------
