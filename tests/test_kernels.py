@@ -25,7 +25,7 @@ from tests.kernel_misfits import (
 from tests.kernel_numbers import LAYOUTS, NATURES, Numbers
 from tinygen import kernels
 from tinygen.kernels import KERNELS, reference
-from tinygen.kernels.cpu.columns import CHUNK_ROWS, CHUNKS
+from tinygen.kernels.cpu._compile import CHUNK_ROWS, CHUNKS
 from tinygen.kernels.cpu.rows import PIECE
 
 every_kernel = pytest.mark.parametrize("name", sorted(KERNELS))

@@ -70,6 +70,18 @@ def bounds(size, unit, part, parts):
     return units * part // parts * unit, min(units * (part + 1) // parts * unit, size)
 
 
+CHUNKS, CHUNK_ROWS = 8, 16
+
+
+def chunks_of(rows: int) -> int:
+    """Into how many chunks a loop over so many rows is cut: at most CHUNKS, of no fewer than CHUNK_ROWS rows.
+
+    The number does not depend on that of the cores, so that the sums of chunks do not either. And it is the same in all
+    loops, so that a core gets the same rows in each, and finds them in its cache.
+    """
+    return max(1, min(CHUNKS, rows // CHUNK_ROWS))
+
+
 _compiling = threading.Lock()
 
 

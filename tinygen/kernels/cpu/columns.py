@@ -14,13 +14,14 @@ import numpy as np
 from numba import prange
 
 from tinygen.kernels import reference
-from tinygen.kernels.cpu import scalar
-from tinygen.kernels.cpu._compile import Loop, inner
+from tinygen.kernels.cpu import _compile, scalar
+from tinygen.kernels.cpu._compile import Loop, bounds, inlined, inner
 from tinygen.kernels.cpu._entry import along_rows
 
 STRIP = 256  # columns
 PIECE = 64  # rows that are summed in the arrays' own dtype; the sums of pieces are added in float64
-CHUNKS, CHUNK_ROWS = 8, 16  # a matrix has at most so many chunks, of no fewer rows
+
+_chunks_of = inlined(_compile.chunks_of)
 
 # Bounds of columns are unsigned: otherwise Numba would handle negative indices.
 
@@ -78,12 +79,12 @@ def _strip(number, columns):
 @Loop
 def _logsumexp_columns(out, x):
     rows, columns = x.shape
-    chunks, strips = max(1, min(CHUNKS, rows // CHUNK_ROWS)), -(-columns // STRIP)
+    chunks, strips = _chunks_of(rows), -(-columns // STRIP)
     tops, totals = np.empty((chunks, columns), x.dtype), np.empty((chunks, columns))
     for number in prange(chunks * strips):
         chunk = number // strips
         start, stop = _strip(number % strips, columns)
-        first, last = rows * chunk // chunks, rows * (chunk + 1) // chunks
+        first, last = bounds(rows, 1, chunk, chunks)
         _sums(tops, totals, x, chunk, first, last, start, stop)
     for number in prange(strips):
         start, stop = _strip(number, columns)

@@ -18,6 +18,7 @@ import numpy as np
 from numba.core import config
 
 from tinygen import kernels
+from tinygen.kernels.cpu._compile import chunks_of
 from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
 from tinygen.kernels.fusion.cache import compiled_loop
 from tinygen.kernels.fusion.generate import Writer
@@ -37,7 +38,6 @@ from tinygen.kernels.fusion.memory import planned
 from tinygen.kernels.fusion.trace import Trace, Traced, mapped
 from tinygen.kernels.reference import quiet
 
-CHUNKS, CHUNK_ROWS = 8, 16  # a loop has at most so many chunks, of no fewer rows
 ENTIRE, FLAT = "entire", "flat"  # an array as it is, and as one of one axis
 COPIED = 1 << 14  # bytes: a result of an `Other` is copied to a buffer unless it is larger
 
@@ -186,8 +186,7 @@ class Program:
 
     def _loop(self, nest: LoopNest, stored: set[Storage]) -> tuple[Callable, list]:
         writer = Writer(nest, stored)
-        chunks = max(1, min(CHUNKS, nest.rows // CHUNK_ROWS))
-        sizes = [nest.rows, nest.shape[1], nest.columns, chunks]
+        sizes = [nest.rows, nest.shape[1], nest.columns, chunks_of(nest.rows)]
         for access in writer.accesses:
             sizes += [access.offset, *access.strides]
         arguments = self._arguments(cost(nest), np.array(sizes, np.int64), *writer.storages)
