@@ -76,6 +76,13 @@ def distance() -> float:
     return min(found)
 
 
+def place() -> str:
+    """ "near" or "far"; "" if there is only one thread."""
+    if numba.get_num_threads() < 2:
+        return ""
+    return "far" if FAR < distance() < math.inf else "near"
+
+
 def main() -> None:
     parser = arguments.parser("cores", __doc__)
     parser.add_argument(

@@ -53,8 +53,8 @@ def main() -> None:
         sys.exit(str(error))
     sides = ["tinygen", *peers()]
     workers = {side: Worker(kit_of(side), threads=1) for side in sides}
-    medians, spreads = measured(workers, STEPS, args.rounds)
-    print(table(medians, spreads, sides[1:]))
+    (rows,) = measured(workers, STEPS, args.rounds).values()
+    print(table(rows, sides[1:]))
 
 
 if __name__ == "__main__":

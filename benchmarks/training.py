@@ -3,6 +3,9 @@
 The sides of a step take turns, each in its own process, warm, and with the same number of threads. Their medians are
 compared, in a table (Markdown) that is printed and a picture that is written to --out. A ratio above 1 means that the
 peer takes longer than tinygen.
+
+If the host moves this machine's cores about (`cores.py`), what was measured with near and with far cores goes into two
+tables and two pictures. A turn during which the distance changed does not count.
 """
 
 from __future__ import annotations
@@ -12,19 +15,27 @@ import importlib.util
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from tqdm import tqdm
 
 from benchmarks import arguments
-from benchmarks.timing import THREADS, in_turn, spread
+from benchmarks.timing import THREADS, Times, spread
 
 if TYPE_CHECKING:
     from benchmarks.workers import Worker
 
-Medians: TypeAlias = "dict[str, dict[str, float]]"  # seconds by step and side
+
+class Row(NamedTuple):
+    """What was found of one step."""
+
+    medians: dict[str, float]  # of each side that can do the step, seconds
+    spread: float  # of tinygen's times
+    count: int  # of tinygen's times
+
 
 NEEDS = {"tinygen-eager": "tinygen", "torch": "torch", "torch-fused": "torch", "torch-compile": "torch", "jax": "jax",
          "autograd": "autograd", "mygrad": "mygrad", "numpy": "numpy"}  # fmt: skip
@@ -55,11 +66,13 @@ def set_threads(threads: int) -> None:
 
 
 def measured(
-    workers: dict[str, Worker], steps: Sequence[str], rounds: int
-) -> tuple[Medians, dict[str, float]]:
-    """For each step the median of each side that can do it, seconds, and tinygen's spread. Ends the workers."""
-    medians: Medians = {}
-    spreads = {}
+    workers: dict[str, Worker],
+    steps: Sequence[str],
+    rounds: int,
+    place: Callable[[], str] = lambda: "",
+) -> dict[str, dict[str, Row]]:
+    """What was found of each step, by what `place` gave before and after each of its turns. Ends the workers."""
+    found: dict[str, dict[str, Row]] = {}
     for name in tqdm(steps, unit="step", disable=None):
         bursts = {}
         for side, worker in workers.items():
@@ -68,60 +81,69 @@ def measured(
                 bursts[side] = worker.burst
             except NotImplementedError as error:
                 tqdm.write(f"{name}: {error}")
-        times = in_turn(bursts, rounds)
-        medians[name] = {side: statistics.median(seconds) for side, seconds in times.items()}
-        spreads[name] = spread(times["tinygen"])
+        times: dict[str, Times] = defaultdict(dict)
+        for _ in range(rounds):
+            for side, one in bursts.items():
+                before, seconds = place(), one()
+                if place() == before:
+                    times[before].setdefault(side, []).extend(seconds)
+        for there, sides in times.items():
+            if len(sides) == len(bursts):
+                medians = {side: statistics.median(sides[side]) for side in bursts}
+                own = sides["tinygen"]
+                found.setdefault(there, {})[name] = Row(medians, spread(own), len(own))
     for worker in workers.values():
         worker.end()
-    return medians, spreads
+    return found
 
 
-def table(medians: Medians, spreads: dict[str, float], peers: list[str]) -> str:
+def table(rows: dict[str, Row], peers: list[str]) -> str:
     """A table in Markdown: tinygen's milliseconds, and each peer's time / tinygen's."""
     lines = [
-        f"| step | tinygen, ms | {' | '.join(peers)} | fastest peer | spread |",
-        f"|---|---{'|---' * (len(peers) + 2)}|",
+        f"| step | tinygen, ms | {' | '.join(peers)} | fastest peer | spread | of |",
+        f"|---|---{'|---' * (len(peers) + 3)}|",
     ]
     ratios: dict[str, list[float]] = {peer: [] for peer in [*peers, "fastest"]}
-    for name, row in medians.items():
-        own, cells = row["tinygen"], []
+    for name, (medians, middle_half, count) in rows.items():
+        own, cells = medians["tinygen"], []
         for peer in peers:
-            if peer in row:
-                ratios[peer].append(row[peer] / own)
-            cells.append(f"{row[peer] / own:.2f}" if peer in row else "")
-        others = [row[p] for p in peers if p in row and p != "tinygen-eager"]
+            if peer in medians:
+                ratios[peer].append(medians[peer] / own)
+            cells.append(f"{medians[peer] / own:.2f}" if peer in medians else "")
+        others = [medians[p] for p in peers if p in medians and p != "tinygen-eager"]
         if others:
             ratios["fastest"].append(min(others) / own)
         cells.append(f"{min(others) / own:.2f}" if others else "")
-        cells.append(f"{100 * spreads[name]:.0f}%")
+        cells += [f"{100 * middle_half:.0f}%", f"{count}"]
         lines.append(f"| {name} | {1e3 * own:.2f} | {' | '.join(cells)} |")
     means = [f"{statistics.geometric_mean(r):.2f}" if r else "" for r in ratios.values()]
-    lines.append(f"| geometric mean | | {' | '.join(means)} | |")
+    lines.append(f"| geometric mean | | {' | '.join(means)} | | |")
     return "\n".join(lines) + "\n"
 
 
-def draw(medians: Medians, peers: list[str], path: Path) -> None:
+def draw(rows: dict[str, Row], peers: list[str], path: Path) -> None:
     """Bars: each peer's time / tinygen's."""
     from tinygen.viz.style import figure
 
+    all_medians = [row.medians for row in rows.values()]
     with figure(path) as drawing:
-        drawing.set_size_inches(8, 0.5 + 0.75 * len(medians))
+        drawing.set_size_inches(8, 0.5 + 0.75 * len(rows))
         drawing.set_layout_engine("constrained")
         axis = drawing.subplots()
         height = 0.8 / len(peers)
         for i, peer in enumerate(peers):
-            rows = [
-                (j, row[peer] / row["tinygen"])
-                for j, row in enumerate(medians.values())
-                if peer in row
+            ratios = [
+                (j, medians[peer] / medians["tinygen"])
+                for j, medians in enumerate(all_medians)
+                if peer in medians
             ]
-            y = [j + (i - (len(peers) - 1) / 2) * height for j, _ in rows]
-            axis.barh(y, [r for _, r in rows], height, color=f"C{i}", label=peer)
+            y = [j + (i - (len(peers) - 1) / 2) * height for j, _ in ratios]
+            axis.barh(y, [r for _, r in ratios], height, color=f"C{i}", label=peer)
         axis.axvline(1, color="#222222", linewidth=1)
-        axis.set(xlabel="time / tinygen's", xscale="log", yticks=range(len(medians)))
+        axis.set(xlabel="time / tinygen's", xscale="log", yticks=range(len(rows)))
         axis.set(xticks=(ticks := [0.5, 1, 2, 4, 8]), xticklabels=ticks)
         axis.minorticks_off()
-        axis.set_yticklabels(medians)
+        axis.set_yticklabels(rows)
         axis.invert_yaxis()
         drawing.legend(loc="outside right upper")
 
@@ -129,6 +151,7 @@ def draw(medians: Medians, peers: list[str], path: Path) -> None:
 def main() -> None:
     args = asked()
     set_threads(args.threads)
+    from benchmarks.cores import place
     from benchmarks.steps import STEPS
     from benchmarks.workers import Worker
 
@@ -136,13 +159,16 @@ def main() -> None:
     if not chosen:
         raise SystemExit(f"no step is called {args.steps!r}; there are: {', '.join(STEPS)}")
     workers = {kit: Worker(kit, args.threads) for kit in ["tinygen", *args.peers]}
-    medians, spreads = measured(workers, chosen, args.rounds)
-    processor = platform.processor() or platform.machine()
-    text = f"{args.threads} threads, {processor}; spread: tinygen's middle half over its median\n\n"
-    text += table(medians, spreads, args.peers)
+    found = measured(workers, chosen, args.rounds, place)
     args.out.mkdir(parents=True, exist_ok=True)
-    draw(medians, args.peers, args.out / "training.png")
-    print(text)
+    processor = platform.processor() or platform.machine()
+    for there, rows in found.items():
+        draw(rows, args.peers, args.out / f"training{there and '_'}{there}.png")
+        print(
+            f"{args.threads} threads, {processor}{there and f', {there} cores'}; "
+            "spread: the middle half of tinygen's times over their median, of so many\n\n"
+            + table(rows, args.peers)
+        )
 
 
 if __name__ == "__main__":

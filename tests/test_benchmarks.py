@@ -15,7 +15,7 @@ from benchmarks.kernels import sides
 from benchmarks.kits import KITS
 from benchmarks.kits.arrays import NumPyRandom
 from benchmarks.steps import STEPS
-from benchmarks.training import NEEDS, table
+from benchmarks.training import NEEDS, Row, measured, table
 from tests.processes import run
 from tinygen.kernels import KERNELS
 
@@ -115,8 +115,37 @@ def test_every_kernel_can_be_timed_beside_its_specification(name):
         call()
 
 
+class Timed:
+    """Stands for a worker whose steps all take so long."""
+
+    def __init__(self, seconds):
+        self.seconds, self.ended = seconds, False
+
+    def make(self, step):
+        if step == "a hard step" and self.seconds > 1:
+            raise NotImplementedError("too hard")
+
+    def burst(self):
+        return [self.seconds] * 3
+
+    def end(self):
+        self.ended = True
+
+
+def test_turns_are_sorted_by_where_the_cores_were():
+    workers = {"tinygen": Timed(1.0), "a peer": Timed(2.0)}
+    # Before and after each turn: two whole rounds near, one in which the peer's turn does not count, half a round far.
+    places = iter("near near near near, near near near near, near near near far, far far far near"
+                  .replace(",", "").split())  # fmt: skip
+    found = measured(workers, ["a step"], 4, lambda: next(places))
+    assert found == {"near": {"a step": Row({"tinygen": 1.0, "a peer": 2.0}, 0.0, 9)}}
+    assert all(worker.ended for worker in workers.values())
+    assert next(places, None) is None
+    found = measured(workers, ["a hard step"], 2)
+    assert found == {"": {"a hard step": Row({"tinygen": 1.0}, 0.0, 6)}}
+
+
 def test_a_table_without_peers():
-    text = table(
-        {"a step": {"tinygen": 1e-3, "tinygen-eager": 2e-3}}, {"a step": 0.1}, ["tinygen-eager"]
-    )
-    assert "| a step | 1.00 | 2.00 |  | 10% |" in text
+    row = Row({"tinygen": 1e-3, "tinygen-eager": 2e-3}, spread=0.1, count=7)
+    text = table({"a step": row}, ["tinygen-eager"])
+    assert "| a step | 1.00 | 2.00 |  | 10% | 7 |" in text
