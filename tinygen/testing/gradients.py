@@ -30,9 +30,10 @@ def check_grads(
     compared entry by entry too. The numerical side uses steps of about 2^-10 and 2^-11 of the element
     moved (or of the largest, or of 1, where that is more exact), extrapolated. The tolerance is 1e-6 of
     the derivative itself plus a floor, the larger of 256 roundings of f divided by the step and a third
-    of the difference between the two steps' results. A tolerance of more than a hundredth of that
-    input's gradient is an error, "unproven", unless the derivative is zero to within the floor of a
-    step of 2^-10 max(1, |x|).
+    of the difference between the two steps' results. What exceeds it is measured again with other
+    steps, and the floor becomes four times what these differ by, if that is more. A tolerance of more
+    than a hundredth of that input's gradient is an error, "unproven", unless the derivative is zero to
+    within the floor of a step of 2^-10 max(1, |x|).
 
     Args:
         f: the function; it may be called a few hundred times.
@@ -43,9 +44,10 @@ def check_grads(
             against its complex step, to 1e-12.
 
     Raises:
-        TypeError, ValueError: nothing to check, no tensor returned, or an order below 1.
+        TypeError, ValueError: nothing to check, no tensor of float64 returned, or an order below 1.
         GradientMismatch: a wrong gradient, or one that changed its arguments. The message says which input and
             element, both values, and how to run the check again.
+        Unproven: the gradient is too small beside the rounding of the function.
         NearKink: the function is not smooth or not finite around `args`, so that nothing can be proved there.
     """
     if isinstance(order, bool) or not isinstance(order, int | np.integer) or order < 1:
@@ -60,6 +62,8 @@ def check_grads(
             raise TypeError(
                 f"{name_of(f)}: must return a tensor or a tuple of them, not {result!r}"
             )
+        for y in results:
+            _check_precision(f, y.dtype)
         return results
 
     twin = None if analytic is None else _on_complex(analytic, filled)
@@ -90,8 +94,9 @@ def check_vjp(f: Callable, vjp: Callable, *args: object, analytic: bool = False)
         analytic: f is analytic and takes complex arrays, so use its complex step as well, to 1e-12.
 
     Raises:
+        TypeError: nothing to check, or not an array of numbers in float64 returned.
         GradientMismatch: a wrong gradient, or one that changed its arguments; the message says where.
-        NearKink: the function is not smooth or not finite around `args`.
+        Unproven, NearKink: as `check_grads`.
     """
     with _reproducible("check_vjp", [f, vjp], args, **({"analytic": True} if analytic else {})):
         _check_numpy(f, vjp, args, analytic)
@@ -108,7 +113,7 @@ def check_grad(f: Callable, gradient: Callable, x: object, *, analytic: bool = F
 
     Raises:
         ValueError: f(x) is not one number.
-        GradientMismatch, NearKink: as `check_vjp`.
+        TypeError, GradientMismatch, Unproven, NearKink: as `check_vjp`.
     """
     # A copy: f may write to it, which the check below reports.
     y = f(np.array(x) if isinstance(x, np.ndarray) else x)
@@ -134,8 +139,10 @@ def _check_numpy(f: Callable, vjp: Callable, args: Sequence, analytic: bool) -> 
         y = f(*filled(xs))
         kind = "" if y is None or isinstance(y, tuple | list) else np.asarray(y).dtype.kind
         if kind not in ("f", "i", "u", "b"):
-            what = f"an array of {y.dtype}" if isinstance(y, np.ndarray) else type(y).__name__
-            raise TypeError(f"{name_of(f)}: must return one array of real numbers, not {what}")
+            raise TypeError(
+                f"{name_of(f)}: must return one array of real numbers, not {_described(y)}"
+            )
+        _check_precision(f, np.asarray(y).dtype)
         return (np.array(y, np.float64),)  # a copy: f may use its memory again
 
     def pull(xs: Arrays, us: Arrays) -> Arrays:
@@ -145,6 +152,13 @@ def _check_numpy(f: Callable, vjp: Callable, args: Sequence, analytic: bool) -> 
     labels = [f"input {i}" for i in positions]
     twin = _on_complex(f, filled) if analytic else None
     verify(Claim(name_of(f), labels, function, pull, twin, args), arrays)
+
+
+def _check_precision(f: Callable, dtype: np.dtype) -> None:
+    if dtype.kind == "f" and dtype.itemsize < 8:
+        raise TypeError(
+            f"{name_of(f)}: returns {dtype} for float64, whose rounding hides the derivative: compute in float64"
+        )
 
 
 @contextlib.contextmanager
@@ -165,7 +179,7 @@ def _floats_of(args: Sequence) -> tuple[list[int], Arrays, Callable[[Sequence], 
     """The positions of floats in `args`, these as float64 arrays, and a function that puts others in their places."""
     positions = [i for i, x in enumerate(args) if _is_float(x)]
     if not positions:
-        given = ", ".join(type(x).__name__ for x in args) or "nothing"
+        given = ", ".join(map(_described, args)) or "nothing"
         raise TypeError(f"needs a float or an array of floats to check a gradient at, not {given}")
 
     def filled(xs: Sequence) -> list:
@@ -190,6 +204,10 @@ def _in_double(x: np.ndarray) -> np.ndarray:
         pairs.imag = np.nan
         double = pairs.real
     return double[turned]
+
+
+def _described(x: object) -> str:
+    return f"an array of {x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
 
 
 def _is_float(x: object) -> bool:

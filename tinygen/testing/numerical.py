@@ -83,6 +83,7 @@ class Slope(NamedTuple):
     step: float
     spread: float = 0.0  # how far the results of two steps differ
     kink: str = ""  # why there may be no derivative here; "" where f looks smooth
+    own: float = STEP  # the share of the floor that would be left if no difference was divided by a small step
 
     def error(self) -> tuple[bool, float, float]:
         """A key to sort by: smooth or not, then the relative error, then the absolute."""
@@ -95,6 +96,22 @@ class Slope(NamedTuple):
 def central(f: Function, arrays: Arrays, centre: Arrays, d: Direction) -> Slope:
     """The derivative of f at `arrays`, where its value is `centre`, along d.along, by the best of the steps to try."""
     return min((_central(f, arrays, centre, d, step) for step in d.steps), key=Slope.error)
+
+
+def scattered(f: Function, arrays: Arrays, centre: Arrays, d: Direction, slope: Slope) -> Slope:
+    """`slope` with a floor of at least four times what other steps find elsewhere, and four roundings of x or f.
+
+    That is what rounding does to a difference of numbers that cancelled inside f, where nothing shows how large they
+    were: mean(x^2) - mean(x)^2 is off by the rounding of the squares. A derivative that can be measured hardly moves.
+    """
+    others = [_central(f, arrays, centre, d, slope.step * share) for share in (2.3, 1.4, 0.7, 0.45)]
+    largest = max(float(np.abs(a).max(initial=0)) for a in (*arrays, *centre))
+    floors = []
+    for i, (value, floor) in enumerate(zip(slope.value, slope.floor, strict=True)):
+        floor = np.maximum(floor, 4 * EPS * largest / slope.step)
+        apart = [4 * np.abs(other.value[i] - value) for other in others if not other.kink]
+        floors.append(np.maximum.reduce([floor, *apart]))
+    return slope._replace(floor=tuple(floors))
 
 
 def _central(f: Function, arrays: Arrays, centre: Arrays, d: Direction, step: float) -> Slope:
@@ -154,7 +171,9 @@ def _kink(
     for fall, before in ((first, bends[0]), (second, bends[1])):
         smooth = (fall <= 1 / 6) & ((fall >= 1 / 64) | steady) | (before <= noise)
         if (suspects & ~smooth).any():
-            return f"f has a kink or jump within {step:.1e}"
+            return (
+                f"f has a kink or jump within {step:.1e}, or it is noisy, of low precision or oscillates"
+            )
     return ""
 
 
@@ -170,7 +189,7 @@ def _bends(samples: list[Arrays]) -> np.ndarray:
 def complex_step(f: Function, arrays: Arrays, d: Direction) -> Slope:
     """The derivative along d.along of an analytic f, which is called once, with one complex array."""
     own = d.steps[0] / STEP
-    step = IMAGINARY * max(own, IMAGINARY)
+    step = IMAGINARY * max(own, IMAGINARY)  # so small that no difference is taken
     with np.errstate(all="ignore"):
         outputs = f(d.moved(arrays, 1j * step))
     largest = max(float(np.abs(a).max(initial=0)) for a in (*arrays, *outputs))
@@ -178,7 +197,7 @@ def complex_step(f: Function, arrays: Arrays, d: Direction) -> Slope:
     # The rounding of numbers that may have cancelled inside f.
     rounding = 64 * EPS * largest / max(own, 1.0)
     floor = tuple(np.maximum(64 * EPS * np.abs(v), rounding) for v in value)
-    return Slope(value, floor, step)
+    return Slope(value, floor, d.steps[0], own=1.0)
 
 
 def natural_step(x: np.ndarray) -> float:
