@@ -194,3 +194,21 @@ def test_initialisers_refuse():
             initialise((3,))
     with pytest.raises(ValueError, match="'fan_in' or 'fan_out', not 'fan'"):
         init.kaiming_uniform((2, 2), mode="fan")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda rng: nn.Linear(4, 3, rng=rng).weight,
+        lambda rng: nn.Embedding(4, 3, rng=rng).weight,
+        lambda rng: nn.Dropout(0.5, rng=rng)(tg.tensor(np.ones(64))),
+        lambda rng: nn.init.orthogonal((4, 3), rng=rng),
+        lambda rng: nn.init.xavier_uniform((4, 3), rng=rng),
+    ],
+)
+def test_a_seed_stands_for_its_generator(made):
+    for seed in (0, 7):
+        expected = made(tg.random.default_rng(seed)).numpy()
+        np.testing.assert_array_equal(made(seed).numpy(), expected)
+    with pytest.raises(TypeError, match="default_rng"):
+        made(np.random.default_rng(0))  # it draws arrays, which a compiled function would keep

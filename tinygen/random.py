@@ -237,10 +237,14 @@ def float_dtype(dtype: np.typing.DTypeLike) -> np.dtype:
     return wanted
 
 
+Rng = Generator | Seed  # what `default_rng` takes, and all that draws first weights
+
+
 @named
-def default_rng(seed: Seed = None, device: str | None = None) -> Generator:
+def default_rng(seed: Rng = None, device: str | None = None) -> Generator:
     """A generator of tensors on `device` (None: the default one); without a seed, its numbers differ each time.
 
-    Raises what `tg.tensor` raises if the device is unknown or not available.
+    A generator is returned as it is. Raises TypeError on any other seed than whole numbers, as NumPy does, and what
+    `tg.tensor` raises if the device is unknown or not available.
     """
-    return Generator(seed, device)
+    return seed if isinstance(seed, Generator) else Generator(seed, device)

@@ -6,7 +6,7 @@ growing or vanishing. Every scheme returns a new parameter, a leaf tensor that r
 initialise an existing one again, use `layer.weight.copy_(init.orthogonal(layer.weight.shape, rng=rng))`.
 
 Arguments shared by all: `shape`: its first two axes are (n_out, n_in), any further axes a convolution's
-window. `rng`: a `tinygen.random.Generator` (None: a fresh, unseeded one). `dtype`: float32 or float64.
+window. `rng`: a `tinygen.random.Generator`, or a seed for a new one (None: unseeded). `dtype`: float32 or float64.
 Random parameters are on the generator's device, the others on the default device.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from tinygen.autograd import Tensor
 from tinygen.kernels.device import Array, as_array, get_default_device, to_device
 from tinygen.kernels.errors import finite, named
-from tinygen.random import Generator, default_rng, float_dtype
+from tinygen.random import Rng, default_rng, float_dtype
 
 Shape = tuple[int, ...]
 DType = np.typing.DTypeLike
@@ -49,12 +49,12 @@ def uniform(
     shape: Shape,
     low: float = 0.0,
     high: float = 1.0,
-    rng: Generator | None = None,
+    rng: Rng = None,
     dtype: DType = np.float32,
 ) -> Tensor:
     """Uniform over [low, high); `high` itself occurs only if a number below it rounds to it."""
     low, high = finite(low), finite(high)
-    numbers = (rng or default_rng()).random(shape, dtype)
+    numbers = default_rng(rng).random(shape, dtype)
     return _parameter(low + (high - low) * numbers)
 
 
@@ -63,12 +63,12 @@ def normal(
     shape: Shape,
     mean: float = 0.0,
     std: float = 1.0,
-    rng: Generator | None = None,
+    rng: Rng = None,
     dtype: DType = np.float32,
 ) -> Tensor:
     """Gaussian."""
     mean, std = finite(mean), finite(std)
-    numbers = (rng or default_rng()).normal(shape, dtype)._data
+    numbers = default_rng(rng).normal(shape, dtype)._data
     return _parameter(mean + std * numbers)
 
 
@@ -112,7 +112,7 @@ def _xavier_std(shape: Shape, gain: float) -> float:
 
 @named
 def xavier_uniform(
-    shape: Shape, gain: float = 1.0, rng: Generator | None = None, dtype: DType = np.float32
+    shape: Shape, gain: float = 1.0, rng: Rng = None, dtype: DType = np.float32
 ) -> Tensor:
     """U(-b, b) with b = gain sqrt(6 / (n_in + n_out)). Glorot and Bengio (2010), equation 16."""
     bound = math.sqrt(3) * _xavier_std(shape, gain)  # U(-b, b) has variance b^2 / 3
@@ -121,7 +121,7 @@ def xavier_uniform(
 
 @named
 def xavier_normal(
-    shape: Shape, gain: float = 1.0, rng: Generator | None = None, dtype: DType = np.float32
+    shape: Shape, gain: float = 1.0, rng: Rng = None, dtype: DType = np.float32
 ) -> Tensor:
     """N(0, gain^2 2 / (n_in + n_out)). Glorot and Bengio (2010), equation 12."""
     return normal(shape, 0.0, _xavier_std(shape, gain), rng, dtype)
@@ -132,7 +132,7 @@ def kaiming_uniform(
     shape: Shape,
     gain: float = math.sqrt(2),
     mode: Mode = "fan_in",
-    rng: Generator | None = None,
+    rng: Rng = None,
     dtype: DType = np.float32,
 ) -> Tensor:
     """U(-b, b) with b = gain sqrt(3 / n), n being n_in, or n_out if mode is "fan_out".
@@ -148,7 +148,7 @@ def kaiming_normal(
     shape: Shape,
     gain: float = math.sqrt(2),
     mode: Mode = "fan_in",
-    rng: Generator | None = None,
+    rng: Rng = None,
     dtype: DType = np.float32,
 ) -> Tensor:
     """N(0, gain^2 / n), n being n_in, or n_out if mode is "fan_out".
@@ -160,7 +160,7 @@ def kaiming_normal(
 
 @named
 def orthogonal(
-    shape: Shape, gain: float = 1.0, rng: Generator | None = None, dtype: DType = np.float32
+    shape: Shape, gain: float = 1.0, rng: Rng = None, dtype: DType = np.float32
 ) -> Tensor:
     """`gain` times a random matrix (n_out, the rest) with orthonormal rows, or columns if it is tall.
 
@@ -169,7 +169,7 @@ def orthogonal(
     """
     rows, columns = shape[0], fans(shape)[0]
     tall = (max(rows, columns), min(rows, columns))
-    q, r = np.linalg.qr((rng or default_rng()).normal(tall, np.float64)._data)
+    q, r = np.linalg.qr(default_rng(rng).normal(tall, np.float64)._data)
     gain = finite(gain)
     q *= np.where(np.diagonal(r) < 0, -gain, gain)
     return _parameter((q if rows >= columns else q.T).reshape(shape).astype(float_dtype(dtype)))

@@ -1,6 +1,7 @@
 """Layers: linear maps, activations, dropout, embeddings, and `Sequential`, which chains them.
 
-Names, defaults and the layout of weights are PyTorch's, so that PyTorch's state dicts can be loaded.
+Names of layers and weights, defaults and the layout of weights are PyTorch's, so that PyTorch's state dicts can be
+loaded. Sizes are called `n_in` and `n_out`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tinygen.kernels.device import on_gpu
 from tinygen.kernels.fusion.trace import as_check
 from tinygen.nn import init
 from tinygen.nn.module import Module
-from tinygen.random import Generator, default_rng
+from tinygen.random import Rng, default_rng
 
 
 class Linear(Module):
@@ -28,7 +29,7 @@ class Linear(Module):
 
     Args:
         activation: f, one of None (identity), "relu", "tanh", "sigmoid".
-        rng: draws the weights; None is a fresh, unseeded generator.
+        rng: a generator that draws the weights, or a seed for a new one; None is an unseeded one.
 
     Raises ValueError on sizes below 1 or an unknown activation.
     """
@@ -39,7 +40,7 @@ class Linear(Module):
         n_out: int,
         bias: bool = True,
         activation: str | None = None,
-        rng: Generator | None = None,
+        rng: Rng = None,
         dtype: np.typing.DTypeLike = np.float32,
     ):
         if n_in < 1 or n_out < 1:
@@ -47,7 +48,7 @@ class Linear(Module):
         if activation not in ACTIVATION_GRADS:
             known = ", ".join(map(repr, ACTIVATION_GRADS))
             raise ValueError(f"Linear: unknown activation {activation!r}; choose one of {known}")
-        rng = rng or default_rng()
+        rng = default_rng(rng)
         bound = 1 / math.sqrt(n_in)
         self.activation = activation
         self.weight = init.uniform((n_out, n_in), -bound, bound, rng, dtype)
@@ -164,11 +165,11 @@ class Dropout(Module):
     Raises ValueError unless 0 <= p <= 1.
     """
 
-    def __init__(self, p: float = 0.5, rng: Generator | None = None):
+    def __init__(self, p: float = 0.5, rng: Rng = None):
         if not 0 <= p <= 1:
             raise ValueError(f"p must be a probability in [0, 1], not {p}")
         self.p = float(p)
-        self.rng = rng or default_rng()
+        self.rng = default_rng(rng)
 
     def forward(self, x: ArrayLike) -> Tensor:
         x = ops.as_tensor(x)
@@ -200,7 +201,7 @@ class Embedding(Module):
         self,
         n: int,
         size: int,
-        rng: Generator | None = None,
+        rng: Rng = None,
         dtype: np.typing.DTypeLike = np.float32,
     ):
         if n < 1 or size < 1:

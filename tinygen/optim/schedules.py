@@ -2,7 +2,8 @@
 
 A schedule takes the optimiser's lr at its own creation as the base. It sets lr at once (t = 0) and again
 in every `step()`. Call `step()` once per epoch, or once per batch, and count the arguments in the same
-unit. Names and arguments are PyTorch's.
+unit. Names and arguments are PyTorch's (but `optimiser`). Unlike there, two schedules of one optimiser
+do not multiply: the one that steps last sets lr. Write a warm-up with a decay as one schedule, by `factor`.
 """
 
 from __future__ import annotations

@@ -263,7 +263,7 @@ def _compared(
     arrays: Arrays,
     size: float,
 ) -> tuple[type[GradientMismatch], str] | None:
-    """None if <gradients, v> = analytic agrees with <us, f'(x) v>, within a tolerance that proves it; else what to raise.
+    """None if <gradients, v> = analytic agrees with <us, f'(x) v>, within a tolerance that proves it; or what to raise.
 
     `size` is that of the input's gradient.
     """

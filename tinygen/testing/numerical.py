@@ -171,9 +171,7 @@ def _kink(
     for fall, before in ((first, bends[0]), (second, bends[1])):
         smooth = (fall <= 1 / 6) & ((fall >= 1 / 64) | steady) | (before <= noise)
         if (suspects & ~smooth).any():
-            return (
-                f"f has a kink or jump within {step:.1e}, or it is noisy, of low precision or oscillates"
-            )
+            return f"f has a kink or jump within {step:.1e}, or it is noisy, of low precision or oscillates"
     return ""
 
 
