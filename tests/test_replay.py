@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import colorsys
 import functools
 import textwrap
@@ -105,6 +106,8 @@ def test_what_is_printed_names_the_class_of_an_op():
         (functools.partial(colorsys.rgb_to_hls, 0.5), "functools.partial(colorsys.rgb_to_hls, 0.5)"),
         (tg.testing.strategies.distinct_arrays, "tinygen.testing.strategies.distinct_arrays"),
         (np.frompyfunc(abs, 1, 1), "<the ufunc that was checked>"),
+        ([].append, "<the builtin_function_or_method that was checked>"),
+        (collections.Counter("a").most_common, "<the method that was checked>"),
         (cubed, "cubed"),
         (moved, "moved"),
         (lambda_of(cubed), "cubed"),

@@ -113,6 +113,8 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
                     )
                 if found:
                     kind, why = found
+                    if kind is GradientMismatch and d.index is None:
+                        why += _one_entry(claim, arrays, outputs, d, us, gradients[d.position])
                     raise kind(f"{place}: {why.format(oracle=oracle)}")
     _check_linear(claim, arrays, drawn, first)
     return drawn
@@ -252,6 +254,30 @@ def _sizes(
         for _, us in cotangents:
             sizes[d.position] = max(sizes[d.position], abs(pair(us, slope.value)))
     return sizes
+
+
+def _one_entry(
+    claim: Claim, arrays: Arrays, outputs: Arrays, d: Direction, us: Arrays, gradient: np.ndarray
+) -> str:
+    """Where a direction found a mistake, an entry that has it: by halving, each time the half with the larger error."""
+
+    def parted(chosen: np.ndarray) -> tuple[float, float, float]:
+        """The error along the direction's part in these entries, and what is compared."""
+        along = np.zeros(d.along.shape)
+        along.flat[chosen] = d.along.flat[chosen]
+        slope = central(claim.f, arrays, outputs, d._replace(along=along))
+        analytic, numeric = float(np.vdot(gradient, along)), pair(us, slope.value)
+        return abs(analytic - numeric), analytic, numeric
+
+    chosen = np.flatnonzero(d.along)
+    while len(chosen) > 1:
+        chosen = max(np.array_split(chosen, 2), key=lambda half: parted(half)[0])
+    _, analytic, numeric = parted(chosen)
+    share = d.along.flat[chosen[0]]
+    index = [int(i) for i in np.unravel_index(chosen[0], d.along.shape)]
+    return (
+        f"; at index {index} alone: analytic {analytic / share:.6g}, numeric {numeric / share:.6g}"
+    )
 
 
 def _compared(

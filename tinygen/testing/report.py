@@ -64,7 +64,8 @@ def _function(f: Callable, here: str, imports: set[str]) -> str:
     owner = getattr(f, "__self__", None)
     if isinstance(owner, type):
         return f"{_function(owner, here, imports)}.{f.__name__}"
-    if isinstance(f, np.ufunc) or not hasattr(f, "__qualname__"):
+    bound = owner is not None and not inspect.ismodule(owner)
+    if bound or isinstance(f, np.ufunc) or not hasattr(f, "__qualname__"):
         return f"<the {type(f).__name__} that was checked>"
     name, module = f.__qualname__, getattr(f, "__module__", None) or ""
     if getattr(ops, name, None) is f:
