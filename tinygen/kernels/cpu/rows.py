@@ -20,7 +20,9 @@ from tinygen.kernels.cpu._entry import along_rows
 PIECE = 1024
 
 # Functions on pieces take unsigned bounds: otherwise Numba would handle negative indices, and LLVM would not vectorise
-# the loop. They take the whole matrix, because a slice costs reference counting.
+# the loop. They take the whole matrix, because a slice costs reference counting. None both adds up and writes: LLVM's
+# vectors add in another order than one by one, and it goes one by one where arrays that are written and read lie within
+# a few vectors of each other. Sums would depend on where small arrays happen to lie.
 
 
 @inlined
@@ -43,14 +45,10 @@ def _sum_exp(x, i, start, stop, top):
     return sum
 
 
-@reordering
-def _exp_and_sum(out, x, i, start, stop, top):
-    sum = x.dtype.type(0)
+@inner
+def _exp(out, x, i, start, stop, top):
     for j in range(start, stop):
-        e = scalar.exp(x[i, j] - top)
-        out[i, j] = e
-        sum += e
-    return sum
+        out[i, j] = scalar.exp(x[i, j] - top)
 
 
 @reordering
@@ -126,7 +124,8 @@ def _softmax(out, x):
         top, total = _top(x, i), np.float64(0)
         for begin in range(0, x.shape[1], PIECE):
             start, stop = piece(begin, x.shape[1])
-            total += _exp_and_sum(out, x, i, start, stop, top)
+            _exp(out, x, i, start, stop, top)
+            total += _sum(out, i, start, stop)
         scale = x.dtype.type(1 / total)
         for j in range(x.shape[1]):
             out[i, j] *= scale
