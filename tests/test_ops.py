@@ -72,6 +72,44 @@ def test_einsum(subscripts, shapes):
     check_grads(lambda *xs: tg.einsum(subscripts, *xs), *operands)
 
 
+@pytest.mark.parametrize(
+    ("subscripts", "shapes", "products"),
+    [
+        ("ij,jk->ik", [(64, 64), (64, 64)], True),
+        ("bthd,bshd->bhts", [(2, 32, 2, 16), (2, 32, 2, 16)], True),
+        ("...i,oi->...o", [(2, 32, 32), (32, 32)], True),
+        ("ij,jk->ik", [(64, 1), (64, 64)], True),  # a side of 1 is broadcast
+        ("bij,bjk->ik", [(4, 32, 32), (1, 32, 32)], True),
+        ("ij,jk->ik", [(16, 16), (16, 16)], False),
+        ("bi,bi->i", [(512, 256), (512, 256)], False),  # as products, over ten times as slow
+        ("bi,bj->bij", [(256, 32), (256, 32)], False),
+        ("ij,j", [(512, 256), (256,)], False),
+        ("ij,jk->ik", [(0, 512), (512, 256)], False),
+        ("i,j,k", [(2,), (3,), (1,)], True),
+    ],
+)
+def test_einsum_looks_for_matrix_products_where_they_gain(
+    monkeypatch, subscripts, shapes, products
+):
+    rng, chosen, plain = np.random.default_rng(3), [], np.einsum
+    monkeypatch.setattr(
+        np, "einsum", lambda *xs, optimize: chosen.append(optimize) or plain(*xs, optimize=optimize)
+    )
+    xs = [tg.tensor(rng.normal(size=shape), requires_grad=True) for shape in shapes]
+    got = tg.einsum(subscripts, *xs)
+    assert chosen == [products]
+    weights = rng.normal(size=got.shape)
+    loss = tg.compile(lambda *xs: (weights * tg.einsum(subscripts, *xs)).sum())(*xs)
+    gradients = tg.autograd.grad(loss, xs)
+    monkeypatch.undo()
+    arrays = [x.numpy() for x in xs]
+    np.testing.assert_allclose(got, np.einsum(subscripts, *arrays), rtol=1e-10, atol=1e-11)
+    # The result is linear in each operand.
+    value = np.sum(weights * got.numpy())
+    for x, g in zip(arrays, gradients, strict=True):
+        np.testing.assert_allclose(np.sum(x * g.numpy()), value, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("axis", [None, 0, -1])
 def test_concat(axis):
     a, b = np.ones((2, 2)), np.full((2, 2), 2.0)
