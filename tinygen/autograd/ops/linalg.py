@@ -245,7 +245,10 @@ class Inv(Op):
 @specified(np.linalg.inv, lambda d: Call((_well_conditioned(d, d.integer(1, 3)),)))
 @named
 def inv(a: ArrayLike) -> Tensor:
-    """The inverse of square matrices. Raises ValueError on a singular one. To multiply by an inverse, use `solve`."""
+    """The inverse of square matrices. To multiply by an inverse, use `solve`.
+
+    Raises np.linalg.LinAlgError, which is a ValueError, on a singular one.
+    """
     a = as_tensor(a)
     _check_square(a)
     return Inv.apply(a)
@@ -275,7 +278,10 @@ def _solve_case(d: Draw) -> Call:
 @specified(np.linalg.solve, _solve_case)
 @named
 def solve(a: ArrayLike, b: ArrayLike) -> Tensor:
-    """X with A X = B, for square A (..., n, n) and B (n,) or (..., n, k). Raises ValueError on a singular A."""
+    """X with A X = B, for square A (..., n, n) and B (n,) or (..., n, k).
+
+    Raises np.linalg.LinAlgError, which is a ValueError, on a singular A.
+    """
     a, b = as_tensor(a), as_tensor(b)
     _check_square(a)
     if b.ndim == 0 or b.shape[max(b.ndim - 2, 0)] != a.shape[-1]:
@@ -321,7 +327,7 @@ def _cholesky_reference(a):
 def cholesky(a: ArrayLike) -> Tensor:
     """The lower triangular L with L L^T = A, for positive definite A. Only the symmetric part of A is used.
 
-    Raises ValueError if A is not positive definite.
+    Raises np.linalg.LinAlgError, which is a ValueError, if A is not positive definite.
     """
     a = as_tensor(a)
     _check_square(a)
@@ -352,7 +358,7 @@ def _log_abs_det(a: ArrayLike) -> Tensor:
 def slogdet(a: ArrayLike) -> tuple[Tensor, Tensor]:
     """(sign, log |det A|) of square matrices; the sign has no gradient. A singular A gives (0, -inf).
 
-    There is no gradient at a singular A: backward raises ValueError.
+    There is no gradient at a singular A: backward raises np.linalg.LinAlgError.
     """
     a = as_tensor(a)
     _check_square(a)
