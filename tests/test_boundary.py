@@ -59,7 +59,14 @@ def test_small_integers_are_summed_without_wrapping():
     "a", [np.array([True, False]), np.array([3, 4], np.int8), np.array([2.0], np.float16)]
 )
 def test_a_square_as_a_power_has_a_powers_dtype(a):
-    assert tg.power(a, 2).dtype == np.power(a, 2).dtype
+    for b in (2, 3, 4):
+        assert tg.power(a, b).dtype == np.power(a, b).dtype
+        assert tg.power(tg.tensor(a), float(b)).dtype in (np.float32, np.float16)
+
+
+def test_a_square_is_one_however_the_exponent_is_written():
+    x = tg.tensor([-2.0], requires_grad=True)
+    assert type((x**2.0).node) is type(tg.square(x).node)
 
 
 @pytest.mark.parametrize("name", ["logsumexp_grad", "logsumexp_columns_grad"])

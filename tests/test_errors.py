@@ -84,7 +84,10 @@ DTYPES = [
     (lambda: x(2).astype("no such dtype"), TypeError, "no such dtype"),
     (lambda: tg.inv(np.zeros((2, 2))), ValueError, r"Inv\(float64\[2, 2\]\): Singular matrix"),
     (lambda: tg.solve(np.zeros((2, 2)), np.ones(2)), ValueError, r"Solve\(.*Singular matrix"),
+    (lambda: tg.cholesky(-np.eye(2)), np.linalg.LinAlgError, r"Cholesky\(.*not positive definite"),
     (lambda: tg.cholesky(-np.eye(2)), ValueError, r"Cholesky\(.*not positive definite"),
+    (lambda: tg.solve(np.zeros((2, 2)), x(2)), np.linalg.LinAlgError, r"Solve\(.*Singular"),
+    (lambda: tg.inv(np.zeros((2, 2))), np.linalg.LinAlgError, r"Inv\(.*Singular"),
 ]  # fmt: skip
 
 

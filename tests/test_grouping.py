@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tinygen import kernels
+from tinygen.autograd.ops.elementwise import Power
 from tinygen.kernels.fusion import generate, group
 from tinygen.kernels.fusion.instructions import Storage, view_of
 from tinygen.kernels.fusion.lower import live, lowered
@@ -127,6 +128,11 @@ PLANS = [
         lambda x: x**2 + np.stack([x, x], axis=2)[..., 0],
         [(3, 4)],
         ["3 x 4: square", "12 x 1: (copy) (copy)", "3 x 4: add"],
+    ),
+    (
+        lambda x: Power().forward(x, 3) + Power().forward(x, 4.0) + Power().forward(x, -2),
+        [(3, 4)],
+        ["3 x 4: square multiply square square add divide square add"],
     ),
     (lambda x: -x.T.reshape(3, 4), [(3, 4)], ["4 x 3: copy", "3 x 4: negative"]),
     (lambda x: x + np.float32([1, 2, 3, 4]), [(3, 4)], ["3 x 4: add"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -70,6 +72,44 @@ def test_einsum(subscripts, shapes):
     got = tg.einsum(subscripts, *operands)
     np.testing.assert_allclose(got, np.einsum(subscripts, *operands), rtol=1e-13)
     check_grads(lambda *xs: tg.einsum(subscripts, *xs), *operands)
+
+
+@pytest.mark.parametrize(
+    ("subscripts", "shapes", "products"),
+    [
+        ("ij,jk->ik", [(64, 64), (64, 64)], True),
+        ("bthd,bshd->bhts", [(2, 32, 2, 16), (2, 32, 2, 16)], True),
+        ("...i,oi->...o", [(2, 32, 32), (32, 32)], True),
+        ("ij,jk->ik", [(64, 1), (64, 64)], True),  # a side of 1 is broadcast
+        ("bij,bjk->ik", [(4, 32, 32), (1, 32, 32)], True),
+        ("ij,jk->ik", [(16, 16), (16, 16)], False),
+        ("bi,bi->i", [(512, 256), (512, 256)], False),  # as products, over ten times as slow
+        ("bi,bj->bij", [(256, 32), (256, 32)], False),
+        ("ij,j", [(512, 256), (256,)], False),
+        ("ij,jk->ik", [(0, 512), (512, 256)], False),
+        ("i,j,k", [(2,), (3,), (1,)], True),
+    ],
+)
+def test_einsum_looks_for_matrix_products_where_they_gain(
+    monkeypatch, subscripts, shapes, products
+):
+    rng, chosen, plain = np.random.default_rng(3), [], np.einsum
+    monkeypatch.setattr(
+        np, "einsum", lambda *xs, optimize: chosen.append(optimize) or plain(*xs, optimize=optimize)
+    )
+    xs = [tg.tensor(rng.normal(size=shape), requires_grad=True) for shape in shapes]
+    got = tg.einsum(subscripts, *xs)
+    assert chosen == [products]
+    weights = rng.normal(size=got.shape)
+    loss = tg.compile(lambda *xs: (weights * tg.einsum(subscripts, *xs)).sum())(*xs)
+    gradients = tg.autograd.grad(loss, xs)
+    monkeypatch.undo()
+    arrays = [x.numpy() for x in xs]
+    np.testing.assert_allclose(got, np.einsum(subscripts, *arrays), rtol=1e-10, atol=1e-11)
+    # The result is linear in each operand.
+    value = np.sum(weights * got.numpy())
+    for x, g in zip(arrays, gradients, strict=True):
+        np.testing.assert_allclose(np.sum(x * g.numpy()), value, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("axis", [None, 0, -1])
@@ -145,6 +185,35 @@ def test_take_along_axis_broadcasts_its_indices():
     check_grads(lambda t: tg.take_along_axis(t, indices, 1), x)
     column = np.array([[1], [0], [1]])
     check_grads(lambda t: tg.take_along_axis(t, column, 0), x)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("ids", "row"),
+    [
+        (np.arange(-50, 50, dtype=np.int8), (8,)),  # whose product with 8 is no int8
+        (np.arange(120, dtype=np.uint8).reshape(3, 40) % 7, (2, 5)),
+        (np.full(600, -1), (1,)),
+        (np.array(3), (600,)),
+    ],
+)
+def test_the_gradient_of_many_rows_adds_single_numbers(monkeypatch, ids, row, dtype):
+    """NumPy adds them several times as fast as rows. The bits are the same."""
+    rng, ndims, at = np.random.default_rng(5), [], np.add.at
+    g = rng.normal(size=(*ids.shape, *row)).astype(dtype)
+    g[..., :1] *= -0.0
+    expected = np.zeros((50, *row), dtype)
+    at(expected, ids, g)
+    x = tg.tensor(np.ones((50, *row), dtype), requires_grad=True)
+    y = x[ids]
+    counting = types.SimpleNamespace(
+        at=lambda out, *given: ndims.append(out.ndim) or at(out, *given)
+    )
+    monkeypatch.setattr(np, "add", counting)
+    (got,) = tg.autograd.grad(y, x, tg.tensor(g))
+    monkeypatch.undo()
+    assert ndims == [1]
+    assert got.numpy().tobytes() == expected.tobytes()
 
 
 def test_a_numpy_integer_is_as_good_as_an_int():

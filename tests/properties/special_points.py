@@ -90,6 +90,23 @@ row("divide", "by infinity", ([1, INF], [INF, INF]), [0, NAN], [3, -2], [0, 0], 
 row("power", "to the 0", [0, 2, -3, INF, NAN], [1] * 5, [3, -2, 5, 7, 11], [0] * 5, b=0)
 row("power", "to the 1", [0, 2], [0, 2], [3, -2], [3, -2], b=1)
 row("power", "to the 2", [0, -2], [0, 4], [3, -2], [0, 8], b=2)
+row(
+    "power", "to the 3", [-0.0, -2, -INF, NAN], [-0.0, -8, -INF, NAN],
+    [3, -2, 5, 7], [0, -24, INF, NAN], signed=True, b=3,
+)  # fmt: skip
+row(
+    "power", "to the 4", [-0.0, -2, -INF], [0, 16, INF], [3, -2, 5], [-0.0, 64, -INF],
+    signed=True, b=4.0,
+)  # fmt: skip
+row("power", "to the 3, overflow", [-1e20, 1e-30], [-INF, 0], [3, 3], [INF, 0], dtypes=F32, b=3)
+row(
+    "power", "to the -1 from both sides", [-0.0, -2, -INF], [-INF, -0.5, -0.0],
+    [3, -2, 5], [-INF, 0.5, -0.0], signed=True, b=-1,
+)  # fmt: skip
+row(
+    "power", "to the -2, far out", [1e-19, 2e19], [1e38, 2.5e-39],
+    [3, -2], [-INF, 0], dtypes=F32, b=-2,
+)  # fmt: skip
 row("power", "to the -1 at 0", [0, 2], [INF, 0.5], [3, -2], [-INF, 0.5], b=-1)
 row("power", "to the 1/2 at 0 and below", [0, -2], [0, NAN], [3, -2], [INF, NAN], b=0.5)
 row(

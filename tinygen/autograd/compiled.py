@@ -25,11 +25,12 @@ from tinygen.autograd.anomaly import watching
 from tinygen.autograd.convert import widest_float
 from tinygen.autograd.graph import Node, Source
 from tinygen.autograd.modes import RECORDED, grad_enabled, mode
-from tinygen.autograd.tensor import DEFAULT_DTYPE, Tensor, lifted
+from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, lifted
 from tinygen.kernels.device import get_default_device, on_gpu
 from tinygen.kernels.fusion.trace import Trace, Traced, current, leaves, mapped, tracing
 
-GIVEN = (Tensor, np.ndarray, float)  # arguments whose values may change from call to call
+SCALARS = tuple(dtype.type for dtype in FLOATS)  # NumPy's, taken as arrays without axes
+GIVEN = (Tensor, np.ndarray, float, *SCALARS)  # arguments whose values may change from call to call
 MANY = 32  # the most recordings of one function: more are a mistake, and take time and memory
 
 
@@ -39,9 +40,10 @@ def compile(f: Callable) -> Callable:
     Only the first result can be differentiated, to first order: a tensor of a single number. `f` may return other
     results beside it, in tuples, lists and dicts; no gradient flows through those.
 
-    Arguments may be tensors, arrays and Python floats, in tuples, lists and dicts, whose values change from call to
-    call. A new shape or dtype of an argument makes a new recording, and so does a new value of any other kind of
-    argument. A float becomes a tensor of the widest float dtype among the arguments, or float32.
+    Arguments may be tensors, arrays and floats, in tuples, lists and dicts, whose values change from call to call. A
+    new shape or dtype of an argument makes a new recording, and so does a new value of any other kind of argument. A
+    Python float becomes a tensor of the widest float dtype among the arguments, or float32; one of NumPy's, such as
+    np.float64, an array of its own dtype.
 
     Tensors that `f` finds elsewhere, such as parameters, are read at each call: always the tensor objects of the
     recording, even if an attribute holds another one by then. A changed `training` flag of a module makes a new
@@ -248,6 +250,8 @@ def _gradients(loss: Tensor, since: int, arguments: Sequence[object]) -> dict[Te
 def _signature(tree: Any, given: list) -> object:
     """The key that decides whether a recording fits. Appends the arguments that may change between calls to `given`."""
     kind = type(tree)
+    if kind in SCALARS:
+        tree, kind = np.asarray(tree), np.ndarray
     if kind is Tensor:
         given.append(tree)
         return Tensor, tree._data.shape, tree._data.dtype, tree.requires_grad

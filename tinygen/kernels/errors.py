@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from numpy.exceptions import AxisError
+from numpy.linalg import LinAlgError
 
 F = TypeVar("F", bound=Callable)
 
@@ -20,8 +21,11 @@ MISTAKES = (TypeError, ValueError, LookupError, AttributeError, OverflowError, Z
 
 
 def kind_of(error: Exception) -> type[Exception] | None:
-    """The kind of `error` that public functions raise, or None; an AxisError is a ValueError and an IndexError, too."""
-    kinds = (AxisError, IndexError, TypeError, ValueError)
+    """The kind of `error` that public functions raise, or None.
+
+    An AxisError is a ValueError and an IndexError, too, and a LinAlgError is a ValueError.
+    """
+    kinds = (AxisError, LinAlgError, IndexError, TypeError, ValueError)
     return next((kind for kind in kinds if isinstance(error, kind)), None)
 
 

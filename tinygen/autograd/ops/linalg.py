@@ -7,6 +7,7 @@ rules: Giles (2008), "Collected matrix derivative results for forward and revers
 
 from __future__ import annotations
 
+import math
 import string
 
 import numpy as np
@@ -18,6 +19,10 @@ from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor, raw
 from tinygen.kernels.device import as_array, exact_solver, require_one_device
 from tinygen.kernels.errors import named
+
+MUCH = (
+    2**16
+)  # multiply-adds from which two operands of einsum are worth a search for matrix products
 
 
 class Matmul(Op):
@@ -85,7 +90,8 @@ class Einsum(Op):
         require_one_device(operands)  # CuPy would bring the others to the GPU
         self.labels, self.result = labels, result
         self.keep(*operands)
-        return np.einsum(f"{','.join(labels)}->{result}", *operands, optimize=len(operands) > 2)
+        products = _worth_products(operands, labels, result)
+        return np.einsum(f"{','.join(labels)}->{result}", *operands, optimize=products)
 
     def backward(self, g):
         operands = self.kept
@@ -109,6 +115,25 @@ class Einsum(Op):
         # All other operands may have length 1 along a label of this one.
         shape = np.broadcast_shapes(value.shape, operands[i].shape)
         return value if value.shape == shape else broadcast_to(value, shape)
+
+
+def _worth_products(operands, labels, result) -> bool:
+    """Whether NumPy shall look for matrix products in an einsum, which it leaves to BLAS.
+
+    The search takes some 10 us, and BLAS gains only where numbers are used again: where two operands are mostly read,
+    or the result mostly written, NumPy's own loop is as fast, or far faster.
+    """
+    if len(operands) != 2:
+        return len(operands) > 2
+    if operands[0].size * operands[1].size < MUCH:
+        return False
+    side: dict[str, int] = {}
+    for x, s in zip(operands, labels, strict=True):
+        for c, n in zip(s, x.shape, strict=True):
+            side[c] = max(n, side.get(c, 1))  # one of the two may have length 1
+    multiply_adds = math.prod(side.values())
+    largest = max(*(x.size for x in operands), math.prod(side[c] for c in result))
+    return multiply_adds >= MUCH and multiply_adds > 2 * largest
 
 
 def _einsum_case(d: Draw) -> Call:
@@ -220,7 +245,10 @@ class Inv(Op):
 @specified(np.linalg.inv, lambda d: Call((_well_conditioned(d, d.integer(1, 3)),)))
 @named
 def inv(a: ArrayLike) -> Tensor:
-    """The inverse of square matrices. Raises ValueError on a singular one. To multiply by an inverse, use `solve`."""
+    """The inverse of square matrices. To multiply by an inverse, use `solve`.
+
+    Raises np.linalg.LinAlgError, which is a ValueError, on a singular one.
+    """
     a = as_tensor(a)
     _check_square(a)
     return Inv.apply(a)
@@ -250,7 +278,10 @@ def _solve_case(d: Draw) -> Call:
 @specified(np.linalg.solve, _solve_case)
 @named
 def solve(a: ArrayLike, b: ArrayLike) -> Tensor:
-    """X with A X = B, for square A (..., n, n) and B (n,) or (..., n, k). Raises ValueError on a singular A."""
+    """X with A X = B, for square A (..., n, n) and B (n,) or (..., n, k).
+
+    Raises np.linalg.LinAlgError, which is a ValueError, on a singular A.
+    """
     a, b = as_tensor(a), as_tensor(b)
     _check_square(a)
     if b.ndim == 0 or b.shape[max(b.ndim - 2, 0)] != a.shape[-1]:
@@ -296,7 +327,7 @@ def _cholesky_reference(a):
 def cholesky(a: ArrayLike) -> Tensor:
     """The lower triangular L with L L^T = A, for positive definite A. Only the symmetric part of A is used.
 
-    Raises ValueError if A is not positive definite.
+    Raises np.linalg.LinAlgError, which is a ValueError, if A is not positive definite.
     """
     a = as_tensor(a)
     _check_square(a)
@@ -327,7 +358,7 @@ def _log_abs_det(a: ArrayLike) -> Tensor:
 def slogdet(a: ArrayLike) -> tuple[Tensor, Tensor]:
     """(sign, log |det A|) of square matrices; the sign has no gradient. A singular A gives (0, -inf).
 
-    There is no gradient at a singular A: backward raises ValueError.
+    There is no gradient at a singular A: backward raises np.linalg.LinAlgError.
     """
     a = as_tensor(a)
     _check_square(a)
