@@ -20,9 +20,8 @@ from tinygen.autograd.tensor import ArrayLike, Tensor, raw
 from tinygen.kernels.device import as_array, exact_solver, require_one_device
 from tinygen.kernels.errors import named
 
-MUCH = (
-    2**16
-)  # multiply-adds from which two operands of einsum are worth a search for matrix products
+# From so many multiply-adds on, two operands of einsum are worth a search for matrix products.
+MUCH = 1 << 16
 
 
 class Matmul(Op):
