@@ -150,3 +150,15 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "unaligned": _unaligned,
     "read-only": read_only,
 }
+
+
+def laid_out(arrays: list[Array], gap: int, in_order: bool) -> list[Array]:
+    """Copies of the arrays, of one dtype, one after the other in memory, in this order or backwards, with gaps of so
+    many numbers."""
+    memory = np.zeros(sum(x.size + gap for x in arrays), arrays[0].dtype)
+    copies, at = [], 0
+    for x in arrays if in_order else arrays[::-1]:
+        copies.append(memory[at : at + x.size].reshape(x.shape))
+        copies[-1][...] = x
+        at += x.size + gap
+    return copies if in_order else copies[::-1]

@@ -12,12 +12,12 @@ An element that two stages need is computed in both: arithmetic is cheaper than 
 number of cores, so neither do the results. Sizes and strides are arguments, not part of the source, so nests that
 differ in nothing else have one source, which is compiled once (`cache.py`).
 
-Names are letters with the number of a storage (x), an access (p, c, g, l, w) or a statement (e, v, s, a, r, t): x array,
-p position of the row in it, c stride from column to column, g contiguous copy of a strided vector, l loaded element,
-w loaded number of the row, e computed element, v computed number of the row, s sum within a stage, a sum of its pieces,
-r elements of a piece that are summed when all are written, t total over rows. `sizes` holds rows, inner rows, columns,
-chunks, and then four numbers for each access: its offset, and the strides to the next outer row, inner row and column.
-So x / np.sum(x, axis=1, keepdims=True) becomes:
+Names are letters with the number of a storage (x), an access (p, c, g, l, w) or a statement (e, v, s, a, r, t): x
+array, p position of the row in it, c stride from column to column, g contiguous copy of a strided vector, l loaded
+element, w loaded number of the row, e computed element, v computed number of the row, s sum within a stage, a sum of
+its pieces, r elements of a piece that are summed when all are written, t total over rows. `sizes` holds rows, inner
+rows, columns, chunks, and then four numbers for each access: its offset, and the strides to the next outer row, inner
+row and column. So x / np.sum(x, axis=1, keepdims=True) becomes:
 
     def values_1(l0, v0):
         e1 = l0 / v0
