@@ -91,6 +91,15 @@ def test_numbers_that_are_found_elsewhere_cannot_be_looked_at_either(look):
         tg.compile(lambda x: (x.sum(), look(s))[0])(tg.tensor(numbers(3)))
 
 
+def test_numpy_functions_may_ask_for_the_shape_alone():
+    def f(x):
+        return x.sum() * (np.size(x) + np.ndim(x) + np.shape(x)[0])
+
+    assert tg.compile(f)(tg.tensor(np.float32([1, 2, 3]))).item() == 42
+    with pytest.raises(TypeError, match=r"^np\.sum: inside a compiled .* no numbers.* use tg\.sum"):
+        tg.compile(lambda x: x * np.sum(x))(tg.tensor(numbers(3)))
+
+
 @pytest.mark.parametrize(
     "step",
     [
