@@ -9,7 +9,7 @@ import pytest
 
 import tinygen as tg
 from tests.values import leaf
-from tinygen import autograd, optim
+from tinygen import autograd, nn, optim
 from tinygen.autograd import Op, graph
 
 
@@ -264,6 +264,12 @@ def test_what_is_frozen_is_constant_and_passes_gradients_on():
     assert w.requires_grad
     product = tg.frozen(p for p in (w, b))(lambda: w * b)
     assert [product().requires_grad for _ in range(2)] == [False, False]
+
+
+def test_inputs_may_come_from_an_iterator():
+    model = nn.Linear(2, 1)
+    slopes = autograd.grad(model(np.ones((3, 2), np.float32)).sum(), model.parameters())
+    assert [g.tolist() for g in slopes] == [[[3, 3]], [3]]
 
 
 def test_grad_writes_no_grad_attribute():
