@@ -50,10 +50,14 @@ class Op(Node):
     _saved: Sequence = ()  # the same once the op is recorded, each with its tensor and version
 
     def forward(self, *arrays: np.ndarray, **parameters: object) -> np.ndarray:
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__}: write forward(self, *arrays), which returns an array"
+        )
 
     def backward(self, g: Cotangent) -> Cotangent | Sequence[Cotangent | None]:
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__}: write backward(self, g), which returns the cotangents of the inputs"
+        )
 
     def keep(self, *arrays: np.ndarray) -> np.ndarray:
         """Save `arrays` for backward, and return the last, so that `forward` can end with this."""
