@@ -262,6 +262,10 @@ def test_what_is_frozen_is_constant_and_passes_gradients_on():
     with pytest.raises(ValueError, match="leaf"), tg.frozen([w, w * b]):
         pass
     assert w.requires_grad
+    with pytest.raises(TypeError, match=r"^frozen: .* not a Linear: call its \.parameters\(\)"):
+        tg.frozen(nn.Linear(2, 1))
+    with pytest.raises(TypeError, match=r"^frozen: .* not a single tensor"):
+        tg.frozen(w)
     product = tg.frozen(p for p in (w, b))(lambda: w * b)
     assert [product().requires_grad for _ in range(2)] == [False, False]
 
