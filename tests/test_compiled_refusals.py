@@ -59,6 +59,22 @@ def test_a_tensor_that_is_left_over_from_another_call_is_refused():
                 use(tg.tensor(numbers(3)))
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda h, x: h + x, lambda h, x: h @ x, lambda h, x: tg.exp(h), lambda h, x: h.tolist(), lambda h, x: h.sum(),
+        lambda h, x: tg.compile(tg.multiply)(h, x), lambda h, x: np.sum(h), lambda h, x: h.detach(),
+        lambda h, x: tg.matmul(x, h),
+        lambda h, x: h.numpy(), lambda h, x: tg.maximum(h, x), lambda h, x: x.copy_(h), lambda h, x: tg.softmax(h),
+    ],
+)  # fmt: skip
+def test_a_tensor_that_a_module_kept_is_named_when_it_is_used_outside(use):
+    kept = []
+    tg.compile(lambda x: (kept.append((x * 2).detach()), x.sum())[1])(tg.tensor(numbers(3, 3)))
+    with pytest.raises(RuntimeError, match="left over from a call of a compiled function"):
+        use(kept[0], tg.tensor(numbers(3, 3)))
+
+
 def test_a_graph_from_outside_is_refused():
     """Its gradients would be those of the first call for ever."""
     w = leaf(numbers(3))

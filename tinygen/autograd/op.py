@@ -310,6 +310,9 @@ def _named(error: Exception, cls: type[Op], tensors: Sequence, parameters: dict)
         f"{t.dtype}{list(t.shape)}" if isinstance(t, Tensor) or is_array(t) else repr(t)
         for t in tensors
     )
+    for t in tensors:
+        if type(t) is Tensor and type(t._data) is tracing.Traced:
+            t._data.trace.require_running()
     if isinstance(error, MemoryError):
         return MemoryError(f"{cls.__name__}({got}): {error}: {LESS_MEMORY}")
     try:
