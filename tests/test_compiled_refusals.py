@@ -1,5 +1,6 @@
 """What a compiled function refuses, because its record could not hold it: an error at once, never a wrong number."""
 
+import math
 from collections import namedtuple
 
 import numpy as np
@@ -114,6 +115,22 @@ def test_numpy_functions_may_ask_for_the_shape_alone():
     assert tg.compile(f)(tg.tensor(np.float32([1, 2, 3]))).item() == 42
     with pytest.raises(TypeError, match=r"^np\.sum: inside a compiled .* no numbers.* use tg\.sum"):
         tg.compile(lambda x: x * np.sum(x))(tg.tensor(numbers(3)))
+
+
+@pytest.mark.parametrize(
+    "use", [np.sqrt, math.sqrt, lambda s: min(s, 1.0), lambda s: f"{s:.1f}", np.sum, range]
+)
+def test_an_error_at_a_float_argument_says_that_it_is_a_tensor(use):
+    f = tg.compile(lambda x, s: (use(s), x.sum())[1])
+    x = tg.tensor(numbers(3))
+    with pytest.raises(TypeError) as caught:
+        f(x, 2.0)
+    assert (
+        "a float argument of a compiled function is a tensor inside it" in caught.value.__notes__[0]
+    )
+    with pytest.raises(TypeError) as caught:
+        f(x, tg.tensor(2.0))
+    assert not hasattr(caught.value, "__notes__")
 
 
 @pytest.mark.parametrize(
