@@ -1,5 +1,6 @@
 """What a compiled function refuses, because its record could not hold it: an error at once, never a wrong number."""
 
+import math
 from collections import namedtuple
 
 import numpy as np
@@ -59,6 +60,22 @@ def test_a_tensor_that_is_left_over_from_another_call_is_refused():
                 use(tg.tensor(numbers(3)))
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda h, x: h + x, lambda h, x: h @ x, lambda h, x: tg.exp(h), lambda h, x: h.tolist(), lambda h, x: h.sum(),
+        lambda h, x: tg.compile(tg.multiply)(h, x), lambda h, x: np.sum(h), lambda h, x: h.detach(),
+        lambda h, x: tg.matmul(x, h),
+        lambda h, x: h.numpy(), lambda h, x: tg.maximum(h, x), lambda h, x: x.copy_(h), lambda h, x: tg.softmax(h),
+    ],
+)  # fmt: skip
+def test_a_tensor_that_a_module_kept_is_named_when_it_is_used_outside(use):
+    kept = []
+    tg.compile(lambda x: (kept.append((x * 2).detach()), x.sum())[1])(tg.tensor(numbers(3, 3)))
+    with pytest.raises(RuntimeError, match="left over from a call of a compiled function"):
+        use(kept[0], tg.tensor(numbers(3, 3)))
+
+
 def test_a_graph_from_outside_is_refused():
     """Its gradients would be those of the first call for ever."""
     w = leaf(numbers(3))
@@ -89,6 +106,31 @@ def test_numbers_that_are_found_elsewhere_cannot_be_looked_at_either(look):
     s = tg.tensor(2.0)
     with pytest.raises(TypeError, match="no numbers yet"):
         tg.compile(lambda x: (x.sum(), look(s))[0])(tg.tensor(numbers(3)))
+
+
+def test_numpy_functions_may_ask_for_the_shape_alone():
+    def f(x):
+        return x.sum() * (np.size(x) + np.ndim(x) + np.shape(x)[0])
+
+    assert tg.compile(f)(tg.tensor(np.float32([1, 2, 3]))).item() == 42
+    with pytest.raises(TypeError, match=r"^np\.sum: inside a compiled .* no numbers.* use tg\.sum"):
+        tg.compile(lambda x: x * np.sum(x))(tg.tensor(numbers(3)))
+
+
+@pytest.mark.parametrize(
+    "use", [np.sqrt, math.sqrt, lambda s: min(s, 1.0), lambda s: f"{s:.1f}", np.sum, range]
+)
+def test_an_error_at_a_float_argument_says_that_it_is_a_tensor(use):
+    f = tg.compile(lambda x, s: (use(s), x.sum())[1])
+    x = tg.tensor(numbers(3))
+    with pytest.raises(TypeError) as caught:
+        f(x, 2.0)
+    assert (
+        "a float argument of a compiled function is a tensor inside it" in caught.value.__notes__[0]
+    )
+    with pytest.raises(TypeError) as caught:
+        f(x, tg.tensor(2.0))
+    assert not hasattr(caught.value, "__notes__")
 
 
 @pytest.mark.parametrize(

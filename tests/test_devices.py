@@ -84,6 +84,9 @@ def test_what_would_be_a_hidden_copy_is_an_error(ask):
         ask(there())
     with pytest.raises(TypeError, match=r"on cuda, and NumPy cannot reach it: call \.to\('cpu'\)"):
         there().numpy()
+    with pytest.raises(TypeError, match=r"^np\.sum: .* NumPy cannot reach it.* or use tg\.sum"):
+        np.sum(there())
+    assert np.shape(there()) == X.shape
 
 
 def test_the_norm_of_nothing_is_the_same_there():

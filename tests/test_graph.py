@@ -9,7 +9,7 @@ import pytest
 
 import tinygen as tg
 from tests.values import leaf
-from tinygen import autograd, optim
+from tinygen import autograd, nn, optim
 from tinygen.autograd import Op, graph
 
 
@@ -262,8 +262,18 @@ def test_what_is_frozen_is_constant_and_passes_gradients_on():
     with pytest.raises(ValueError, match="leaf"), tg.frozen([w, w * b]):
         pass
     assert w.requires_grad
+    with pytest.raises(TypeError, match=r"^frozen: .* not a Linear: call its \.parameters\(\)"):
+        tg.frozen(nn.Linear(2, 1))
+    with pytest.raises(TypeError, match=r"^frozen: .* not a single tensor"):
+        tg.frozen(w)
     product = tg.frozen(p for p in (w, b))(lambda: w * b)
     assert [product().requires_grad for _ in range(2)] == [False, False]
+
+
+def test_inputs_may_come_from_an_iterator():
+    model = nn.Linear(2, 1)
+    slopes = autograd.grad(model(np.ones((3, 2), np.float32)).sum(), model.parameters())
+    assert [g.tolist() for g in slopes] == [[[3, 3]], [3]]
 
 
 def test_grad_writes_no_grad_attribute():

@@ -337,6 +337,8 @@ def test_what_is_no_parameter(rule):
         ([p, p * 2], ValueError, "parameter 1 is not a leaf"),
         ([tg.tensor([1.0])], ValueError, "parameter 0 does not require a gradient"),
         (p, TypeError, "not a single tensor"),
+        (nn.Linear(2, 1), TypeError, r"not a Linear: call its \.parameters\(\)"),
+        (nn.Sequential(nn.Linear(2, 1)), TypeError, r"not a Sequential: call its \.parameters"),
         ([np.ones(2)], TypeError, "parameter 0 is a ndarray"),
         ([leaf([1.0], np.float16)], TypeError, "cannot optimise in float16"),
     ):

@@ -147,6 +147,20 @@ def test_a_mistake_of_a_rule_is_not_explained_by_arrays():
         mine.apply(leaf([1.0, 2.0])).sum().backward()
 
 
+def test_a_missing_rule_is_named():
+    class Half(Op):
+        def forward(self, x):
+            return x / 2
+
+    class Nothing(Op):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"^Half: write backward\(self, g\)"):
+        Half.apply(leaf([1.0, 2.0])).sum().backward()
+    with pytest.raises(NotImplementedError, match=r"^Nothing: write forward\(self, \*arrays\)"):
+        Nothing.apply(leaf([1.0, 2.0]))
+
+
 def packed():
     """A parameter that shares an array with another parameter of its optimiser."""
     params = [leaf([1.0, 2.0]), leaf([0.0])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import operator
 
 import numpy as np
@@ -250,7 +251,47 @@ def test_numpy_functions_take_tensors():
     copy = np.array(t)
     copy[0] = 5
     assert t.numpy()[0] == 1
-    np.testing.assert_array_equal(np.stack([t, t]), [[1, 2], [1, 2]])
+    still = t.detach()
+    np.testing.assert_array_equal(np.stack([still, still]), [[1, 2], [1, 2]])
+    assert (np.sum(still), np.mean(still), np.max(still)) == (3, 1.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: np.roll(p, 1) * p, r"^np\.roll would lose the gradient: use tg\.roll, or \.detach"),
+        (lambda p: np.concatenate([np.ones(2), p]), "use tg.concat"),
+        (lambda p: np.stack((p, p)), "use tg.stack"),
+        (lambda p: np.where(np.ones(2) > 0, p, 0), "use tg.where"),
+        (lambda p: np.dot(p, p), "use tg.matmul"),
+        (lambda p: np.linalg.norm(p), r"np\.linalg\.norm would .* use tg\.norm"),
+        (lambda p: np.linalg.slogdet(p * np.eye(2)), "use tg.slogdet"),
+        (lambda p: np.split(p, 2), "use tg.split"),
+        (lambda p: np.sum(a=p), "use tg.sum"),
+        (lambda p: np.block([[p.detach()], [p]]), "np.block would .* write it in the ops of tg"),
+    ],
+)  # fmt: skip
+def test_a_numpy_function_does_not_lose_a_gradient_silently(call, message):
+    p = tg.tensor(np.array([1.0, 2.0]), requires_grad=True)
+    for x in (p, p * 1):
+        with pytest.raises(TypeError, match=message):
+            call(x)
+        with tg.no_grad():
+            call(x)
+    call(p.detach())
+
+
+def test_numpy_functions_without_a_gradient_to_lose_take_any_tensor():
+    p = tg.tensor(np.array([1.0, 2.0]), requires_grad=True)
+    assert (np.shape(p), np.ndim(p), np.size(p), np.result_type(p, F32)) == ((2,), 1, 2, F64)
+    assert np.allclose(p, [1, 2])
+    assert np.isclose(p, p * 1).all()
+    assert np.array_equal(p, [1, 2])
+    assert (np.argmax(p), np.array_str(p)) == (1, "[1. 2.]")
+    assert np.shares_memory(p, p.detach())
+    np.testing.assert_array_equal(np.copy(p) + np.ones_like(p), [2, 3])
+    np.save(file := io.BytesIO(), p)
+    assert np.load(io.BytesIO(file.getvalue())).tolist() == [1, 2]
 
 
 def test_numpy_ufuncs_leave_the_work_to_the_tensor():

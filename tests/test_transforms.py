@@ -73,6 +73,9 @@ def test_jvp():
         ValueError, match=r"jvp: a tangent of shape \(2,\) for an argument of \(3,\)"
     ):
         tg.jvp(tg.exp, (X,), (np.ones(2),))
+    for x, v in ((A, A), (tg.tensor(A), tg.tensor(A)), ((A,), A), (1.0, 1.0)):
+        with pytest.raises(TypeError, match=r"^jvp: needs tuples .* \(x,\), \(v,\)"):
+            tg.jvp(lambda *rows: sum(rows), x, v)
 
 
 @pytest.mark.parametrize(

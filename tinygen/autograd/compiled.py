@@ -31,6 +31,10 @@ from tinygen.kernels.fusion.trace import Trace, Traced, current, leaves, mapped,
 
 SCALARS = tuple(dtype.type for dtype in FLOATS)  # NumPy's, taken as arrays without axes
 GIVEN = (Tensor, np.ndarray, float, *SCALARS)  # arguments whose values may change from call to call
+FLOATS_INSIDE = (
+    "a float argument of a compiled function is a tensor inside it: tg.sqrt(s) or s**0.5 for math.sqrt(s) or "
+    "np.sqrt(s), tg.minimum(s, 1.0) for min(s, 1.0)"
+)
 MANY = 32  # the most recordings of one function: more are a mistake, and take time and memory
 
 
@@ -43,7 +47,8 @@ def compile(f: Callable) -> Callable:
     Arguments may be tensors, arrays and floats, in tuples, lists and dicts, whose values change from call to call. A
     new shape or dtype of an argument makes a new recording, and so does a new value of any other kind of argument. A
     Python float becomes a tensor of the widest float dtype among the arguments, or float32; one of NumPy's, such as
-    np.float64, an array of its own dtype.
+    np.float64, an array of its own dtype. Inside `f` both are computed with by tg.sqrt(s) or s**0.5, not by
+    math.sqrt(s), np.sqrt(s) or min(s, 1.0).
 
     Tensors that `f` finds elsewhere, such as parameters, are read at each call: always the tensor objects of the
     recording, even if an attribute holds another one by then. A changed `training` flag of a module makes a new
@@ -107,9 +112,15 @@ class Recording:
         with tracing() as trace:
             stand_ins = [_stand_in(trace.lift(i, _array(x)), x) for i, x in enumerate(given)]
             new = iter(stand_ins)
+            has_floats = bool(leaves((args, kwargs), (float,)))
             args, kwargs = mapped((args, kwargs), GIVEN, lambda _: next(new))
             with _no_grad_set(trace, stand_ins):
-                result = f(*args, **kwargs)
+                try:
+                    result = f(*args, **kwargs)
+                except TypeError as error:
+                    if has_floats:
+                        error.add_note(FLOATS_INSIDE)
+                    raise
             _refuse_shared(given, trace.written)
             outputs = _tensors(result)
             self.count = len(outputs)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import operator
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -183,12 +183,12 @@ def _seed(name: str, output: Tensor, g: object) -> Tensor:
 
 
 def _as_tuple(value: object) -> tuple:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
+    return tuple(value) if isinstance(value, tuple | list | Iterator) else (value,)
 
 
 def grad(
-    outputs: Tensor | Sequence[Tensor],
-    inputs: Tensor | Sequence[Tensor],
+    outputs: Tensor | Iterable[Tensor],
+    inputs: Tensor | Iterable[Tensor],
     grad_outputs: object = None,
     create_graph: bool = False,
     retain_graph: bool | None = None,
@@ -199,7 +199,7 @@ def grad(
 
     Args:
         outputs: one tensor or several; each without a cotangent must hold a single number.
-        inputs: tensors, leaves or not, that `outputs` were computed from.
+        inputs: tensors, leaves or not, that `outputs` were computed from; also an iterator, as `model.parameters()`.
         grad_outputs: the cotangents, of the outputs' shapes; None stands for 1.
         create_graph: record the backward pass too, so that the result can be differentiated again.
         retain_graph: keep what was saved, for another pass; defaults to `create_graph`.

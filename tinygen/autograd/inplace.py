@@ -22,7 +22,9 @@ def overwrite(t: Tensor, values: ArrayLike) -> None:
     if not on_gpu(t._data) and not t._data.flags.writeable:
         raise ValueError("copy_: this tensor's memory is read-only")
     new = raw(values)
-    if type(new) is not Traced:
+    if type(new) is Traced:
+        new.trace.require_running()
+    else:
         try:
             new = to_device(as_array(new), t.device)
         except ValueError as error:

@@ -82,9 +82,20 @@ def frozen(params: Iterable[Tensor]) -> contextlib.AbstractContextManager[None]:
     For a network that another one learns from: gradients flow through it to its inputs, and none is computed for its
     parameters. With a compiled function, put the block inside it: one around only some of its calls costs a second
     recording. Blocks of two threads for the same parameters must not overlap: the first to end unfreezes them for both.
-    Raises ValueError if a parameter is not a leaf.
+    Raises ValueError if a parameter is not a leaf, TypeError for a module or a single tensor.
     """
-    return _frozen(list(params))  # a list, because a decorated function reads it at every call
+    # A list, because a decorated function reads it at every call.
+    return _frozen(listed("frozen", params))
+
+
+def listed(name: str, params: Iterable[Tensor]) -> list[Tensor]:
+    """The parameters as a list. Raises TypeError, naming the caller, if they are one tensor or a module."""
+    if hasattr(params, "parameters"):
+        kind = type(params).__name__
+        raise TypeError(f"{name}: needs a list of parameters, not a {kind}: call its .parameters()")
+    if hasattr(params, "requires_grad"):
+        raise TypeError(f"{name}: needs a list of parameters, not a single tensor")
+    return list(params)
 
 
 @contextlib.contextmanager

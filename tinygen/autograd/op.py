@@ -50,10 +50,14 @@ class Op(Node):
     _saved: Sequence = ()  # the same once the op is recorded, each with its tensor and version
 
     def forward(self, *arrays: np.ndarray, **parameters: object) -> np.ndarray:
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__}: write forward(self, *arrays), which returns an array"
+        )
 
     def backward(self, g: Cotangent) -> Cotangent | Sequence[Cotangent | None]:
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__}: write backward(self, g), which returns the cotangents of the inputs"
+        )
 
     def keep(self, *arrays: np.ndarray) -> np.ndarray:
         """Save `arrays` for backward, and return the last, so that `forward` can end with this."""
@@ -306,6 +310,9 @@ def _named(error: Exception, cls: type[Op], tensors: Sequence, parameters: dict)
         f"{t.dtype}{list(t.shape)}" if isinstance(t, Tensor) or is_array(t) else repr(t)
         for t in tensors
     )
+    for t in tensors:
+        if type(t) is Tensor and type(t._data) is tracing.Traced:
+            t._data.trace.require_running()
     if isinstance(error, MemoryError):
         return MemoryError(f"{cls.__name__}({got}): {error}: {LESS_MEMORY}")
     try:

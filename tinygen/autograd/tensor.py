@@ -83,6 +83,9 @@ class Tensor:
     def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
+    def __array_function__(self, *call: object) -> object:
+        return numpy_functions.applied(*call)
+
     def __dlpack__(
         self, *, max_version: tuple[int, int] | None = None, copy: bool | None = None, **options
     ):
@@ -393,6 +396,6 @@ def _compared(compare: Callable, x: Tensor, other: object) -> Tensor:
 
 
 # Imported last: the methods above call these modules, and these modules import Tensor.
-from tinygen.autograd import ops  # noqa: E402
+from tinygen.autograd import numpy_functions, ops  # noqa: E402
 from tinygen.autograd.devices import To  # noqa: E402
 from tinygen.autograd.inplace import overwrite  # noqa: E402

@@ -138,7 +138,12 @@ def vjp(f: Function, *args: ArrayLike) -> tuple[Tensor, Callable[[ArrayLike], tu
 def jvp(
     f: Function, args: Sequence[ArrayLike], tangents: Sequence[ArrayLike]
 ) -> tuple[Tensor, Tensor]:
-    """(f(*args), sum_i J_i v_i): the value, and its change as the arguments move along `tangents`, of their shapes."""
+    """(f(*args), sum_i J_i v_i): the value, and its change as the arguments move along `tangents`, of their shapes.
+
+    Both are tuples or lists, else TypeError: `jvp(f, (x,), (v,))` for a function of one argument.
+    """
+    if not (isinstance(args, tuple | list) and isinstance(tangents, tuple | list)):
+        raise TypeError("jvp: needs tuples of arguments and tangents: (x,), (v,) for a single one")
     if len(args) != len(tangents):
         raise ValueError(f"jvp: {len(tangents)} tangents for {len(args)} arguments")
     inputs = [_stand_in("jvp", a) for a in args]

@@ -20,6 +20,7 @@ import numpy as np
 
 from tinygen.autograd import Tensor
 from tinygen.autograd.graph import ONE_NAME
+from tinygen.autograd.modes import listed
 from tinygen.autograd.tensor import raw
 from tinygen.kernels.device import Array, as_array, device_of, require_one_device, to_device
 from tinygen.kernels.errors import NamesItself
@@ -240,9 +241,7 @@ def _unshared(p: Tensor) -> bool:
 def checked(name: str, params: Iterable[Tensor]) -> list[Tensor]:
     """The parameters as a list. Raises TypeError or ValueError, naming the caller, if an item is not a parameter."""
     not_compiled(name, AFTER)
-    if isinstance(params, Tensor):
-        raise TypeError(f"{name}: needs a list of parameters, not a single tensor")
-    params = list(params)
+    params = listed(name, params)
     for i, p in enumerate(params):
         if not isinstance(p, Tensor):
             raise TypeError(f"{name}: parameter {i} is a {type(p).__name__}, not a Tensor")

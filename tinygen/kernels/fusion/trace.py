@@ -56,6 +56,7 @@ class Trace:
         self, function: Callable, args: tuple, kwargs: dict[str, Any], effect: bool = False
     ) -> Any:
         """function(*args, **kwargs), recorded as a call. With an effect, every replay runs it, in its place."""
+        self.require_running()
         call = Call(function, args, kwargs, effect)
         given = traced((args, kwargs))
         if any(x.owner in self.outdated for x in given):
@@ -81,6 +82,14 @@ class Trace:
                 array = np.asarray(array, order="C")
             call.results.append(Traced(array, self, owner))
         return tuple(call.results) if several else call.results[0]
+
+    def require_running(self) -> None:
+        """Raise RuntimeError if the recorded call has returned: its arrays never get numbers."""
+        if self not in running:
+            raise RuntimeError(
+                "a tensor is left over from a call of a compiled function, and has no numbers: return from that call "
+                "what is used later"
+            )
 
     def overwrite(self, key: Hashable, array: np.ndarray, new: Traced, effect: Callable) -> None:
         """From here on `new` replaces `array` as the input of this key; every replay runs `effect(new)`."""
@@ -194,6 +203,7 @@ def _method(name: str) -> Callable:
 
 
 def _refused(self: Traced, *_: object, **__: object) -> Any:
+    self.trace.require_running()
     raise TypeError(
         "inside a compiled function an array has no numbers yet: they cannot be looked at, compared in an `if`, "
         "printed or handed to another library; compute with tensors, and return what you want to see"
