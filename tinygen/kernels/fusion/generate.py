@@ -12,12 +12,11 @@ An element that two stages need is computed in both: arithmetic is cheaper than 
 number of cores, so neither do the results. Sizes and strides are arguments, not part of the source, so nests that
 differ in nothing else have one source, which is compiled once (`cache.py`).
 
-Names are letters with the number of a storage (x), an access (p, c, g, l, w) or a statement (e, v, s, a, r, t): x
-array, p position of the row in it, c stride from column to column, g contiguous copy of a strided vector, l loaded
-element, w loaded number of the row, e computed element, v computed number of the row, s sum within a stage, a sum of
-its pieces, r elements of a piece that are summed when all are written, t total over rows. `sizes` holds rows, inner
-rows, columns, chunks, and then four numbers for each access: its offset, and the strides to the next outer row, inner
-row and column. So x / np.sum(x, axis=1, keepdims=True) becomes:
+Names are letters with the number of a storage (x), an access (p, c, g, l, w) or a statement (e, v, s, a, t): x array,
+p position of the row in it, c stride from column to column, g contiguous copy of a strided vector, l loaded element,
+w loaded number of the row, e computed element, v computed number of the row, s sum within a stage, a sum of its pieces,
+t total over rows. `sizes` holds rows, inner rows, columns, chunks, and then four numbers for each access: its offset,
+and the strides to the next outer row, inner row and column. So x / np.sum(x, axis=1, keepdims=True) becomes:
 
     def values_1(l0, v0):
         e1 = l0 / v0
@@ -93,6 +92,7 @@ class Writer:
         }  # fmt: skip
         # The stage of each statement: it comes after the stages whose sums along the row the statement needs.
         self.stages: list[int] = []
+        self.mixes = False  # whether a stage both adds up along rows and writes
         for s in self.statements:
             given = [k for k in map(self.made_by, s.operands) if k is not None]
             later = [self.stages[k] + (self.statements[k].how == "row") for k in given]
@@ -200,27 +200,19 @@ class Writer:
         strides = [f"c{self.number[x]}" for x in touched if x.strides[2] not in (0, 1)]
         return [*gathered, *dict.fromkeys([*arrays, *positions, *strides])]
 
-    def stage(self, stage: int) -> tuple[list[str], list[str], list[str]]:
-        """The functions of a stage, the lines on the row that call it, and the names of memory for a piece that it
-        needs; none if it has nothing to do."""
+    def stage(self, stage: int) -> tuple[list[str], list[str]]:
+        """The functions of a stage, and the lines on the row that call it; none if it has nothing to do."""
         sinks = [
             k for k, s in enumerate(self.statements)
             if s.per_element and self.stages[k] == stage and (s.how or s.out.storage in self.stored)
         ]  # fmt: skip
         if not sinks:
-            return [], [], []
+            return [], []
         values, loads, rows = self.values(stage, sinks)
         elements = ", ".join(f"e{k}" for k in sinks)
         inside = [f"{elements} = values_{stage}({', '.join([*map(self.element, loads), *rows])})"]
         # Lines before and after the row, before and after each piece of it, and outside, after the call.
         start, end, begin, done, outside = [], [], [], [], []
-        # A loop that both adds up and writes would add in another order if arrays lie close together: see `rows.py`.
-        hows = {k: self.statements[k].how for k in sinks}
-        writes = not {None, "column"}.isdisjoint(hows.values())
-        apart = [
-            f"r{k}" for k in sinks
-            if writes and hows[k] in ("row", "all") and self.statements[k].name == "add"
-        ]  # fmt: skip
         for k in sinks:
             s = self.statements[k]
             if s.how is None:
@@ -230,11 +222,7 @@ class Writer:
             elif s.name == "add":
                 start.append(f"a{k} = 0.0")
                 begin.append(f"s{k} = zero")
-                if f"r{k}" in apart:
-                    inside.append(f"r{k}[j - begin] = e{k}")
-                    done += ["for j in range(stop - begin):", f"    s{k} += r{k}[j]"]
-                else:
-                    inside.append(f"s{k} += e{k}")
+                inside.append(f"s{k} += e{k}")
                 done.append(f"a{k} += np.float64(s{k})")
                 end.append(f"s{k} = real(a{k})")
             else:
@@ -248,16 +236,17 @@ class Writer:
             if s.how == "row" and s.out.storage in self.stored:
                 outside.append(f"{self.at_row(s.out)} = v{k}")
         results = [k for k in sinks if self.statements[k].how in ("row", "all")]
+        self.mixes |= 0 < len(results) < len(sinks)
         if results:
             end.append(f"return {', '.join(f's{k}' for k in results)}")
         columns = indented(["for j in range(columns):"], 1) + indented(inside, 2)
         if begin:
-            begin += ["stop = min(begin + PIECE, columns)", "for j in range(begin, stop):"]
+            begin.append("for j in range(begin, min(begin + PIECE, columns)):")
             columns = indented(["for begin in range(np.uintp(0), columns, PIECE):"], 1)
             columns += indented(begin, 2) + indented(inside, 3) + indented(done, 2)
         stored = [self.statements[k].out for k in sinks if self.statements[k].how is None]
         totals = [f"t{k}" for k in sinks if self.statements[k].how == "column"]
-        arguments = ["columns", *self.columns_of([*loads, *stored]), *totals, *apart]
+        arguments = ["columns", *self.columns_of([*loads, *stored]), *totals]
         arguments += ["pt"] if totals else []
         head = f"@reordering\ndef stage_{stage}({', '.join([*arguments, *rows])}):\n"
         call = f"stage_{stage}({', '.join([*arguments, *rows.values()])})"
@@ -265,7 +254,6 @@ class Writer:
         return (
             [values, head + indented(start, 1) + columns + indented(end, 1)],
             [f"{', '.join(names)} = {call}" if names else call, *outside],
-            apart,
         )
 
     # All of it -----------------------------------------------------------------------------------
@@ -292,7 +280,8 @@ class Writer:
         for n, access in enumerate(self.accesses):
             if access in self.gathered:
                 array = self.array[access.storage]
-                lines += [f"g{n} = np.empty(columns, {array}.dtype)", "for j in range(columns):",
+                # Longer than needed, for the reason of `program.from_copies`.
+                lines += [f"g{n} = np.empty(columns + PIECE, {array}.dtype)", "for j in range(columns):",
                           f"    g{n}[j] = {array}[p{n} + j * c{n}]"]  # fmt: skip
         return lines
 
@@ -325,12 +314,10 @@ class Writer:
     def written(self) -> str:
         functions: list[str] = []
         inside: list[str] = []
-        pieces: list[str] = []
         for stage in range(max(self.stages) + 1):
-            new, calls, apart = self.stage(stage)
+            new, calls = self.stage(stage)
             functions += new
             inside += self.row_lines(stage) + calls
-            pieces += [f"{name} = np.empty(min(PIECE, columns), real)" for name in apart]
         fixed, moving = self.positions()
         before, first, last, after = self.totals()
         sizes = "rows, inner, columns, chunks = sizes[0], sizes[1], np.uintp(sizes[2]), sizes[3]"
@@ -338,7 +325,7 @@ class Writer:
             "\n\n".join(functions)
             + f"\n\n@Loop\ndef loop(sizes, {', '.join(self.array.values())}):\n"
             + indented([sizes, *fixed, *before, *self.copies(), "for chunk in prange(chunks):"], 1)
-            + indented(["pt = np.uintp(chunk) * columns", *pieces, *first], 2)
+            + indented(["pt = np.uintp(chunk) * columns", *first], 2)
             + indented(["for i in range(rows * chunk // chunks, rows * (chunk + 1) // chunks):"], 2)
             + indented(moving + inside, 3)
             + indented(last, 2)

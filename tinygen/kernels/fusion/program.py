@@ -34,12 +34,13 @@ from tinygen.kernels.fusion.instructions import (
     whole,
 )
 from tinygen.kernels.fusion.lower import UFUNCS, live, lowered
-from tinygen.kernels.fusion.memory import planned
+from tinygen.kernels.fusion.memory import planned, whole_lines
 from tinygen.kernels.fusion.trace import Trace, Traced, mapped
 from tinygen.kernels.reference import quiet
 
 ENTIRE, FLAT = "entire", "flat"  # an array as it is, and as one of one axis
 COPIED = 1 << 14  # bytes: a result of an `Other` is copied to a buffer unless it is larger
+APART = 1 << 10  # bytes, more than any vectors that LLVM's code handles at once
 
 _programs: weakref.WeakSet[Program] = weakref.WeakSet()
 
@@ -190,7 +191,15 @@ class Program:
         for access in writer.accesses:
             sizes += [access.offset, *access.strides]
         arguments = self._arguments(cost(nest), np.array(sizes, np.int64), *writer.storages)
-        return compiled_loop(writer.source), arguments
+        loop = compiled_loop(writer.source)
+        small = [
+            (i, whole_lines(APART)[: x.nbytes].view(x.dtype))
+            for i, x in enumerate(writer.storages, start=len(arguments) - len(writer.storages))
+            if x.nbytes < APART and x not in {view.storage for view in nest.writes}
+        ]
+        return (
+            functools.partial(from_copies, loop, small) if writer.mixes and small else loop
+        ), arguments
 
     def _product(self, x: Product) -> tuple[Callable, list]:
         product = PRODUCTS[x.out.dtype]
@@ -225,6 +234,19 @@ def _forget_other_threads() -> None:
 
 if hasattr(os, "register_at_fork"):  # another thread may have been running a program
     os.register_at_fork(after_in_child=_forget_other_threads)
+
+
+def from_copies(loop: Callable, small: list[tuple[int, np.ndarray]], *arguments: Any) -> None:
+    """Call a loop with copies of small arrays, each at the start of `APART` bytes: far before all others.
+
+    LLVM's code uses no vectors where an array that it writes begins a few vectors after one that it reads, and without
+    vectors a sum along a row has another order. So its last bits would depend on where small arrays happen to lie.
+    """
+    moved = list(arguments)
+    for i, memory in small:
+        memory[...] = arguments[i]
+        moved[i] = memory
+    loop(*moved)
 
 
 def _bind_uses(uses: Sequence[Use], array: np.ndarray) -> None:
