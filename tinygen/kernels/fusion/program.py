@@ -40,7 +40,7 @@ from tinygen.kernels.reference import quiet
 
 ENTIRE, FLAT = "entire", "flat"  # an array as it is, and as one of one axis
 COPIED = 1 << 14  # bytes: a result of an `Other` is copied to a buffer unless it is larger
-APART = 1 << 10  # bytes, more than any vectors that LLVM's code handles at once
+APART = 512  # bytes: twice what LLVM's code handles at once, four vectors of 64 bytes
 
 _programs: weakref.WeakSet[Program] = weakref.WeakSet()
 
@@ -192,14 +192,17 @@ class Program:
             sizes += [access.offset, *access.strides]
         arguments = self._arguments(cost(nest), np.array(sizes, np.int64), *writer.storages)
         loop = compiled_loop(writer.source)
+        if not writer.mixes:
+            return loop, arguments
+        in_columns = {x.storage for x in nest.reads if x.strides[2]} - {
+            x.storage for x in nest.writes
+        }
         small = [
             (i, whole_lines(APART)[: x.nbytes].view(x.dtype))
             for i, x in enumerate(writer.storages, start=len(arguments) - len(writer.storages))
-            if x.nbytes < APART and x not in {view.storage for view in nest.writes}
+            if x in in_columns and x.nbytes < APART
         ]
-        return (
-            functools.partial(from_copies, loop, small) if writer.mixes and small else loop
-        ), arguments
+        return functools.partial(from_copies, loop, small) if small else loop, arguments
 
     def _product(self, x: Product) -> tuple[Callable, list]:
         product = PRODUCTS[x.out.dtype]
