@@ -13,6 +13,7 @@ import random
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -293,6 +294,27 @@ class RandomGraphs(RuleBasedStateMachine):
                 assert t.is_leaf
                 assert not t.grad.requires_grad
                 assert_close(t.grad.numpy(), np.asarray(v.grad), self.rounding[v])
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_the_naive_engine_saves_what_the_op_saves(name, monkeypatch):
+    """Random graphs rarely change an array between one certain op and its backward."""
+    monkeypatch.setitem(globals(), "note", print)  # Hypothesis takes notes only in its own tests
+    for seed in range(20):
+        graph = RandomGraphs()
+        graph.start(seed=seed)
+        with contextlib.suppress(NothingFits):
+            pairs, parameters = KNOWN[name].case(graph)
+            result = graph.apply(name, *pairs, **parameters)
+            leaves = [p for p in pairs if any(p.v is leaf.v for leaf in graph.leaves)]
+            changed = graph.choose(leaves or graph.leaves)
+            if result.v.requires_grad and changed.v.memory not in graph.unchanging:
+                new, g = graph.numbers(changed.t.shape), graph.numbers(result.t.shape)
+                refused(lambda c=changed, new=new: c.t.copy_(new))
+                refused(lambda c=changed, new=new: c.v.copy_(new))
+                _, real = refused(lambda r=result, g=g: r.t.backward(g))
+                _, naive = refused(lambda r=result, g=g, s=graph: s.walk([r], [g], None, False))
+                assert real == naive
 
 
 def random_graphs_agree(name: str | None = None) -> None:
