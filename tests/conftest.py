@@ -1,7 +1,7 @@
 """How thoroughly Hypothesis draws, the rule that no tolerance may hide what it compares, and demos made short.
 
-By default the same quick examples are drawn every time; `pytest --hypothesis-profile=nightly` draws twenty times as
-many, and new ones each time.
+By default nearly the same quick examples are drawn every time: some hold constants that Hypothesis finds in the modules
+which happen to be loaded. `pytest --hypothesis-profile=nightly` draws twenty times as many, and new ones each time.
 """
 
 from __future__ import annotations
