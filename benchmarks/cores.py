@@ -77,7 +77,7 @@ def distance() -> float:
 
 
 def place() -> str:
-    """ "near" or "far"; "" if there is only one thread."""
+    """Where the cores are to each other: "near" or "far"; "" if there is only one thread."""
     if numba.get_num_threads() < 2:
         return ""
     return "far" if FAR < distance() < math.inf else "near"

@@ -37,13 +37,23 @@ def burst(call: Callable[[], object], length: float = 0.01) -> list[float]:
     return seconds[len(seconds) // 4 :]
 
 
-def in_turn(bursts: dict[str, Callable[[], list[float]]], rounds: int) -> Times:
-    """The seconds of each side's calls: one burst of each side after the other, `rounds` times."""
-    times: Times = {name: [] for name in bursts}
+def by_place(
+    bursts: dict[str, Callable[[], list[float]]], rounds: int, place: Callable[[], str]
+) -> dict[str, Times]:
+    """The seconds of each side's calls: one burst of each side after the other, `rounds` times. They are sorted by what
+    `place` gives before and after a burst; one during which that changes does not count."""
+    found: dict[str, Times] = {}
     for _ in range(rounds):
         for name, one in bursts.items():
-            times[name] += one()
-    return times
+            before, seconds = place(), one()
+            if place() == before:
+                found.setdefault(before, {}).setdefault(name, []).extend(seconds)
+    return found
+
+
+def in_turn(bursts: dict[str, Callable[[], list[float]]], rounds: int) -> Times:
+    """`by_place`, wherever the cores are."""
+    return by_place(bursts, rounds, lambda: "")[""]
 
 
 def interleaved(sides: dict[str, Callable[[], object]], rounds: int) -> Times:

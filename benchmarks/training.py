@@ -15,7 +15,6 @@ import importlib.util
 import os
 import platform
 import statistics
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tqdm import tqdm
 
 from benchmarks import arguments
-from benchmarks.timing import THREADS, Times, spread
+from benchmarks.timing import THREADS, by_place, spread
 
 if TYPE_CHECKING:
     from benchmarks.workers import Worker
@@ -81,13 +80,7 @@ def measured(
                 bursts[side] = worker.burst
             except NotImplementedError as error:
                 tqdm.write(f"{name}: {error}")
-        times: dict[str, Times] = defaultdict(dict)
-        for _ in range(rounds):
-            for side, one in bursts.items():
-                before, seconds = place(), one()
-                if place() == before:
-                    times[before].setdefault(side, []).extend(seconds)
-        for there, sides in times.items():
+        for there, sides in by_place(bursts, rounds, place).items():
             if len(sides) == len(bursts):
                 medians = {side: statistics.median(sides[side]) for side in bursts}
                 own = sides["tinygen"]

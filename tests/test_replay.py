@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import colorsys
 import functools
+import re
 import textwrap
 
 import numpy as np
@@ -145,3 +146,24 @@ def test_what_cannot_be_pasted_is_said_to_be_so():
     text = reproduction("check_grads", [net], [[np.array([1.0, 1 / 3])], {"a": 2.0}])
     assert "<the Linear that was checked>" in text
     assert "[np.array([1.0, 0.3333333333333333])], {'a': 2.0}" in text
+
+
+@pytest.mark.parametrize("shape", [(200,), (9, 30)])
+@pytest.mark.parametrize("share", [0.5, 1e-2])
+def test_the_wrong_entry_of_a_large_array_is_named(shape, share):
+    x = np.linspace(1, 2, np.prod(shape)).reshape(shape)
+    index = tuple(side // 2 for side in shape)
+
+    def wrong(g, x):
+        found = 2 * g * x
+        found[index] *= 1 + share
+        return found
+
+    with pytest.raises(
+        GradientMismatch, match=re.escape(f"at index {list(index)} alone: ")
+    ) as caught:
+        check_vjp(np.square, wrong, x)
+    analytic, numeric = map(
+        float, re.findall(r"alone: analytic (\S+), numeric (\S+)", str(caught.value))[0]
+    )
+    assert analytic / numeric == pytest.approx(1 + share, rel=1e-4)

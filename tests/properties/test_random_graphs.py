@@ -296,10 +296,12 @@ class RandomGraphs(RuleBasedStateMachine):
                 assert_close(t.grad.numpy(), np.asarray(v.grad), self.rounding[v])
 
 
-@pytest.mark.parametrize("name", sorted(KNOWN))
+# What logsumexp saves depends on the layout in memory.
+@pytest.mark.parametrize("name", sorted({*KNOWN} - {"logsumexp"}))
 def test_the_naive_engine_saves_what_the_op_saves(name, monkeypatch):
     """Random graphs rarely change an array between one certain op and its backward."""
     monkeypatch.setitem(globals(), "note", print)  # Hypothesis takes notes only in its own tests
+    compared = 0
     for seed in range(20):
         graph = RandomGraphs()
         graph.start(seed=seed)
@@ -308,13 +310,15 @@ def test_the_naive_engine_saves_what_the_op_saves(name, monkeypatch):
             result = graph.apply(name, *pairs, **parameters)
             leaves = [p for p in pairs if any(p.v is leaf.v for leaf in graph.leaves)]
             changed = graph.choose(leaves or graph.leaves)
-            if result.v.requires_grad and changed.v.memory not in graph.unchanging:
+            if result.v.requires_grad:
                 new, g = graph.numbers(changed.t.shape), graph.numbers(result.t.shape)
                 refused(lambda c=changed, new=new: c.t.copy_(new))
                 refused(lambda c=changed, new=new: c.v.copy_(new))
                 _, real = refused(lambda r=result, g=g: r.t.backward(g))
                 _, naive = refused(lambda r=result, g=g, s=graph: s.walk([r], [g], None, False))
                 assert real == naive
+                compared += 1
+    assert compared
 
 
 def random_graphs_agree(name: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """NumPy's functions on tensors: they run on the arrays and return arrays, which no gradient flows through.
 
 So they are refused where that would lose a gradient silently. What holds no floats (a shape, a comparison, a text, the
-None of `np.save`) has no gradient to lose, hence no list of functions decides this but the result itself.
+None of `np.save`) has no gradient to lose: the result decides, not a list of functions, but for those named below.
 """
 
 from __future__ import annotations

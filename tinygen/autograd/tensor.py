@@ -125,8 +125,7 @@ class Tensor:
     def to(self, device: str) -> Tensor:
         """This tensor if it is on `device`, else a copy there; the gradient is moved back to this tensor's device.
 
-        Raises ValueError on an unknown device, ImportError without CuPy, RuntimeError without a GPU, and MemoryError
-        if the tensor does not fit.
+        Raises ValueError on an unknown device; ImportError, RuntimeError, MemoryError without CuPy, a GPU, or room.
         """
         return self if device == self.device else To.apply(self, device=checked_device(device))
 

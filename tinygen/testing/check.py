@@ -101,21 +101,17 @@ def verify(claim: Claim, arrays: Arrays) -> Arrays:
         _check_form(claim, gradients, arrays)
         for oracle, relative, slopes in oracles:
             for d, slope in slopes:
-                place = f"{claim.name}, {_place(claim, d)}, with {told}"
                 analytic = float(np.vdot(gradients[d.position], d.along))
-                found = _compared(
-                    analytic, relative, d, slope, us, arrays, sizes[oracle][d.position]
-                )
+                size = sizes[oracle][d.position]
+                found = _compared(analytic, oracle, relative, d, slope, us, arrays, size)
                 if found and relative == CENTRAL:
-                    again = scattered(claim.f, arrays, outputs, d, slope)
-                    found = _compared(
-                        analytic, relative, d, again, us, arrays, sizes[oracle][d.position]
-                    )
+                    slope = scattered(claim.f, arrays, outputs, d, slope)
+                    found = _compared(analytic, oracle, relative, d, slope, us, arrays, size)
                 if found:
                     kind, why = found
                     if kind is GradientMismatch and d.index is None:
                         why += _one_entry(claim, arrays, outputs, d, us, gradients[d.position])
-                    raise kind(f"{place}: {why.format(oracle=oracle)}")
+                    raise kind(f"{claim.name}, {_place(claim, d)}, with {told}: {why}")
     _check_linear(claim, arrays, drawn, first)
     return drawn
 
@@ -282,6 +278,7 @@ def _one_entry(
 
 def _compared(
     analytic: float,
+    oracle: str,
     relative: float,
     d: Direction,
     slope: Slope,
@@ -300,7 +297,7 @@ def _compared(
     error = abs(analytic - numeric)
     if not error <= tolerance and not lost:
         return GradientMismatch, (
-            f"analytic {analytic:.12g}, numeric {numeric:.12g} by {{oracle}}, "
+            f"analytic {analytic:.12g}, numeric {numeric:.12g} by {oracle}, "
             f"error {error / tolerance if tolerance else np.inf:.3g} tolerances of {tolerance:.1e}"
         )
     # A derivative counts as zero if the numeric one is within the rounding of a natural step, and the analytic one
@@ -309,7 +306,7 @@ def _compared(
     is_zero = abs(numeric) <= zero and abs(analytic) <= zero * slope.own
     if lost or (tolerance > SHARE * size and not is_zero):
         return Unproven, (
-            f"unproven: the derivative {numeric:.3g} by {{oracle}} is not a hundred times "
+            f"unproven: the derivative {numeric:.3g} by {oracle} is not a hundred times "
             f"its rounding, {floor:.1e}"
         )
     return None

@@ -195,7 +195,7 @@ def complex_step(f: Function, arrays: Arrays, d: Direction) -> Slope:
     # The rounding of numbers that may have cancelled inside f.
     rounding = 64 * EPS * largest / max(own, 1.0)
     floor = tuple(np.maximum(64 * EPS * np.abs(v), rounding) for v in value)
-    return Slope(value, floor, d.steps[0], own=1.0)
+    return Slope(value, floor, d.steps[0], own=1.0)  # with the step that a difference would take
 
 
 def natural_step(x: np.ndarray) -> float:
