@@ -217,7 +217,9 @@ def launched(function: Callable, *args: object, **kwargs: object) -> object:
 
 def viewed(x: ndarray, result: object) -> ndarray:
     """NumPy's result for x, with x as its base if it is a view."""
-    shares = isinstance(result, np.ndarray) and np.may_share_memory(result, x.host)
+    base = getattr(result, "base", None)  # of a view without elements, which shares no memory, too
+    shares = base is not None and (base is x.host or base is x.host.base)
+    shares = shares or (isinstance(result, np.ndarray) and np.may_share_memory(result, x.host))
     counts["launches"] += not shares
     return ndarray(np.asarray(result), None if not shares else x if x.base is None else x.base)
 

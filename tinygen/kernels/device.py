@@ -114,8 +114,10 @@ def to_device(x: Array, device: str) -> Array:
         return x.get()
     checked_device(device)
     try:
-        # CuPy fills a 0-d array from a number, which turns -0.0 into 0.0: hence `atleast_1d`.
-        return cupy().asarray(np.atleast_1d(x), order="C").reshape(x.shape)
+        if x.ndim:
+            return cupy().asarray(x, order="C")
+        # CuPy fills a 0-d array from a number, which turns -0.0 into 0.0.
+        return cupy().asarray(x.reshape(1)).reshape(())
     except MemoryError as error:
         raise MemoryError(
             f"{x.nbytes} bytes do not fit on the GPU ({error}): {LESS_MEMORY}"

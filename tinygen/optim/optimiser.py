@@ -4,8 +4,8 @@ A rule is a short class: the names of its state arrays, and one call of a fused 
 parameter and those arrays in place. The step then raises the parameter's version counter. So a backward
 pass over a graph that saved the parameter before the step fails, instead of using the new values.
 
-A kernel call has a fixed cost, about that of updating ten thousand numbers. So an optimiser moves its small
-parameters into one array when it is made, and a step updates them all in one call (`Pack`).
+A kernel call has a fixed cost, about that of updating ten thousand numbers, or millions on a GPU. So an optimiser moves
+its small parameters into one array when it is made, and a step updates them all in one call (`Pack`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import math
 import operator
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,20 @@ from tinygen.autograd import Tensor
 from tinygen.autograd.graph import ONE_NAME
 from tinygen.autograd.modes import listed
 from tinygen.autograd.tensor import raw
-from tinygen.kernels.device import Array, as_array, device_of, require_one_device, to_device
+from tinygen.kernels.device import (
+    Array,
+    as_array,
+    device_of,
+    on_gpu,
+    require_one_device,
+    to_device,
+)
 from tinygen.kernels.errors import NamesItself
 from tinygen.kernels.fusion.trace import not_compiled
+from tinygen.kernels.joining import join
 
 # The most elements of a small parameter. Copying a larger one's gradient into a pack would take longer than a call.
-SMALL = 1 << 15
+SMALL, SMALL_ON_GPU = 1 << 15, 1 << 20
 
 AFTER = "call it after, with the gradients"
 
@@ -55,10 +64,11 @@ class Optimiser(NamesItself):
         self.steps = [0] * len(self.params)
         self.state: list[dict[str, Array]] = [{} for _ in self.params]
         self.whole = True  # False after `step_part`, until the state is gathered from all ranks
-        small = [i for i, p in enumerate(self.params) if p.size <= SMALL and _unshared(p)]
-        dtypes = dict.fromkeys(self.params[i].dtype for i in small)
-        alike = [[i for i in small if self.params[i].dtype == dtype] for dtype in dtypes]
-        self._packs = [Pack(self.params, numbers) for numbers in alike if len(numbers) > 1]
+        alike: dict[tuple[str, np.dtype], list[int]] = {}
+        for i, p in enumerate(self.params):
+            if p.size <= (SMALL_ON_GPU if on_gpu(p._data) else SMALL) and _unshared(p):
+                alike.setdefault((p.device, p.dtype), []).append(i)
+        self._packs = [Pack(self.params, found) for found in alike.values() if len(found) > 1]
         packed = {i for pack in self._packs for i in pack.numbers}
         self._loose = [i for i in range(len(self.params)) if i not in packed]
         for name in self.arrays:
@@ -103,6 +113,8 @@ class Optimiser(NamesItself):
             p = self.params[i]
             if p.grad is None:
                 continue
+            if type(p.grad._data) is not type(p._data):
+                require_one_device((p._data, p.grad._data))
             array = np.asarray(p._data, order="C", like=p._data)
             try:
                 gradient = np.asarray(p.grad._data, p.dtype, order="C", like=p._data)
@@ -204,24 +216,30 @@ class Pack:
 
     def parts(self, array: np.ndarray) -> list[np.ndarray]:
         """Each parameter's elements in an array laid out like the shared one: views, of the parameter's shape."""
-        parts = np.split(array, np.cumsum([p.size for p in self.params])[:-1])
-        return [part.reshape(p.shape) for part, p in zip(parts, self.params, strict=True)]
+        ends = accumulate(p.size for p in self.params)
+        return [
+            array[end - p.size : end].reshape(p.shape)
+            for p, end in zip(self.params, ends, strict=True)
+        ]
 
     def step(self, optimiser: Optimiser) -> bool:
         """Update all parameters in one call and return True.
 
-        If one has no gradient, another step count or left the shared array, update none and return False.
+        If one has no gradient or one elsewhere, another step count or left the shared array, update none and return
+        False.
         """
         gradients = []
         for p, place in zip(self.params, self.places):  # noqa: B905 (strict costs 0.2 us)
             # A deep copy's places are separate arrays, not views of its shared array.
             if p.grad is None or p._data is not place or place.base is not self.array:
                 return False
+            if type(p.grad._data) is not type(place):
+                return False
             gradients.append(p.grad._data)
         steps = {optimiser.steps[i] for i in self.numbers}
         if len(steps) > 1:
             return False
-        np.concatenate(gradients, axis=None, out=self.gradient, casting="unsafe")
+        join(gradients, self.gradient)
         step = steps.pop() + 1
         optimiser.update(self.array, self.gradient, step, self.state)
         for i, p in zip(self.numbers, self.params):  # noqa: B905
@@ -231,9 +249,10 @@ class Pack:
 
 
 def _unshared(p: Tensor) -> bool:
-    """Whether the parameter's array is a writeable, C-contiguous NumPy array that nothing else references."""
+    """Whether the parameter's array is writeable and C-contiguous, and nothing else references it."""
     array = p._data
-    if type(array) is not np.ndarray or array.base is not None or not array.flags.carray:
+    plain = on_gpu(array) or (type(array) is np.ndarray and array.flags.carray)
+    if not plain or array.base is not None or not array.flags.c_contiguous:
         return False
     return sys.getrefcount(array) == ONE_NAME + 1
 
