@@ -209,6 +209,27 @@ def test_comparisons_give_booleans_without_a_gradient(name):
     assert op(tg.tensor(1.0), 2).shape == ()
 
 
+@pytest.mark.parametrize("name", ["and_", "or_", "xor"])
+def test_logic_on_booleans_and_bits_on_integers(name):
+    op = getattr(operator, name)
+    for x, others in (
+        (np.array([True, True, False]), (True, np.array([True, False, False]))),
+        (np.array([1, 2, 7], np.uint8), (np.uint8(5), np.array([3, 2, 1], np.uint8))),
+    ):
+        t = tg.tensor(x)
+        np.testing.assert_array_equal(~t, ~x)
+        for other in others:
+            for result in (op(t, other), op(t, tg.tensor(other))):
+                assert result.dtype == x.dtype
+                np.testing.assert_array_equal(result, op(x, other))
+            np.testing.assert_array_equal(op(other, t), op(other, x))
+    x = tg.tensor([0.5, 1.5, 2.5], requires_grad=True)
+    tg.where((x > 1) & ~(x > 2), x, 0.0).sum().backward()
+    np.testing.assert_array_equal(x.grad, [0, 1, 0])
+    with pytest.raises(TypeError, match="not supported"):
+        op(x, True)
+
+
 def test_tensors_are_told_apart_by_identity_in_sets_and_dicts():
     a, b = tg.tensor([1.0]), tg.tensor([1.0])
     assert len({a, b, a}) == 2

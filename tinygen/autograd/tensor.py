@@ -29,6 +29,19 @@ NUMBERS = (bool, int, float)  # weak types: beside an array, they take its dtype
 FLOATS = frozenset(np.dtype(name) for name in ("float16", "float32", "float64"))
 
 
+def _without_gradient(name: str) -> Callable[[Tensor, object], Tensor]:
+    """The method for this operator of Python's, on the arrays."""
+    function = getattr(operator, name)
+
+    def method(self: Tensor, other: object) -> Tensor:
+        x, other = raw(self), raw(other)
+        if type(other) is not type(x) and is_array(other):
+            require_one_device((x, other))  # CuPy would take a 0-d NumPy array for a number
+        return Tensor(as_array(function(x, other)))
+
+    return method
+
+
 class Tensor:
     """An n-dimensional array that remembers how it was computed. Make one with `tg.tensor`.
 
@@ -276,24 +289,14 @@ class Tensor:
     def __setitem__(self, index: object, value: object) -> None:
         raise TypeError("a tensor cannot be assigned into: use tg.where, or copy_ on a leaf")
 
-    # Comparisons give boolean tensors without a gradient.
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _compared(operator.eq, self, other)
+    # Comparisons, and logic on the booleans that they give, have no gradient.
+    __eq__, __ne__, __lt__, __le__, __gt__, __ge__, __and__, __or__, __xor__ = map(
+        _without_gradient, "eq ne lt le gt ge and_ or_ xor".split()
+    )
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _compared(operator.ne, self, other)
-
-    def __lt__(self, other: ArrayLike) -> Tensor:
-        return _compared(operator.lt, self, other)
-
-    def __le__(self, other: ArrayLike) -> Tensor:
-        return _compared(operator.le, self, other)
-
-    def __gt__(self, other: ArrayLike) -> Tensor:
-        return _compared(operator.gt, self, other)
-
-    def __ge__(self, other: ArrayLike) -> Tensor:
-        return _compared(operator.ge, self, other)
+    def __invert__(self) -> Tensor:
+        return Tensor(as_array(~raw(self)))
 
     __hash__ = object.__hash__
 
@@ -385,13 +388,6 @@ def lifted(trace: Trace, t: Tensor) -> Traced:
             )
         return t._data
     return trace.overwritten[t] if t in trace.overwritten else trace.lift(t, t._data)
-
-
-def _compared(compare: Callable, x: Tensor, other: object) -> Tensor:
-    x, other = raw(x), raw(other)
-    if type(other) is not type(x) and is_array(other):
-        require_one_device((x, other))  # CuPy would take a 0-d NumPy array for a number
-    return Tensor(as_array(compare(x, other)))
 
 
 # Imported last: the methods above call these modules, and these modules import Tensor.
