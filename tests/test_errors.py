@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import inspect
+import operator
 import re
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 import tinygen as tg
 from tinygen import autograd
 from tinygen.autograd import Op
+from tinygen.autograd.numpy_functions import OTHER_NAMES
 
 
 def x(*shape, dtype=np.float32):
@@ -131,6 +135,32 @@ def test_a_repeated_axis_is_refused(name):
 
 def leaf(*shape):
     return tg.tensor(np.ones(shape), requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("cat", "use tg.concat"),
+        ("zeros", "tg.tensor(np.zeros(...)) makes a tensor of what NumPy returns"),
+        ("float64", "dtypes are NumPy's, np.float64"),
+        ("viz", "import tinygen.viz first"),
+    ],
+)
+def test_a_name_from_elsewhere_has_another_here(name, hint):
+    code = f"import tinygen as tg; tg.{name}"  # another test may have imported tinygen.viz
+    failed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert failed.stderr.endswith(
+        f"AttributeError: module 'tinygen' has no attribute {name!r}: {hint}\n"
+    )
+    assert not hasattr(tg, "no_such_name")
+
+
+def test_each_hint_is_a_name_of_ours():
+    for name, ours in OTHER_NAMES.items():
+        assert not hasattr(tg, name)
+        assert callable(operator.attrgetter(ours)(tg))
 
 
 def test_backward_errors():

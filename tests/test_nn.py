@@ -54,6 +54,18 @@ def test_a_frozen_parameter_is_a_buffer_until_it_is_thawed():
     assert list(layer.state_dict()) == ["weight", "bias"]
 
 
+def test_a_result_does_not_take_a_parameters_place():
+    layer = nn.Linear(2, 1)
+    weight = layer.weight
+    with pytest.raises(TypeError, match=r"^Linear: weight is a parameter.*weight\.copy_"):
+        layer.weight = layer.weight * 2
+    assert list(layer.parameters()) == [weight, layer.bias]
+    layer.doubled = layer.weight * 2  # a stored result may be replaced
+    layer.doubled = layer.weight * 3
+    layer.weight = other = tg.tensor([[1.0, 2.0]], requires_grad=True)
+    assert [id(p) for p in layer.parameters()] == [id(other), id(layer.bias)]
+
+
 def test_a_module_that_contains_itself():
     tree = Tree()
     tree.parent = [tree]

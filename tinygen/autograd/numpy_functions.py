@@ -21,9 +21,12 @@ OF_SHAPE_AND_DTYPE = {
 }  # fmt: skip
 # Their results hold floats, but are made to be constants.
 CONSTANTS = {np.copy, np.zeros_like, np.ones_like, np.empty_like, np.full_like}
+# What NumPy's and PyTorch's functions of other names are called here.
 OTHER_NAMES = {
-    "concatenate": "concat", "vstack": "concat", "hstack": "concat", "transpose": "permute_dims", "dot": "matmul",
-    "amax": "max", "amin": "min", "ravel": "reshape", "det": "slogdet",
+    "concatenate": "concat", "vstack": "concat", "hstack": "concat", "cat": "concat", "transpose": "permute_dims",
+    "permute": "permute_dims", "unsqueeze": "expand_dims", "ravel": "reshape", "dot": "matmul", "mm": "matmul",
+    "bmm": "matmul", "mul": "multiply", "div": "divide", "sub": "subtract", "pow": "power", "clamp": "clip",
+    "amax": "max", "amin": "min", "gather": "take_along_axis", "det": "slogdet", "manual_seed": "random.default_rng",
 }  # fmt: skip
 
 

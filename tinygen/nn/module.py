@@ -42,6 +42,20 @@ class Module(NamesItself):
             cls._training = cls.training
             del cls.training
 
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute. Raises TypeError if a parameter would be replaced by a tensor that an op computed.
+
+        That tensor would not be trained, and the parameter would be gone.
+        """
+        if isinstance(value, Tensor) and not value.is_leaf:
+            before = vars(self).get(name)
+            if isinstance(before, Tensor) and before.is_leaf and before.requires_grad:
+                raise TypeError(
+                    f"{type(self).__name__}: {name} is a parameter, and the new value a computed tensor: give that "
+                    f"another name, or change the parameter's numbers by {name}.copy_(values)"
+                )
+        super().__setattr__(name, value)
+
     def forward(self, *args: Tensor, **kwargs: object) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
