@@ -13,8 +13,8 @@ from benchmarks.kits.tensors import Tinygen
 from benchmarks.steps import STEPS
 from tests.processes import run
 from tinygen.autograd import Tensor
+from tinygen.kernels.cpu.lines import LINE
 from tinygen.kernels.fusion import cache, program
-from tinygen.kernels.fusion.memory import LINE
 from tinygen.kernels.fusion.program import COPIED
 
 RNG = np.random.default_rng(0)

@@ -15,9 +15,13 @@ from tinygen.kernels import reference
 from tinygen.kernels.checks import KERNEL_FLOATS, by_reference
 from tinygen.kernels.cpu._compile import Loop, inlined, inner, reordering
 from tinygen.kernels.cpu._entry import Array, fit, plain
+from tinygen.kernels.cpu.lines import flush
 
 COST = 4  # work per element of a step that divides by a root; relu's is 1, as for `Loop`
 CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the number of cores
+FLUSHED = range(
+    1 << 12, 36_000
+)  # the sizes of parameters that are flushed before a step: see `lines.py`
 
 
 # The settings arrive as Python floats (float64); the arithmetic is in the arrays' dtype. No loop reads back what it has
@@ -144,24 +148,33 @@ def _apart(name: str, p: Array, g: Array, *state: Array) -> tuple[Array, ...]:
     return p, g, *state
 
 
+def _prepared(name: str, *arrays: Array) -> list[Array]:
+    """The arrays as loops take them, p ready to be written to."""
+    arrays = _checked(name, *arrays)
+    p = arrays[0]
+    if p.size in FLUSHED:
+        flush(COST * p.size, p)
+    return arrays
+
+
 def sgd_step(p, g, v, lr, momentum, nesterov, weight_decay):
     if momentum:
-        p, g, v = _checked("sgd_step", p, g, v)
+        p, g, v = _prepared("sgd_step", p, g, v)
         settings = float(lr), float(momentum), bool(nesterov), float(weight_decay)
         _sgd_momentum(p.size, p, g, v, *settings, reference.least(p.dtype))
     else:
-        p, g = _checked("sgd_step", p, g)
+        p, g = _prepared("sgd_step", p, g)
         _sgd(p.size, p, g, float(lr), float(weight_decay))
 
 
 def rmsprop_step(p, g, s, lr, alpha, eps, weight_decay):
-    p, g, s = _checked("rmsprop_step", p, g, s)
+    p, g, s = _prepared("rmsprop_step", p, g, s)
     settings = map(float, (lr, alpha, eps, weight_decay, reference.least(p.dtype, float(eps))))
     _rmsprop(COST * p.size, p, g, s, *settings)
 
 
 def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
-    p, g, m, v = _checked("adam_step", p, g, m, v)
+    p, g, m, v = _prepared("adam_step", p, g, m, v)
     rate, scale = lr / (1 - beta1**step), 1 / math.sqrt(1 - beta2**step)
     keep = 1 - lr * weight_decay if decoupled else 1
     least = reference.least(p.dtype, float(eps), float(beta2))

@@ -10,16 +10,17 @@ from llvmlite import ir
 from numba.core import cgutils, config
 from numba.core.codegen import get_host_cpu_features
 
+# Of the CPU that Numba generates code for.
+FEATURES = frozenset(
+    (get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES).split(",")
+)
+
 
 def _registers() -> tuple[int, int]:
-    """The number of vector registers, and the bytes of each, of the CPU that Numba generates code for."""
-    features = config.CPU_FEATURES
-    if features is None:
-        features = get_host_cpu_features()
-    features = features.split(",")
-    if "+avx512f" in features:
+    """The number of vector registers, and the bytes of each."""
+    if "+avx512f" in FEATURES:
         return 32, 64
-    if "+avx" in features:
+    if "+avx" in FEATURES:
         return 16, 32
     return (32 if platform.machine().lower() in ("arm64", "aarch64") else 16), 16
 

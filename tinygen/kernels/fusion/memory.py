@@ -10,10 +10,9 @@ from collections.abc import Set
 
 import numpy as np
 
+from tinygen.kernels.cpu.lines import LINE
 from tinygen.kernels.fusion.group import Kernel, LoopNest
 from tinygen.kernels.fusion.instructions import Storage
-
-LINE = 64  # bytes of a cache line: two cores that both write to one slow each other down
 
 
 def planned(
@@ -34,7 +33,8 @@ def planned(
             inside = isinstance(kernel, LoopNest) and storage not in read_later
             if inside or storage in elsewhere or storage in memory:
                 continue
-            # Only a buffer of this size: each core wrote the same part of it before, and has that in its cache.
+            # In whole lines: two cores that both write to one slow each other down. And only a buffer of this size:
+            # each core wrote the same part of it before, and has that in its cache.
             size = -(-storage.nbytes // LINE) * LINE
             fits = [b for b in free if b.nbytes == size]
             buffer = buffers[storage] = fits[0] if fits else whole_lines(size)
