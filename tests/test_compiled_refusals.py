@@ -225,7 +225,8 @@ def test_an_op_of_ones_own_that_changes_an_array_in_place(change, out):
     "change",
     [
         lambda y: np.nan_to_num(y, copy=False), lambda y: np.nan_to_num(y, False), lambda y: y.__setitem__(0, 1.0),
-        lambda y: np.cumsum(y, 0, None, np.zeros(3)),
+        lambda y: np.cumsum(y, 0, None, np.zeros(3)), lambda y: np.cumsum(y, 0, None, y), lambda y: np.clip(y, 0, 1, y),
+        lambda y: np.copyto(y, 1.0),
     ],
 )  # fmt: skip
 def test_an_op_of_ones_own_that_changes_what_it_has_computed(change):
