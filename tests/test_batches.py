@@ -197,10 +197,10 @@ class Always:
 
 def test_a_spread_level_stays_below_1():
     highest = Always(np.nextafter(np.float32(1), np.float32(0)))
-    for levels in (2, 16, 256):
-        for dtype in (np.float32, np.float64):
+    for levels in (2, 16, 256, 300):
+        for dtype in (np.float32, np.float64, np.uint8, np.int8, bool):
             x = dequantise(np.ones((1, 1), dtype), levels, highest)
-            assert x < 1
+            assert 1 - 1 / levels < x < 1
             assert x.dtype == np.float32
 
 
