@@ -35,7 +35,7 @@ def applied(function: Callable, types: object, args: tuple, kwargs: dict[str, An
     found: list[Tensor] = []
     if function in OF_SHAPE_AND_DTYPE:
         return function(*_with_arrays(args, _blank, found), **_with_arrays(kwargs, _blank, found))
-    module = function.__module__.replace("numpy", "np", 1)
+    module = function.__module__.replace("numpy", "np")
     name, op = f"{module}.{function.__name__}", function.__name__
     op = OTHER_NAMES.get(op, op)
     instead = f"use tg.{op}" if op in ops.__all__ else "write it in the ops of tg"
