@@ -113,7 +113,7 @@ def test_numpy_functions_may_ask_for_the_shape_and_dtype_alone():
         assert np.result_type(x, np.float16) == np.common_type(x) == np.float32
         assert np.can_cast(x, np.float32)
         assert not np.can_cast(x, np.float16)
-        assert np.isrealobj(x)
+        assert np.isrealobj(x=x)
         assert not np.iscomplexobj(x)
         return x.sum() * (np.size(x) + np.ndim(x) + np.shape(x)[0])
 

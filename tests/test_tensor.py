@@ -254,6 +254,7 @@ def test_numpy_functions_take_tensors():
     still = t.detach()
     np.testing.assert_array_equal(np.stack([still, still]), [[1, 2], [1, 2]])
     assert (np.sum(still), np.mean(still), np.max(still)) == (3, 1.5, 2)
+    assert np.sum(still.reshape((1, 2)), axis=(0, 1)) == 3
 
 
 @pytest.mark.parametrize(
@@ -271,6 +272,7 @@ def test_numpy_functions_take_tensors():
         (lambda p: np.amin(p), "use tg.min"),
         (lambda p: np.ravel(p), "use tg.reshape"),
         (lambda p: np.linalg.det(p * np.eye(2)), "use tg.slogdet"),
+        (lambda p: np.einsum("i->", p), "use tg.einsum"),
         (lambda p: np.fft.fft(p), r"np\.fft\.fft would .* write it in the ops of tg"),
         (lambda p: np.linalg.norm(p), r"np\.linalg\.norm would .* use tg\.norm"),
         (lambda p: np.linalg.slogdet(p * np.eye(2)), "use tg.slogdet"),

@@ -6,7 +6,7 @@ None of `np.save`) has no gradient to lose: the result decides, not a list of fu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def _with_arrays(tree: Any, array_of: Callable, found: list[Tensor]) -> Any:
         return array_of(tree)
     if isinstance(tree, dict):
         return {key: _with_arrays(x, array_of, found) for key, x in tree.items()}
-    if isinstance(tree, Sequence) and not isinstance(tree, str | bytes | range):
+    if isinstance(tree, list | tuple):
         arrays = [_with_arrays(x, array_of, found) for x in tree]
         return tuple(arrays) if isinstance(tree, tuple) else arrays
     return tree
