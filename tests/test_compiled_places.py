@@ -137,6 +137,20 @@ def test_a_cotangent_that_is_found_outside_is_read_at_each_call(transform, rows)
         u.copy_(2.0 * u)
 
 
+def test_an_index_is_kept_as_it_was_when_it_is_overwritten():
+    x, eager, own = leaf(numbers(3)), *(tg.tensor(np.array([0, 2])) for _ in range(2))
+
+    def f(index):
+        y = (x[index] ** 2).sum()
+        index.copy_(1 - index + y.astype(np.int64) * 0)
+        return y
+
+    compiled = tg.compile(lambda: f(own))
+    for _ in range(3):
+        slopes = [tg.autograd.grad(y, x)[0].numpy() for y in (f(eager), compiled())]
+        np.testing.assert_allclose(*slopes, rtol=1e-6)
+
+
 CONSTANTS = [
     np.broadcast_to(np.float32([1, -2, 3]), (2, 3)), np.broadcast_to(np.float32([[2], [5]]), (2, 3)),
     np.float32([[4, 0, 1]]), np.broadcast_to(np.float32(7), (1, 3)), np.arange(6, dtype=np.float32).reshape(3, 2).T,
