@@ -208,6 +208,7 @@ def test_a_list_of_tensors_does_not_lose_their_gradient_silently(call):
         call(x)
     with tg.no_grad():
         call(x)
+        assert tg.tensor([x[0], leaf(2.0)]).tolist() == [1, 2]
     call(x.detach())
 
 
