@@ -15,16 +15,22 @@ def test_images_are_checked_when_made():
     images = Images(x, x, np.arange(3, dtype=np.uint8), None, (2, 2), "mine")
     assert images.train.dtype == np.float32
     assert images.train_labels.dtype == np.int64
-    with pytest.raises(ValueError, match=r"train images of mine .* shape \(3, 3\)"):
-        Images(x, x, None, None, (3, 3), "mine")
-    with pytest.raises(ValueError, match="test labels of mine must be 3 integers"):
-        Images(x, x, None, np.arange(4), (2, 2), "mine")
+    for shape in ((3, 3), (1, 3)):
+        with pytest.raises(ValueError, match=rf"train images of mine .* shape \({shape[0]}, 3\)"):
+            Images(x, x, None, None, shape, "mine")
+    assert images.levels == 256
+    for labels in (np.arange(4), np.zeros((3, 1), int)):
+        with pytest.raises(ValueError, match="test labels of mine must be 3 integers"):
+            Images(x, x, None, labels, (2, 2), "mine")
     with pytest.raises(ValueError, match="train labels of mine must be 3 integers, not float64"):
         Images(x, x, np.zeros(3), None, (2, 2), "mine")
     with pytest.raises(ValueError, match="test images of mine holds 12 NaN"):
         Images(x, x * np.nan, None, None, (2, 2), "mine")
+    with pytest.raises(ValueError, match="train labels of mine must be 3 integers, not bool"):
+        Images(x, x, np.zeros(3, bool), None, (2, 2), "mine")
     with pytest.raises(AttributeError):
         images.train = x
+    assert images != Images(x, x, [0, 1, 2], None, (2, 2), "mine")
 
 
 @pytest.mark.parametrize(
@@ -33,6 +39,7 @@ def test_images_are_checked_when_made():
         (np.zeros((2, 3, 3)), "reshape"),
         (np.zeros(3), r"\(n, pixels\), not \(3,\)$"),
         (np.zeros((0, 3)), "empty"),
+        (np.zeros((3, 0)), "empty"),
         (np.array([[0.5, np.nan]]), "1 NaN"),
         (np.array([[0.5, np.inf]]), r"\[0.5, inf\]$"),
         (np.array([[-0.1, 2]]), r"\[-0.1, 2\]$"),
@@ -102,6 +109,8 @@ def test_the_order_is_drawn_at_once_and_by_permutation_only():
 
     run = batches([np.arange(5), np.arange(5) * 10], 2, Reverse())
     assert calls == [5]
+    run = list(run)
+    assert {type(batch) for batch in run} == {tuple}
     assert [(x.tolist(), y.tolist()) for x, y in run] == [
         ([4, 3], [40, 30]),
         ([2, 1], [20, 10]),
@@ -172,12 +181,29 @@ def test_grey_levels_are_spread_over_their_step():
     for bad, levels in ((grey + 1, 3), (grey * np.nan, 3), (grey, 1)):
         with pytest.raises(ValueError, match=r"must lie|NaN|at least 2"):
             dequantise(bad, levels, np.random.default_rng(0))
+    with pytest.raises(TypeError):
+        dequantise(grey, 2.5, np.random.default_rng(0))
+
+
+class Always:
+    """A generator of one number."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def random(self, shape, dtype):
+        return np.full(shape, self.number, dtype)
 
 
 def test_a_spread_level_stays_below_1():
-    class Highest:
-        def random(self, shape, dtype):
-            return np.full(shape, np.nextafter(dtype(1), dtype(0)))
+    highest = Always(np.nextafter(np.float32(1), np.float32(0)))
+    for levels in (2, 16, 256, 300):
+        for dtype in (np.float32, np.float64, np.uint8, np.int8, bool):
+            x = dequantise(np.ones((1, 1), dtype), levels, highest)
+            assert 1 - 1 / levels < x < 1
+            assert x.dtype == np.float32
 
-    for levels in (2, 16, 256):
-        assert dequantise(np.ones((1, 1), np.float32), levels, Highest()) < 1
+
+def test_black_stays_black_whatever_is_drawn():
+    assert binarise([[0, 1]], Always(0)).tolist() == [[0, 1]]
+    assert dequantise([[0, 1]], 2, Always(0)).tolist() == [[0, 0.5]]

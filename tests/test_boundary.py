@@ -259,6 +259,24 @@ def test_an_error_of_a_kernel_says_whose_it_is(name, backend, junk):
         getattr(kernels, name)(*[junk] * count)
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),  # on each the specification fails in its own way
+    [
+        ("exp", (None,)),
+        ("erf", (3.0,)),
+        ("relu", (10**400,)),
+        ("logsumexp", ("text",)),
+        ("tanh_grad", (np.ones(2), np.ones(3, np.float32))),
+    ],
+)
+def test_a_kernel_says_what_arrays_it_needs(name, given):
+    kinds = [f"{x.dtype} {x.shape}" if hasattr(x, "shape") else type(x).__name__ for x in given]
+    with tg.backend("numba"), pytest.raises(TypeError) as caught:
+        getattr(kernels, name)(*given)
+    needs = f"{name}: needs arrays that are all float32 or all float64, not {', '.join(kinds)} ("
+    assert str(caught.value).startswith(needs)
+
+
 def test_what_fails_in_a_users_own_module_is_the_users():
     class Own(nn.Module):
         def __init__(self):

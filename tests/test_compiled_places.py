@@ -5,6 +5,7 @@ import pytest
 
 import tinygen as tg
 from tests.test_compiled_faithful import numbers, same
+from tests.values import leaf
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
@@ -106,6 +107,50 @@ def test_parts_that_overlap(f, backend):
         )
 
 
+def test_parts_of_what_is_overwritten_before_they_are_added():
+    x, eager, own = leaf(numbers(4, 3)), *(tg.tensor(np.ones((2, 3), np.float32)) for _ in range(2))
+
+    def f(x, y, state):
+        (a,) = tg.autograd.grad(x[:2], x, state)
+        state.copy_(y)
+        (b,) = tg.autograd.grad(x[2:], x, y)
+        return y.sum(), a + b
+
+    compiled = tg.compile(lambda x, y: f(x, y, own))
+    for _ in range(3):
+        y = tg.tensor(numbers(2, 3))
+        expected, found = f(x, y, eager)[1], compiled(x, y)[1]
+        np.testing.assert_array_equal(found.numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize(("transform", "rows"), [
+    (lambda x, u: tg.autograd.grad(x[1:], x, u)[0], 2),
+    (lambda x, u: tg.vjp(lambda x: x[1:], x)[1](u)[0], 2),
+    (lambda x, u: tg.jvp(lambda x: x.T, [x], [u])[1], 3),
+    (lambda x, u: tg.hvp(lambda x: (x[1:] ** 3).sum(), x, u), 3),
+])  # fmt: skip
+def test_a_cotangent_that_is_found_outside_is_read_at_each_call(transform, rows):
+    x, u = leaf(numbers(3, 2)), tg.tensor(numbers(rows, 2))
+    compiled = tg.compile(lambda x: (x.sum(), transform(x, u)))
+    for _ in range(3):
+        np.testing.assert_array_equal(compiled(x)[1].numpy(), transform(x, u).numpy())
+        u.copy_(2.0 * u)
+
+
+def test_an_index_is_kept_as_it_was_when_it_is_overwritten():
+    x, eager, own = leaf(numbers(3)), *(tg.tensor(np.array([0, 2])) for _ in range(2))
+
+    def f(index):
+        y = (x[index] ** 2).sum()
+        index.copy_(1 - index + y.astype(np.int64) * 0)
+        return y
+
+    compiled = tg.compile(lambda: f(own))
+    for _ in range(3):
+        slopes = [tg.autograd.grad(y, x)[0].numpy() for y in (f(eager), compiled())]
+        np.testing.assert_allclose(*slopes, rtol=1e-6)
+
+
 CONSTANTS = [
     np.broadcast_to(np.float32([1, -2, 3]), (2, 3)), np.broadcast_to(np.float32([[2], [5]]), (2, 3)),
     np.float32([[4, 0, 1]]), np.broadcast_to(np.float32(7), (1, 3)), np.arange(6, dtype=np.float32).reshape(3, 2).T,
@@ -153,6 +198,10 @@ def test_constants_of_any_layout(constant, backend):
         lambda a: np.nan_to_num(a, True, 0.0),
         lambda a: np.divmod(a, 2.0)[1],
         lambda a: a + np.add.reduce(a),
+        lambda a: np.sum(a=a * 3, axis=0),
+        lambda a: np.stack(arrays=[a, a * 3]),
+        lambda a: np.max(a, axis=0, initial=np.float32(0.5)),
+        lambda a: np.max(a, axis=0, initial=np.max(a * 3)),
     ],
 )
 def test_array_functions_in_ops_of_the_user(change):

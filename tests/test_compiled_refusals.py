@@ -108,8 +108,13 @@ def test_numbers_that_are_found_elsewhere_cannot_be_looked_at_either(look):
         tg.compile(lambda x: (x.sum(), look(s))[0])(tg.tensor(numbers(3)))
 
 
-def test_numpy_functions_may_ask_for_the_shape_alone():
+def test_numpy_functions_may_ask_for_the_shape_and_dtype_alone():
     def f(x):
+        assert np.result_type(x, np.float16) == np.common_type(x) == np.float32
+        assert np.can_cast(x, np.float32)
+        assert not np.can_cast(x, np.float16)
+        assert np.isrealobj(x=x)
+        assert not np.iscomplexobj(x)
         return x.sum() * (np.size(x) + np.ndim(x) + np.shape(x)[0])
 
     assert tg.compile(f)(tg.tensor(np.float32([1, 2, 3]))).item() == 42
@@ -225,7 +230,8 @@ def test_an_op_of_ones_own_that_changes_an_array_in_place(change, out):
     "change",
     [
         lambda y: np.nan_to_num(y, copy=False), lambda y: np.nan_to_num(y, False), lambda y: y.__setitem__(0, 1.0),
-        lambda y: np.cumsum(y, 0, None, np.zeros(3)),
+        lambda y: np.cumsum(y, 0, None, np.zeros(3)), lambda y: np.cumsum(y, 0, None, y), lambda y: np.clip(y, 0, 1, y),
+        lambda y: np.copyto(y, 1.0),
     ],
 )  # fmt: skip
 def test_an_op_of_ones_own_that_changes_what_it_has_computed(change):

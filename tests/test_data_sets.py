@@ -56,7 +56,9 @@ def write(path: Path, content: bytes) -> Path:
 
 def test_sources_are_searched_in_order(places):
     own, cache = places
+    (own / "mnist/a.gz").mkdir(parents=True)
     assert sources.find("mnist/a.gz") is None
+    (own / "mnist/a.gz").rmdir()
     raw = write(cache / "mnist/a", b"unpacked, in the cache")
     assert sources.find("mnist/a.gz") == raw
     packed = write(cache / "mnist/a.gz", b"in the cache")
@@ -66,9 +68,12 @@ def test_sources_are_searched_in_order(places):
     assert sources.find_or_download("mnist/a.gz", "http://unused.invalid", "") == first
 
 
-def test_cache_defaults_to_home(monkeypatch, tmp_path):
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.delenv("TINYGEN_DATA", raising=False)
+@pytest.mark.parametrize("empty", [False, True])
+def test_cache_defaults_to_home(monkeypatch, tmp_path, empty):
+    for name in ("XDG_CACHE_HOME", "TINYGEN_DATA"):
+        monkeypatch.setenv(name, "")
+        if not empty:
+            monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert sources.folders() == [tmp_path / ".cache" / "tinygen"]
 
@@ -93,6 +98,7 @@ def test_bad_download_leaves_nothing_and_says_what_was_tried(places, server, con
         sources.find_or_download("mnist/a.gz", url + "a.gz", "0" * 64)
     for place in (*places, url):
         assert str(place) in str(caught.value)
+    assert "not set" not in str(caught.value)
     assert [p for p in places[1].rglob("*") if p.is_file()] == []
 
 
@@ -139,13 +145,12 @@ def small_mnist(places, monkeypatch):
     """Four small files in $TINYGEN_DATA/mnist, and a table that expects just these."""
     rng = np.random.default_rng(0)
     arrays = {}
-    for name, (shape, packed, _) in sets.MNIST_FILES.items():
+    for name, (shape, *_) in sets.MNIST_FILES.items():
         shape = (shape[0] // 10000, *shape[1:])
         array = rng.integers(0, 10 if "labels" in name else 256, shape, dtype=np.uint8)
-        write(places[0] / "mnist" / name, gzip.compress(idx_bytes(array)))
-        monkeypatch.setitem(
-            sets.MNIST_FILES, name, (shape, packed, hashlib.sha256(array).hexdigest())
-        )
+        path = write(places[0] / "mnist" / name, gzip.compress(idx_bytes(array)))
+        hashes = [hashlib.sha256(x).hexdigest() for x in (path.read_bytes(), array)]
+        monkeypatch.setitem(sets.MNIST_FILES, name, (shape, *hashes))
         arrays[name] = array
     return places[0] / "mnist", arrays
 
@@ -169,6 +174,15 @@ def test_mnist_packed_anew_or_unpacked_is_as_good(small_mnist):
         write(path.with_suffix(""), idx_bytes(arrays[path.name]))
         path.unlink()
     assert_same(mnist().train, expected.train)
+
+
+def test_mnist_is_downloaded(small_mnist, server, monkeypatch):
+    folder, arrays = small_mnist
+    url, served = server
+    for path in folder.iterdir():
+        path.rename(served / path.name)
+    monkeypatch.setattr(sets, "MNIST_URL", url)
+    np.testing.assert_array_equal(mnist().test_labels, [*arrays.values()][3])
 
 
 def another_set(array):
@@ -221,8 +235,10 @@ def columns(frames):
     return frames.reshape(len(frames), -1).T
 
 
-def test_frey_faces(places, faces):
-    write(places[0] / "frey_faces/frey_faces.npz", npz_bytes(images=faces))
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_frey_faces(places, faces, order):
+    stored = np.asarray(faces, order=order)
+    write(places[0] / "frey_faces/frey_faces.npz", npz_bytes(images=stored))
     images = frey_faces()
     assert (images.name, images.shape) == ("frey_faces", (3, 2))
     assert images.train.shape == (1600, 6)
@@ -260,7 +276,9 @@ def test_frey_faces_damaged(places, faces):
         mat_bytes(ff=columns(255 - faces)),
     ]:
         write(places[0] / "frey_faces/frey_rawface.mat", content)
-        with pytest.raises(ValueError, match=r"frey_rawface\.mat is (damaged|not the file)"):
+        with pytest.raises(
+            ValueError, match=r"mat is (damaged|not the file).*; delete frey_rawface\.mat"
+        ):
             frey_faces()
 
 

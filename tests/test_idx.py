@@ -4,6 +4,7 @@ import gzip
 import math
 import struct
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,7 @@ def test_idx_round_trip(tmp_path, array, zipped):
     found = read_idx(path)
     assert_same(found, array)
     assert found.dtype.isnative
+    assert found.flags.writeable
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["raw", "gz"])
@@ -119,6 +121,19 @@ def test_idx_as_large_as_allowed(tmp_path):
     assert_same(read_idx(path, SMALL.nbytes), SMALL)
     with pytest.raises(ValueError, match="beyond the limit"):
         read_idx(path, SMALL.nbytes - 1)
+    path.write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, 2**30 + 1))
+    with pytest.raises(ValueError, match="beyond the limit"):
+        read_idx(path)
+
+
+def test_idx_of_as_many_dimensions_as_allowed(tmp_path):
+    for count in (8, 9):
+        array = np.arange(6, dtype=np.uint8).reshape(2, 3, *[1] * (count - 2))
+        (tmp_path / "a.idx").write_bytes(idx_bytes(array))
+        if count == 8:
+            assert_same(read_idx(tmp_path / "a.idx"), array)
+    with pytest.raises(ValueError, match="claims 9 dimensions, not 1 to 8"):
+        read_idx(tmp_path / "a.idx")
 
 
 @pytest.mark.parametrize(("claimed", "limit"), [(10, 2**30), (2**25, 2**20), (2**31, 2**30)])

@@ -113,6 +113,7 @@ def test_tensors_and_strided_arrays(tmp_path):
         ({"a": {1: 2}}, r"keys must be str, not int 1 \(at /a\)"),
         ({"a/b": np.array([None])}, r"dtype object cannot be saved \(at /a~1b\)"),
         (np.zeros(2, complex), "dtype complex128"),
+        (np.zeros(2, np.complex64), "dtype complex64"),
         (np.array(["x"]), "dtype <U1"),
         (np.zeros(2, "f4,i4"), "dtype"),
         (np.zeros(2, "M8[s]"), "dtype datetime64"),

@@ -43,8 +43,10 @@ def test_without_a_gpu_the_error_says_where_to_look(cuda, monkeypatch):
 
     device._require_gpu.cache_clear()
     monkeypatch.setattr(cuda.cupy.cuda.runtime, "getDeviceCount", none)
-    with pytest.raises(RuntimeError, match=r"finds no GPU to use.*cudaErrorNoDevice.*nvidia-smi"):
-        tg.tensor([1.0], device="cuda")
+    for ask in (tg.set_default_device, lambda name: tg.tensor([1.0], device=name)):
+        with pytest.raises(RuntimeError, match=r"no GPU to use.*cudaErrorNoDevice.*nvidia-smi"):
+            ask("cuda")
+    assert tg.get_default_device() == "cpu"
 
 
 @pytest.mark.parametrize(

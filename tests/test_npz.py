@@ -75,6 +75,7 @@ def test_npz_damaged_anywhere(tmp_path, save):
         npy("{'descr': '<f8', 'fortran_order': False, 'shape': (999999999999999,), }\n"),
         npy("{'descr': '<f8', 'fortran_order': False, 'shape': (0, 999999999999999), }\n"),
         npy("{'descr': '<f7', 'fortran_order': False, 'shape': (0,), }\n"),
+        npy("{'descr': '<c8', 'fortran_order': False, 'shape': (1,), }\n", b"12345678"),
         npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n", b"12345678"),
         npy("{'descr': '|u1', 'fortran_order': False, 'shape': (%s), }\n" % ("1," * 9), b"1"),
         npy("{'descr': '|u1', 'fortran_order': False, 'shape': (-1,), }\n"),
@@ -83,7 +84,7 @@ def test_npz_damaged_anywhere(tmp_path, save):
         npy("(" * 5000),
         npy("__import__('os').abort()"),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_npz_lying_header(tmp_path, content):
     path = tmp_path / "lie.npz"
@@ -124,8 +125,13 @@ def test_npz_never_unpickles(tmp_path):
 
 
 def test_npz_without_the_array_says_what_it_holds(tmp_path):
-    (tmp_path / "o.npz").write_bytes(npz_bytes(faces=np.zeros(2)))
+    path = tmp_path / "o.npz"
+    path.write_bytes(npz_bytes())
+    with pytest.raises(ValueError, match="it holds nothing"):
+        read_npz(path, "images")
+    path.write_bytes(npz_bytes(faces=np.zeros(2)))
     with pytest.raises(ValueError, match=r"it holds faces\.npy"):
-        read_npz(tmp_path / "o.npz", "images")
+        read_npz(path, "images")
+    assert_same(read_npz(str(path), "faces", max_bytes=path.stat().st_size), np.zeros(2))
     with pytest.raises(ValueError, match="limit of 10 bytes"):
-        read_npz(tmp_path / "o.npz", "faces", max_bytes=10)
+        read_npz(path, "faces", max_bytes=10)

@@ -197,6 +197,7 @@ def test_a_kept_view_knows_that_its_array_was_changed(given):
         lambda x: x * [x[0], x[1]],
         lambda x: x * [1.0, x[1]],
         lambda x: x * [[x[0], x[1]]],
+        lambda x: x * [(x[0], x[1])],
         lambda x: tg.mean([x[0], x[1]]),
         lambda x: tg.maximum(x, (x[1], x[0])),
     ],
@@ -207,6 +208,7 @@ def test_a_list_of_tensors_does_not_lose_their_gradient_silently(call):
         call(x)
     with tg.no_grad():
         call(x)
+        assert tg.tensor([x[0], leaf(2.0)]).tolist() == [1, 2]
     call(x.detach())
 
 

@@ -117,6 +117,7 @@ def test_small_gradients_travel_together(pair):
 def test_a_sum_leaves_the_numbers_as_they_are(pair):
     numbers = np.array([1.5, 2])
     assert pair.sum(numbers).tolist() == [3, 4]
+    assert pair.sum([0.1]).tolist() == [0.2]
     assert numbers.tolist() == [1.5, 2]
 
 
@@ -135,13 +136,14 @@ def test_a_large_parameter_is_stepped_in_shares(rank, mpi):
     team, n = parallel.Team(TwoAlike(rank)), SMALL + 2
     (p,) = parameters((2, n // 2))
     g = np.random.default_rng(rank).standard_normal(p.shape).astype(np.float32)
-    p.grad = tg.tensor(g)
+    p.grad = given = tg.Tensor(np.array(g, order="F"))
     optimiser = optim.SGD([p], 0.5, momentum=0.9)
     team.step_(optimiser)
     there, for_the_other, share = team._communicator.sent
     assert there.tolist() == [1]
     total = g[rank] + g[1 - rank][::-1]
     np.testing.assert_array_equal(for_the_other, g[1 - rank])
+    np.testing.assert_array_equal(given.numpy(), g)
     np.testing.assert_array_equal(share, -0.5 * total)
     np.testing.assert_array_equal(p.numpy()[rank], -0.5 * total)
     np.testing.assert_array_equal(p.numpy()[1 - rank], -0.5 * total[::-1])
@@ -168,16 +170,35 @@ def test_a_gradient_of_another_shape_is_not_sent(pair):
     assert pair._communicator.sent == []
 
 
+def test_parameters_on_a_gpu_are_refused_before_anything_is_sent(pair, monkeypatch):
+    params = parameters((2,))
+    monkeypatch.setattr(tg.Tensor, "device", "cuda")
+    for send in (pair.broadcast_, lambda params: pair.step_(optim.SGD(params, 0.1))):
+        with pytest.raises(ValueError, match="on cpu only: move the model"):
+            send(params)
+    assert pair._communicator.sent == []
+
+
 def without_library(name: str):
     raise RuntimeError("cannot load MPI library")
 
 
-@pytest.mark.parametrize("installed", [False, True])
-def test_a_launcher_without_mpi4py_or_its_library_says_what_to_install(installed, monkeypatch):
+@pytest.mark.parametrize(
+    ("installed", "size"),
+    [
+        (False, "PMI_SIZE"),
+        (True, "PMI_SIZE"),
+        (False, "OMPI_COMM_WORLD_SIZE"),
+        (False, "SLURM_STEP_NUM_TASKS"),
+    ],
+)
+def test_a_launcher_without_mpi4py_or_its_library_says_what_to_install(
+    installed, size, monkeypatch
+):
     mpi4py = type(sys)("mpi4py")
     mpi4py.__getattr__ = without_library
     monkeypatch.setitem(sys.modules, "mpi4py", mpi4py if installed else None)
-    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setenv(size, "2")
     parallel.team.cache_clear()
     try:
         with pytest.raises(ImportError, match=r"pip install 'tinygen\[mpi\]' mpich"):

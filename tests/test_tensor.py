@@ -275,6 +275,7 @@ def test_numpy_functions_take_tensors():
     still = t.detach()
     np.testing.assert_array_equal(np.stack([still, still]), [[1, 2], [1, 2]])
     assert (np.sum(still), np.mean(still), np.max(still)) == (3, 1.5, 2)
+    assert np.sum(still.reshape((1, 2)), axis=(0, 1)) == 3
 
 
 @pytest.mark.parametrize(
@@ -285,6 +286,15 @@ def test_numpy_functions_take_tensors():
         (lambda p: np.stack((p, p)), "use tg.stack"),
         (lambda p: np.where(np.ones(2) > 0, p, 0), "use tg.where"),
         (lambda p: np.dot(p, p), "use tg.matmul"),
+        (lambda p: np.vstack([p, p]), "use tg.concat"),
+        (lambda p: np.hstack([p, p]), "use tg.concat"),
+        (lambda p: np.transpose(p), "use tg.permute_dims"),
+        (lambda p: np.amax(p), "use tg.max"),
+        (lambda p: np.amin(p), "use tg.min"),
+        (lambda p: np.ravel(p), "use tg.reshape"),
+        (lambda p: np.linalg.det(p * np.eye(2)), "use tg.slogdet"),
+        (lambda p: np.einsum("i->", p), "use tg.einsum"),
+        (lambda p: np.fft.fft(p), r"np\.fft\.fft would .* write it in the ops of tg"),
         (lambda p: np.linalg.norm(p), r"np\.linalg\.norm would .* use tg\.norm"),
         (lambda p: np.linalg.slogdet(p * np.eye(2)), "use tg.slogdet"),
         (lambda p: np.split(p, 2), "use tg.split"),
@@ -310,7 +320,11 @@ def test_numpy_functions_without_a_gradient_to_lose_take_any_tensor():
     assert np.array_equal(p, [1, 2])
     assert (np.argmax(p), np.array_str(p)) == (1, "[1. 2.]")
     assert np.shares_memory(p, p.detach())
-    np.testing.assert_array_equal(np.copy(p) + np.ones_like(p), [2, 3])
+    np.testing.assert_array_equal(np.copy(p) + np.ones_like(p) + np.zeros_like(p), [2, 3])
+    np.testing.assert_array_equal(np.full_like(p, 3), [3, 3])
+    assert np.empty_like(p).dtype == F64
+    with pytest.raises(TypeError, match="implementation"):
+        np.ones(3, like=p)
     np.save(file := io.BytesIO(), p)
     assert np.load(io.BytesIO(file.getvalue())).tolist() == [1, 2]
 

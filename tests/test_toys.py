@@ -46,6 +46,7 @@ def test_a_line_follows_its_distribution_function(toy):
 
 def test_the_distribution_functions_are_the_textbook_ones():
     values = Normal(1, 2).cdf(np.array([1.0, 3.0, -3.0]))
+    assert values.dtype == np.float64
     np.testing.assert_allclose(values, [0.5, 0.8413447460685429, 0.022750131948179195])
     np.testing.assert_array_equal(Uniform(2, 4).cdf([1, 2, 3, 4, 9]), [0, 0, 0.5, 1, 1])
 
@@ -91,6 +92,7 @@ def test_modes_cannot_be_changed_behind_its_back():
     mixture = GaussianMixture(modes, 1.0)
     modes[:] = 9
     assert not mixture.modes.any()
+    assert mixture != GaussianMixture(mixture.modes, 1.0)
     with pytest.raises(ValueError, match="read-only"):
         mixture.modes[0] = 1
 
@@ -138,11 +140,13 @@ def test_the_swiss_roll_is_a_spiral():
         (lambda: Uniform(0, math.inf), "Uniform: low"),
         (lambda: Uniform(-math.inf, 0), "Uniform: low"),
         (lambda: Normal(math.nan), "Normal: mean"),
+        (lambda: Normal(math.inf), "Normal: mean"),
         (lambda: Normal(std=0), "Normal: std"),
         (lambda: Ring(noise=-1), "Ring: noise"),
         (lambda: Ring(noise=math.inf), "Ring: noise"),
         (lambda: Ring(radius=0), "Ring: radius"),
         (lambda: gaussians_ring(0), "gaussians_ring: k"),
+        (lambda: gaussians_ring(radius=0), "gaussians_ring: radius"),
         (lambda: gaussians_ring(sigma=0), "sigma"),
         (lambda: gaussians_grid(side=-1), "gaussians_grid: side"),
         (lambda: gaussians_grid(spacing=math.nan), "gaussians_grid: spacing"),

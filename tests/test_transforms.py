@@ -59,8 +59,12 @@ def test_vjp_can_be_pulled_again():
         close(of_a, np.outer(np.asarray(u), X))
         close(of_b, A.T @ np.asarray(u))
         assert not of_a.requires_grad
-    with pytest.raises(ValueError, match=r"cotangent of shape \(2,\)"):
-        pull(np.ones(2))
+    close(pull([0.1, 0.2, 0.3])[1], A.T @ np.array([0.1, 0.2, 0.3]))  # not float32's numbers
+    for u in (np.ones(2), np.ones((3, 1))):
+        with pytest.raises(ValueError, match="cotangent of shape"):
+            pull(u)
+    with pytest.raises(ValueError, match=r"vjp: .*no one shape"):
+        pull([[1.0], [1.0, 2.0]])
 
 
 def test_jvp():

@@ -10,7 +10,6 @@ from tinygen.autograd.modes import grad_enabled
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, ArrayLike, Tensor, raw
 from tinygen.kernels.device import (
     Array,
-    checked_device,
     device_of,
     get_default_device,
     is_array,
@@ -44,9 +43,8 @@ def tensor(
         ValueError: ragged nested lists, or an unknown device.
         ImportError, RuntimeError, MemoryError: there is no CuPy, no GPU, or no room on the GPU.
     """
-    result = Tensor(to_array(data, dtype, None if device is None else checked_device(device)))
-    if requires_grad:
-        result.requires_grad = True
+    result = Tensor(to_array(data, dtype, device))
+    result.requires_grad = requires_grad
     if (trace := current()) is not None:
         trace.made.add(result)
     return result
@@ -82,7 +80,9 @@ def to_array(
                 f"dtype {kind} is not supported; use booleans, integers or float16, float32, float64"
             )
     array = array.astype(wanted, copy=False)
-    return to_device(array, device or (device_of(array) if stays else get_default_device()))
+    if device is None:
+        device = device_of(array) if stays else get_default_device()
+    return to_device(array, device)
 
 
 def widest_float(dtypes: Iterable[np.dtype]) -> np.dtype | None:

@@ -26,7 +26,7 @@ import numpy as np
 from tinygen.autograd.anomaly import watching
 from tinygen.autograd.modes import ON_ARRAYS, RECORDED, UNRECORDED, Mode
 from tinygen.kernels.device import as_array, on_gpu
-from tinygen.kernels.fusion.trace import not_compiled
+from tinygen.kernels.fusion.trace import current, not_compiled
 
 if TYPE_CHECKING:
     from tinygen.autograd.tensor import Tensor
@@ -226,6 +226,11 @@ def grad(
     given = (None,) * len(outputs) if grad_outputs is None else _as_tuple(grad_outputs)
     if len(given) != len(outputs):
         raise ValueError(f"grad: {len(given)} cotangents for {len(outputs)} outputs")
+    if current() is not None and not create_graph:
+        # The walk runs on arrays: inside a compiled function on recorded ones, also of a tensor from outside.
+        from tinygen.autograd.tensor import raw
+
+        given = [raw(g) for g in given]
     seeds = [
         (output.source, _seed("grad", output, g)) for output, g in zip(outputs, given, strict=True)
     ]

@@ -6,7 +6,7 @@ None of `np.save`) has no gradient to lose: the result decides, not a list of fu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def applied(function: Callable, types: object, args: tuple, kwargs: dict[str, An
     found: list[Tensor] = []
     if function in OF_SHAPE_AND_DTYPE:
         return function(*_with_arrays(args, _blank, found), **_with_arrays(kwargs, _blank, found))
-    module = function.__module__.replace("numpy", "np", 1)
+    module = function.__module__.replace("numpy", "np")
     name, op = f"{module}.{function.__name__}", function.__name__
     op = OTHER_NAMES.get(op, op)
     instead = f"use tg.{op}" if op in ops.__all__ else "write it in the ops of tg"
@@ -63,7 +63,7 @@ def _with_arrays(tree: Any, array_of: Callable, found: list[Tensor]) -> Any:
         return array_of(tree)
     if isinstance(tree, dict):
         return {key: _with_arrays(x, array_of, found) for key, x in tree.items()}
-    if isinstance(tree, Sequence) and not isinstance(tree, str | bytes | range):
+    if isinstance(tree, list | tuple):
         arrays = [_with_arrays(x, array_of, found) for x in tree]
         return tuple(arrays) if isinstance(tree, tuple) else arrays
     return tree

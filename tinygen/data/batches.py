@@ -78,10 +78,10 @@ def dequantise(images: np.ndarray, levels: int, rng: np.random.Generator) -> np.
     by an infinite density (Theis et al., 2016).
     Raises ValueError if a pixel is NaN or outside [0, 1], or levels < 2.
     """
-    images, levels = np.asarray(images), operator.index(levels)
+    images, levels = np.asarray(images, np.float32), operator.index(levels)
     check_unit_interval(images, "images")
     if levels < 2:
         raise ValueError(f"there must be at least 2 levels, not {levels}")
     spread = rng.random(images.shape, dtype=np.float32)
-    x = (((levels - 1) * images + spread) / levels).astype(np.float32)
+    x = ((levels - 1) * images + spread) / levels
     return np.minimum(x, np.nextafter(np.float32(1), np.float32(0)))  # rounding may have reached 1

@@ -62,7 +62,7 @@ def _header(stream: BinaryIO) -> tuple[np.dtype, bool, tuple[int, ...]]:
     found = HEADER.fullmatch(header)
     if not found:
         raise ValueError(f"its header is {header[:80]!r}, not that of an array of numbers")
-    shape = tuple(int(n) for n in found["shape"].split(b",") if n.strip())
+    shape = tuple(map(int, re.findall(rb"\d+", found["shape"])))
     if len(shape) > MAX_DIMENSIONS:
         raise ValueError(f"its header claims {len(shape)} dimensions, not 0 to {MAX_DIMENSIONS}")
     return np.dtype(found["dtype"].decode()), found["fortran"] == b"True", shape

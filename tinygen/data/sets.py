@@ -161,7 +161,7 @@ def _read_frey_mat(path: Path) -> np.ndarray:
         # whosmat gives the sizes of the variables before one of them is allocated.
         if (listed := scipy.io.whosmat(path)) != [expected]:
             raise ValueError(f"it holds {listed}, not {[expected]}")
-        return np.ascontiguousarray(scipy.io.loadmat(path)["ff"].T).reshape(FREY_SHAPE)
+        return scipy.io.loadmat(path)["ff"].T.reshape(FREY_SHAPE)
     except Exception as error:  # on a damaged file, scipy raises whatever it stumbles over
         raise ValueError(f"{path} is damaged: {error}; {_advice(path)}") from error
 

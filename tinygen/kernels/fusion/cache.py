@@ -24,7 +24,9 @@ MANY, WEEK = 1000, 7 * 24 * 3600.0  # loops, where a demo has some twenty; secon
 def folder() -> Path:
     """The folder of sources and machine code: in the user's cache, or one for this process if that is not writable."""
     given = os.environ.get("NUMBA_CACHE_DIR")
-    home = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    home = (
+        Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    )
     try:
         (home / "tinygen").mkdir(parents=True, exist_ok=True)
         if os.access(home / "tinygen", os.W_OK):

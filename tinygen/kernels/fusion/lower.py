@@ -94,6 +94,7 @@ class Lowered:
             if result.owner is result:
                 self.owners[result] = Storage(result._value)
         if call.effect:
+            self.parts.clear()  # it may overwrite what they were copied from
             return self.add_other(call)
         if all(result.owner is not result for result in call.results):
             return  # a view
@@ -182,6 +183,8 @@ class Lowered:
         if out.dtype not in (*KERNEL_FLOATS, BOOL):
             return False
         if function in (np.concatenate, np.stack):
+            if not call.args:  # `arrays` by name
+                return False
             arrays, axis = call.args[0], call.kwargs.get("axis", 0)
             if (
                 len(call.args) > 1
@@ -208,7 +211,7 @@ class Lowered:
 
     def add_reduction(self, call: Call) -> bool:
         name = REDUCTIONS.get(call.function)
-        if name is None or type(call.args[0]) is not Traced or len(call.args) > 2:
+        if name is None or len(call.args) not in (1, 2) or type(call.args[0]) is not Traced:
             return False
         x, out = self.view(call.args[0]), self.view(call.results[0])
         kwargs = dict(call.kwargs)
@@ -216,6 +219,8 @@ class Lowered:
         axis = call.args[1] if len(call.args) == 2 else kwargs.pop("axis", axis)
         initial = kwargs.pop("initial", None)
         kwargs.pop("keepdims", None)
+        if initial is not None and not isinstance(initial, int | float | np.number):
+            return False
         if kwargs.pop("dtype", None) not in (None, x.dtype) or kwargs:
             return False
         if x.dtype not in KERNEL_FLOATS or not (x.shape and x.size) or axis == ():

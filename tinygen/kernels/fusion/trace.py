@@ -66,7 +66,11 @@ class Trace:
             )
         token = _current.set(None)
         try:
-            found = function(*untraced(args), **untraced(kwargs))
+            found = function(*_read_only(args), **_read_only(kwargs))
+        except ValueError as error:
+            if "read-only" in str(error):  # as of np.clip(x, 0, 1, x)
+                _changed()
+            raise
         finally:
             _current.reset(token)
         if not effect and (found is None or any(found is x for x in leaves(args, (np.ndarray,)))):
@@ -151,6 +155,17 @@ def leaves(tree: Any, kinds: tuple[type, ...]) -> list[Any]:
 def untraced(tree: Any) -> Any:
     """The tree with real arrays for traced ones."""
     return mapped(tree, (Traced,), lambda x: x._value)
+
+
+def _read_only(tree: Any) -> Any:
+    """The tree with views of real arrays for traced ones, through which no function can change these."""
+
+    def view(x: Traced) -> np.ndarray:
+        array = x._value.view()
+        array.flags.writeable = False
+        return array
+
+    return mapped(tree, (Traced,), view)
 
 
 def traced(tree: Any) -> list[Traced]:
