@@ -194,7 +194,7 @@ def squeeze(x: ArrayLike, axis: Axis = None) -> Tensor:
     axes = (
         {i for i, side in enumerate(x.shape) if side == 1}
         if axis is None
-        else set(normalize_axis_tuple(axis, x.ndim, "squeeze"))
+        else set(normalize_axis_tuple(axis, x.ndim))
     )
     if wrong := [i for i in sorted(axes) if x.shape[i] != 1]:
         raise ValueError(f"axis {wrong[0]} of shape {x.shape} is not of length 1")
@@ -212,6 +212,6 @@ def expand_dims(x: ArrayLike, axis: int | tuple[int, ...]) -> Tensor:
     """x with axes of length 1 inserted at the given positions of the result."""
     x = as_tensor(x)
     count = 1 if isinstance(axis, int | np.integer) else len(axis)
-    axes = set(normalize_axis_tuple(axis, x.ndim + count, "expand_dims"))
+    axes = set(normalize_axis_tuple(axis, x.ndim + count))
     sides = iter(x.shape)
     return reshape(x, tuple(1 if i in axes else next(sides) for i in range(x.ndim + count)))
