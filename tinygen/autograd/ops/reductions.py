@@ -247,7 +247,9 @@ class Norm(Reduction):
             np.max(np.abs(x), axis=axes, keepdims=True) if x.size else np.zeros((), x.dtype, like=x)
         )
         scale = np.where((scale > 0) & np.isfinite(scale), scale, 1).astype(x.dtype)
-        y = scale * np.sqrt(np.sum(np.square(x / scale), axis=axes, keepdims=True))
+        wide = np.result_type(x.dtype, np.float32)  # in float16 long sums overflow, or stop growing
+        total = np.sum(np.square(x / scale), axis=axes, keepdims=True, dtype=wide)
+        y = (scale * np.sqrt(total)).astype(x.dtype, copy=False)
         y = y if keepdims else np.squeeze(y, axes)
         return self.keep(x, y)
 

@@ -130,6 +130,8 @@ MANY_ROWS = 1024  # in longer sums rounding errors would show
 
 def add_up(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
     """The sum over these axes. Floats keep their dtype; integers are summed as NumPy does."""
+    if x.dtype.char == "e":  # float16, which counts to 2,048 and no further
+        return x.sum(axis=axes, dtype=np.float32, keepdims=keepdims).astype(x.dtype)
     dtype = x.dtype if x.dtype.kind == "f" else None
     if type(x) is not np.ndarray:
         return x.sum(axis=axes, dtype=dtype, keepdims=keepdims)
