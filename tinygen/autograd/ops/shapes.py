@@ -193,11 +193,9 @@ def _squeeze_case(d: Draw) -> Call:
 def squeeze(x: ArrayLike, axis: Axis = None) -> Tensor:
     """x without the given axes, each of length 1 (None: without all such axes)."""
     x = as_tensor(x)
-    axes = (
-        {i for i, side in enumerate(x.shape) if side == 1}
-        if axis is None
-        else set(normalize_axis_tuple(axis, x.ndim))
-    )
+    if axis is None:
+        return reshape(x, tuple(side for side in x.shape if side != 1))
+    axes = normalize_axis_tuple(axis, x.ndim)
     if wrong := [i for i in sorted(axes) if x.shape[i] != 1]:
         raise ValueError(f"axis {wrong[0]} of shape {x.shape} is not of length 1")
     return reshape(x, tuple(side for i, side in enumerate(x.shape) if i not in axes))

@@ -123,7 +123,7 @@ def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor
     """
     x = as_tensor(x)
     axes = axes_tuple(axis, x.ndim)
-    if x.ndim > 1 and axes == tuple(range(len(axes))) and 0 < len(axes) < x.ndim:
+    if 0 < len(axes) < x.ndim and axes == tuple(range(len(axes))):
         sides = x.shape[len(axes) :]
         matrix = reshape(x, (math.prod(x.shape[: len(axes)]), math.prod(sides)))
         result = reshape(LogSumExpColumns.apply(matrix), sides)
