@@ -21,6 +21,7 @@ def test_the_numpy_backend_never_loads_numba():
     )
     assert run(code, TINYGEN_BACKEND="numpy") == "False"
     assert run(code, TINYGEN_BACKEND="numba") == "True"
+    assert run(code, TINYGEN_BACKEND="") == "True"  # as if it was not set
 
 
 def test_an_unknown_backend_is_a_clear_error():

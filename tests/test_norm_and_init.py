@@ -190,8 +190,9 @@ def test_gains():
 
 def test_initialisers_refuse():
     for initialise in (init.xavier_uniform, init.kaiming_normal, init.orthogonal):
-        with pytest.raises(ValueError, match=r"shape \(3,\) has no fan"):
-            initialise((3,))
+        for shape in ((3,), ()):
+            with pytest.raises(ValueError, match=re.escape(f"shape {shape} has no fan")):
+                initialise(shape)
     with pytest.raises(ValueError, match="'fan_in' or 'fan_out', not 'fan'"):
         init.kaiming_uniform((2, 2), mode="fan")
 

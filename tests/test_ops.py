@@ -270,6 +270,29 @@ def test_means_of_more_halves_than_a_half_counts(most):
     np.testing.assert_allclose(slope.numpy(), np.full(70_000, 1 / 70_000), rtol=5e-3)
 
 
+@pytest.mark.parametrize("through", [lambda f: f, tg.compile])
+@pytest.mark.parametrize(
+    ("f", "expected"),
+    [
+        (lambda x: tg.sum(x, 0), 5000),
+        (lambda x: tg.sum_to(x, (2,)), 5000),
+        (lambda x: tg.norm(x, 0), 5000**0.5),
+        (lambda x: tg.norm(tg.tile(x, (10, 1))), 100_000**0.5),
+    ],
+)
+def test_more_halves_than_a_half_counts(f, expected, through):
+    found = through(f)(tg.tensor(np.ones((5000, 2), np.float16)))
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-3)
+
+
+def test_the_gradient_of_more_halves_than_a_half_counts():
+    """One by one, 2,048 of them would be added up, and the others lost."""
+    bias = tg.tensor(np.zeros(2, np.float16), requires_grad=True)
+    (bias + np.ones((5000, 2), np.float16)).mean().backward()
+    np.testing.assert_allclose(bias.grad.numpy(), 0.5, rtol=5e-3)
+
+
 def test_a_mean_of_integers_does_not_overflow():
     x = np.array([2**62, 2**62, 2**62 - 2**40])
     for f, expected in ((tg.mean, np.mean), (tg.var, np.var), (tg.std, np.std)):

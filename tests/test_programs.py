@@ -3,7 +3,9 @@
 import functools
 import math
 import os
+import tempfile
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,6 +171,25 @@ def test_a_damaged_source_is_written_anew(tmp_path, monkeypatch):
     assert cache.compiled_loop.__wrapped__(source)() == 1
     assert path.read_text() == source
     assert [*cache.folder().glob("*.tmp")] == []
+
+
+def test_an_empty_variable_names_no_folder(tmp_path, monkeypatch):
+    """Read as the working directory, it would put loops into the package's own folder in a checkout."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cache.folder.__wrapped__() == tmp_path / ".cache" / "tinygen"
+
+
+def test_a_user_without_a_home_gets_a_folder_for_this_process(tmp_path, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cache.folder.__wrapped__().parent == tmp_path
 
 
 def test_old_loops_are_deleted_from_a_full_cache(tmp_path, monkeypatch):

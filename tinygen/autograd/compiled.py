@@ -86,20 +86,18 @@ def compile(f: Callable) -> Callable:
             given = _floats_as_tensors(given)
         for recording in known:
             if recording.holds():
-                break
-        else:
-            if sum(map(len, recordings.values())) == MANY:
-                warnings.warn(
-                    f"compile: {getattr(f, '__name__', f)} has been recorded {MANY} times, and runs as it is from now "
-                    "on: pass what changes from call to call as floats, arrays or tensors, in few shapes",
-                    stacklevel=2,
-                )
-                return f(*args, **kwargs)
-            recording = Recording(f, args, kwargs, given)
-            result = recording.first_result(given)
-            recordings[signature] = [*known, recording]
-            return result
-        return recording.again(given)
+                return recording.again(given)
+        if sum(map(len, recordings.values())) >= MANY:
+            warnings.warn(
+                f"compile: {getattr(f, '__name__', f)} has been recorded {MANY} times, and runs as it is from now on: "
+                "pass what changes from call to call as floats, arrays or tensors, in few shapes",
+                stacklevel=2,
+            )
+            return f(*args, **kwargs)
+        recording = Recording(f, args, kwargs, given)
+        result = recording.first_result(given)
+        recordings[signature] = [*known, recording]
+        return result
 
     return compiled
 
@@ -138,9 +136,9 @@ class Recording:
                 "compile: a result is a view of a tensor, or another tensor of its memory, whose numbers were "
                 "overwritten by copy_: take a copy before, tg.tensor(t)"
             )
-        positions = {id(t): i for i, t in enumerate(stand_ins) if isinstance(t, Tensor)}
+        positions = {t: i for i, t in enumerate(stand_ins) if isinstance(t, Tensor)}
         # For each leaf, its position among the arguments, or the leaf itself.
-        self.leaves = [positions.get(id(leaf), leaf) for leaf in gradients]
+        self.leaves = [positions.get(leaf, leaf) for leaf in gradients]
         self.fixed = {key: x._value for key, x in trace.inputs.items() if type(key) is tuple}
         self.closed_over = [
             (t, t._data.shape, t._data.dtype, t.requires_grad)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tinygen.autograd import Tensor, no_grad, tensor
-from tinygen.autograd.convert import widest_float
+from tinygen.autograd.convert import device_among, widest_float
 from tinygen.autograd.tensor import DEFAULT_DTYPE, ArrayLike, raw
 from tinygen.kernels.device import Array, is_array
 from tinygen.kernels.errors import NamesItself
@@ -71,7 +71,7 @@ def as_floats(*values: ArrayLike) -> list[Tensor]:
     """
     typed = [v for v in values if isinstance(v, Tensor | np.generic) or is_array(v)]
     dtype = widest_float(v.dtype for v in typed) or DEFAULT_DTYPE
-    device = next((v.device for v in values if isinstance(v, Tensor)), None)
+    device = device_among(values)
     return [
         v.astype(dtype)
         if isinstance(v, Tensor)

@@ -63,7 +63,7 @@ def _normal_normal(p: Normal, q: Normal) -> Tensor:
 def _multivariate(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
     """1/2 (|L_q^-1 L_p|^2 + |L_q^-1 (mean_p - mean_q)|^2 - n) + 1/2 log(det Sigma_q / det Sigma_p)."""
     if p.event_shape != q.event_shape:
-        raise ValueError(f"KL: vectors of different length, {p.event_shape} and {q.event_shape}")
+        raise ValueError(f"vectors of different length, {p.event_shape} and {q.event_shape}")
     own, other = p.cholesky, q.cholesky
     trace = ops.square(ops.solve(other, own)).sum((-2, -1))
     distance = ops.square(solve_rows(other, p.mean - q.mean)).sum(-1)
@@ -73,7 +73,7 @@ def _multivariate(p: MultivariateNormal, q: MultivariateNormal) -> Tensor:
 def _as_multivariate(p: Normal) -> MultivariateNormal:
     """The same distribution, its last axis taken as one vector with a diagonal covariance."""
     if not p.batch_shape:
-        raise ValueError("KL: a Normal of a single number is no vector; give it shape (1,)")
+        raise ValueError("a Normal of a single number is no vector; give it shape (1,)")
     n, there = p.batch_shape[-1], {"dtype": p.std.dtype, "like": p.std._data}
     identity = Tensor(np.tri(n, **there) - np.tri(n, k=-1, **there))
     return MultivariateNormal(p.mean, cholesky=ops.expand_dims(p.std, -1) * identity)
@@ -97,5 +97,5 @@ def _bernoulli(p: Bernoulli, q: Bernoulli) -> Tensor:
 @register_kl(Categorical, Categorical)
 def _categorical(p: Categorical, q: Categorical) -> Tensor:
     if p.n != q.n:
-        raise ValueError(f"KL: categoricals of {p.n} and {q.n} labels")
+        raise ValueError(f"categoricals of {p.n} and {q.n} labels")
     return p.cross_entropy(q) - p.entropy()

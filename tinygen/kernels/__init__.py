@@ -36,7 +36,7 @@ def _checked(name: str) -> str:
     return name
 
 
-_default = _checked(os.environ.get("TINYGEN_BACKEND", "numba"))
+_default = _checked(os.environ.get("TINYGEN_BACKEND") or "numba")
 _here: ContextVar[str | None] = ContextVar("tinygen_backend", default=None)
 
 

@@ -1,4 +1,4 @@
-"""Indexing, and its adjoint."""
+"""The adjoint of indexing: numbers are added up where an index picks, so an element picked twice gets two of them."""
 
 import math
 

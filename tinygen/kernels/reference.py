@@ -292,9 +292,9 @@ def least(dtype: np.dtype, eps: float = 1.0, beta: float = 0.0) -> float:
 
     Once gradients are 0 for good, as behind a dead relu, their averages decay, but rounding stops them short of 0, at
     subnormal numbers, which take a processor several times as long. So these count as 0. One would have moved a
-    parameter by less than lr times the limit (Adam: over eps), which matters only next to 0. But Adam divides by
-    sqrt(v/(1-beta^step)) + eps. If eps is so small that rounding does not lose the root for the smallest v beside it, a
-    step would change: then every average counts.
+    parameter by less than lr times the limit (in Adam, divided by eps), which matters only next to 0. But Adam divides
+    by sqrt(v/(1-beta^step)) + eps. If eps is so small that rounding does not lose the root for the smallest v beside
+    it, a step would change: then every average counts.
     """
     info = np.finfo(dtype)
     size = float(info.smallest_normal)

@@ -167,7 +167,7 @@ def orthogonal(
     Saxe et al. (2014). In the QR decomposition of a Gaussian matrix, Q is uniformly distributed if
     the signs are chosen so that R's diagonal is positive: Mezzadri (2007).
     """
-    rows, columns = shape[0], fans(shape)[0]
+    columns, rows = fans(shape)[0], shape[0]
     tall = (max(rows, columns), min(rows, columns))
     q, r = np.linalg.qr(default_rng(rng).normal(tall, np.float64)._data)
     gain = finite(gain)

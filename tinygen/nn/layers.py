@@ -47,7 +47,7 @@ class Linear(Module):
             raise ValueError(f"sizes must be at least 1, got n_in={n_in}, n_out={n_out}")
         if activation not in ACTIVATION_GRADS:
             known = ", ".join(map(repr, ACTIVATION_GRADS))
-            raise ValueError(f"Linear: unknown activation {activation!r}; choose one of {known}")
+            raise ValueError(f"unknown activation {activation!r}; choose one of {known}")
         rng = default_rng(rng)
         bound = 1 / math.sqrt(n_in)
         self.activation = activation

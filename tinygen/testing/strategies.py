@@ -144,7 +144,7 @@ def _indices(shape: tuple[int, ...], count: int) -> st.SearchStrategy[np.ndarray
 
 def distinct_arrays(shape: tuple[int, ...]) -> st.SearchStrategy[np.ndarray]:
     """float64 arrays without ties: the elements lie at least 0.1 apart, in any order, around zero."""
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     values = (np.arange(size) - size // 2 + 0.3) / 8
     return st.permutations(range(size)).map(lambda order: values[list(order)].reshape(shape))
 

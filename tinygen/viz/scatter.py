@@ -79,8 +79,7 @@ def scatter(
                 axis.scatter(*x.T, c=labels[name], cmap="tab10", vmin=0, vmax=9, **dot)
             else:
                 axis.scatter(*x.T, alpha=0.5, color=COLOURS[min(i, 1)], **dot)
-            span = first if one_span else x
-            box = square_around(span)
+            box = square_around(first if one_span else x)
             axis.set(title=name, aspect="equal", xlim=box[:2], ylim=box[2:])
             if axes:
                 axis.set(xlabel=axes[0], ylabel=axes[1])

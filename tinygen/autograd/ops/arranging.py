@@ -85,7 +85,7 @@ def stack(xs: Sequence[ArrayLike], axis: int = 0) -> Tensor:
     shapes = {x.shape for x in xs}
     if len(shapes) > 1:
         raise ValueError(f"all arrays need one shape, got {sorted(shapes)}")
-    axis = normalize_axis_index(axis, xs[0].ndim + 1, "stack")
+    axis = normalize_axis_index(axis, xs[0].ndim + 1)
     return Concat.apply(*(expand_dims(x, axis) for x in xs), axis=axis)
 
 
@@ -94,7 +94,7 @@ def split(x: ArrayLike, sections: int | Sequence[int], axis: int = 0) -> list[Te
     """x cut along an axis: into a number of equal parts, or before each of the given indices. Raises
     ValueError if the parts cannot be equal, or if an empty axis is cut into more than 65,536."""
     x = as_tensor(x)
-    axis = normalize_axis_index(axis, x.ndim, "split")
+    axis = normalize_axis_index(axis, x.ndim)
     length = x.shape[axis]
     if isinstance(sections, int | np.integer):
         if not 1 <= sections <= max(length, 1 << 16) or length % sections:

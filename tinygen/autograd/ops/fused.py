@@ -292,8 +292,7 @@ class GaussianKl(Op):
         return by_rows(kernels.gaussian_kl, mean, log_var)
 
     def backward(self, g):
-        both = GaussianKlGrad.apply(*self.kept, g)
-        return both[0], both[1]
+        return tuple(GaussianKlGrad.apply(*self.kept, g))
 
 
 class GaussianKlGrad(ByFormula):

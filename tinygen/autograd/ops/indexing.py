@@ -6,6 +6,8 @@ assignment would keep only the last.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
@@ -134,7 +136,7 @@ def _take_case(d: Draw) -> Call:
     axis = d.integer(-x.ndim, x.ndim - 1)
     shape = list(x.shape)
     shape[axis] = d.integer(0, 4)
-    count = int(np.prod(shape))
+    count = math.prod(shape)
     n = x.shape[axis]
     indices = np.array([d.integer(-n, n - 1) for _ in range(count)], dtype=np.intp)
     return Call((x,), {"indices": indices.reshape(shape), "axis": axis})
@@ -151,5 +153,5 @@ def take_along_axis(x: ArrayLike, indices: ArrayLike, axis: int) -> Tensor:
     indices = beside(indices, raw(x))
     if indices.dtype.kind not in "iu":
         raise IndexError(f"indices must be integers, not {indices.dtype}")
-    axis = normalize_axis_index(axis, x.ndim, "take_along_axis")
+    axis = normalize_axis_index(axis, x.ndim)
     return TakeAlongAxis.apply(x, indices=indices, axis=axis)

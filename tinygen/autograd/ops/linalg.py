@@ -70,7 +70,7 @@ def matmul(a: ArrayLike, b: ArrayLike) -> Tensor:
     if b.ndim == 1:
         return reshape(matmul(a, expand_dims(b, 1)), a.shape[:-1])
     if b.ndim == 2:  # one matrix for the whole batch: one product
-        rows = int(np.prod(a.shape[:-1]))
+        rows = math.prod(a.shape[:-1])
         return reshape(
             Matmul.apply(reshape(a, (rows, a.shape[-1])), b), a.shape[:-1] + b.shape[-1:]
         )
@@ -195,9 +195,7 @@ def _diagonals(x: Tensor, labels: str) -> tuple[Tensor, str]:
         axes = [i for i, label in enumerate(labels) if label == c]
         if len(axes) > 1:
             if len({x.shape[i] for i in axes}) > 1:
-                raise ValueError(
-                    f"einsum: label {c!r} repeats on sides of different length: {x.shape}"
-                )
+                raise ValueError(f"label {c!r} repeats on sides of different length: {x.shape}")
             rest = [i for i in range(x.ndim) if i not in axes]
             along = np.arange(x.shape[axes[0]], like=x._data)
             x = x.permute_dims((*axes, *rest))[(along,) * len(axes)]

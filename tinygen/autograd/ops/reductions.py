@@ -34,13 +34,13 @@ from tinygen.kernels.errors import named
 F = TypeVar("F", bound=Callable)
 
 
-def axes_tuple(axis: Axis, ndim: int, name: str | None = None) -> tuple[int, ...]:
-    """The axes counted from 0; all for None. An error names the op `name`."""
+def axes_tuple(axis: Axis, ndim: int) -> tuple[int, ...]:
+    """The axes counted from 0; all for None."""
     if axis is None:
         return tuple(range(ndim))
     if type(axis) is int and 0 <= axis < ndim:  # NumPy's function takes 2 microseconds
         return (axis,)
-    return normalize_axis_tuple(axis, ndim, name)
+    return normalize_axis_tuple(axis, ndim)
 
 
 def along_rows(op: Callable[[Tensor], Tensor], x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -85,8 +85,8 @@ def sum(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return Sum.apply(x, axis=axis, keepdims=keepdims)
 
 
-def _count(name: str, x: Tensor, axis: Axis) -> int:
-    return x.size if axis is None else math.prod(x.shape[i] for i in axes_tuple(axis, x.ndim, name))
+def _count(x: Tensor, axis: Axis) -> int:
+    return x.size if axis is None else math.prod(x.shape[i] for i in axes_tuple(axis, x.ndim))
 
 
 def in_wider_float(reduce: F) -> F:
@@ -112,7 +112,7 @@ def in_wider_float(reduce: F) -> F:
 @in_wider_float
 def mean(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The mean over `axis`. Raises ValueError over no elements."""
-    count = _count("mean", x, axis)
+    count = _count(x, axis)
     if count == 0:
         raise ValueError(f"no elements along axis {axis} of shape {x.shape}")
     return sum(x, axis, keepdims) / count
@@ -139,15 +139,15 @@ def var(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: flo
 
     Raises ValueError if there are no more than `correction` elements.
     """
-    centred, count = _centred("var", x, axis, correction)
+    centred, count = _centred(x, axis, correction)
     return sum(square(centred), axis, keepdims) / count
 
 
-def _centred(name: str, x: Tensor, axis: Axis, correction: float) -> tuple[Tensor, float]:
+def _centred(x: Tensor, axis: Axis, correction: float) -> tuple[Tensor, float]:
     """x - mean, and n - correction."""
-    count = _count(name, x, axis) - float(correction)  # a NumPy scalar would decide the dtype
+    count = _count(x, axis) - float(correction)  # a NumPy scalar would decide the dtype
     if not count > 0:
-        raise ValueError(f"{name}: too few elements along axis {axis} of shape {x.shape}")
+        raise ValueError(f"too few elements along axis {axis} of shape {x.shape}")
     return x - mean(x, axis, keepdims=True), count
 
 
@@ -156,7 +156,7 @@ def _centred(name: str, x: Tensor, axis: Axis, correction: float) -> tuple[Tenso
 @in_wider_float
 def std(x: ArrayLike, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
     """The square root of `var`. Where all elements are equal, its gradient is 0, like that of `norm` at 0."""
-    centred, count = _centred("std", x, axis, correction)
+    centred, count = _centred(x, axis, correction)
     return norm(centred, axis, keepdims) * (1 / math.sqrt(count))
 
 
@@ -247,7 +247,9 @@ class Norm(Reduction):
             np.max(np.abs(x), axis=axes, keepdims=True) if x.size else np.zeros((), x.dtype, like=x)
         )
         scale = np.where((scale > 0) & np.isfinite(scale), scale, 1).astype(x.dtype)
-        y = scale * np.sqrt(np.sum(np.square(x / scale), axis=axes, keepdims=True))
+        wide = np.result_type(x.dtype, np.float32)  # in float16 long sums overflow, or stop growing
+        total = np.sum(np.square(x / scale), axis=axes, keepdims=True, dtype=wide)
+        y = (scale * np.sqrt(total)).astype(x.dtype, copy=False)
         y = y if keepdims else np.squeeze(y, axes)
         return self.keep(x, y)
 
@@ -287,7 +289,7 @@ class Cumsum(Op):
 def cumsum(x: ArrayLike, axis: int = -1) -> Tensor:
     """Running sums along one axis."""
     x = as_tensor(x)
-    return Cumsum.apply(x, axis=normalize_axis_index(axis, x.ndim, "cumsum"))
+    return Cumsum.apply(x, axis=normalize_axis_index(axis, x.ndim))
 
 
 @specified(np.sort, along_axis(distinct=True), twice=False)
@@ -295,7 +297,7 @@ def cumsum(x: ArrayLike, axis: int = -1) -> Tensor:
 def sort(x: ArrayLike, axis: int = -1, descending: bool = False) -> Tensor:
     """The elements along one axis in rising (or falling) order, NaN last; of equal elements the earlier comes first."""
     x = as_tensor(x)
-    axis = normalize_axis_index(axis, x.ndim, "sort")
+    axis = normalize_axis_index(axis, x.ndim)
     key = raw(x)
     if descending:  # -x would overflow or wrap on integers; ~x reverses their order, too
         key = -key if key.dtype.kind == "f" else ~key

@@ -130,6 +130,8 @@ MANY_ROWS = 1024  # in longer sums rounding errors would show
 
 def add_up(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
     """The sum over these axes. Floats keep their dtype; integers are summed as NumPy does."""
+    if x.dtype.char == "e":  # float16, which counts to 2,048 and no further
+        return x.sum(axis=axes, dtype=np.float32, keepdims=keepdims).astype(x.dtype)
     dtype = x.dtype if x.dtype.kind == "f" else None
     if type(x) is not np.ndarray:
         return x.sum(axis=axes, dtype=dtype, keepdims=keepdims)
@@ -191,11 +193,9 @@ def _squeeze_case(d: Draw) -> Call:
 def squeeze(x: ArrayLike, axis: Axis = None) -> Tensor:
     """x without the given axes, each of length 1 (None: without all such axes)."""
     x = as_tensor(x)
-    axes = (
-        {i for i, side in enumerate(x.shape) if side == 1}
-        if axis is None
-        else set(normalize_axis_tuple(axis, x.ndim, "squeeze"))
-    )
+    if axis is None:
+        return reshape(x, tuple(side for side in x.shape if side != 1))
+    axes = normalize_axis_tuple(axis, x.ndim)
     if wrong := [i for i in sorted(axes) if x.shape[i] != 1]:
         raise ValueError(f"axis {wrong[0]} of shape {x.shape} is not of length 1")
     return reshape(x, tuple(side for i, side in enumerate(x.shape) if i not in axes))
@@ -212,6 +212,6 @@ def expand_dims(x: ArrayLike, axis: int | tuple[int, ...]) -> Tensor:
     """x with axes of length 1 inserted at the given positions of the result."""
     x = as_tensor(x)
     count = 1 if isinstance(axis, int | np.integer) else len(axis)
-    axes = set(normalize_axis_tuple(axis, x.ndim + count, "expand_dims"))
+    axes = set(normalize_axis_tuple(axis, x.ndim + count))
     sides = iter(x.shape)
     return reshape(x, tuple(1 if i in axes else next(sides) for i in range(x.ndim + count)))

@@ -122,8 +122,8 @@ def logsumexp(x: ArrayLike, axis: Axis = None, keepdims: bool = False) -> Tensor
     An element that is +inf gets gradient NaN; finite elements beside it get 0.
     """
     x = as_tensor(x)
-    axes = axes_tuple(axis, x.ndim, "logsumexp")
-    if x.ndim > 1 and axes == tuple(range(len(axes))) and 0 < len(axes) < x.ndim:
+    axes = axes_tuple(axis, x.ndim)
+    if 0 < len(axes) < x.ndim and axes == tuple(range(len(axes))):
         sides = x.shape[len(axes) :]
         matrix = reshape(x, (math.prod(x.shape[: len(axes)]), math.prod(sides)))
         result = reshape(LogSumExpColumns.apply(matrix), sides)
@@ -143,7 +143,7 @@ def _softmax_reference(x, axis):
 def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
     """e^x / sum e^x along `axis`: positive numbers that sum to 1. NaN if all are -inf, and for an element of +inf."""
     x = as_tensor(x)
-    return along_rows(SoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "softmax"))
+    return along_rows(SoftmaxRows.apply, x, axes_tuple(axis, x.ndim))
 
 
 @specified(lambda x, axis: np.log(_softmax_reference(x, axis)), along_axis())
@@ -151,4 +151,4 @@ def softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
 def log_softmax(x: ArrayLike, axis: int | tuple[int, ...] = -1) -> Tensor:
     """x - logsumexp x along `axis`, the logarithm of softmax, accurate even where softmax would be 0."""
     x = as_tensor(x)
-    return along_rows(LogSoftmaxRows.apply, x, axes_tuple(axis, x.ndim, "log_softmax"))
+    return along_rows(LogSoftmaxRows.apply, x, axes_tuple(axis, x.ndim))

@@ -6,7 +6,7 @@ compile the loop anew for a read-only array.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from inspect import signature
 
 import numpy as np
@@ -17,9 +17,9 @@ from tinygen.kernels.cpu import _compile
 Array = np.ndarray
 
 
-def fit(arrays: Sequence[object], count: int) -> bool:
-    """Whether these are `count` plain NumPy arrays of one dtype, float32 or float64 in native byte order."""
-    if len(arrays) != count or type(arrays[0]) is not Array or arrays[0].dtype not in KERNEL_FLOATS:
+def fit(*arrays: object) -> bool:
+    """Whether these are plain NumPy arrays of one dtype, float32 or float64 in native byte order."""
+    if type(arrays[0]) is not Array or arrays[0].dtype not in KERNEL_FLOATS:
         return False
     dtype = arrays[0].dtype
     for x in arrays:  # noqa: SIM110 (three times as fast as all(...))
@@ -80,7 +80,7 @@ def along_rows(loop: _compile.Loop, specification: Callable, takes: str, gives: 
 
     @functools.wraps(specification)
     def kernel(*arrays):
-        if not fit(arrays, count):
+        if len(arrays) != count or not fit(*arrays):
             return by_reference(specification, arrays)
         check_rows(name, takes, arrays)
         shape, dtype = arrays[0].shape, arrays[0].dtype

@@ -155,7 +155,7 @@ def _checked(name, logits, labels):
 
 
 def cross_entropy_with_logits(logits, labels):
-    if not fit((logits,), 1):
+    if not fit(logits):
         return by_reference(reference.cross_entropy_with_logits, (logits, labels))
     labels = _checked("cross_entropy_with_logits", logits, labels)
     out = np.empty(labels.shape, logits.dtype)
@@ -164,7 +164,7 @@ def cross_entropy_with_logits(logits, labels):
 
 
 def cross_entropy_with_logits_grad(logits, labels, g):
-    if not fit((logits, g), 2):
+    if not fit(logits, g):
         return by_reference(reference.cross_entropy_with_logits_grad, (logits, labels, g))
     labels = _checked("cross_entropy_with_logits_grad", logits, labels)
     check_rows("cross_entropy_with_logits_grad", "mv", (logits, g))

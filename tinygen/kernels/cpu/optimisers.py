@@ -183,7 +183,7 @@ def adam_step(p, g, m, v, step, lr, beta1, beta2, eps, weight_decay, decoupled):
 
 
 def sum_of_squares(x):
-    if not fit((x,), 1):
+    if not fit(x):
         return by_reference(reference.sum_of_squares, (x,))
     out = np.empty(-(-x.size // CHUNK))
     _sums_of_squares(x.size, plain(x).ravel(), out)

@@ -3,7 +3,7 @@
 Read it in the order of its passes. For np.exp(x) + 1 and x of shape (3, 4), each gives the next one:
 
     trace.py        the calls np.exp(x) and np.add(_, 1), recorded while they run
-    lower.py        Pointwise("exp", [x], y) and Pointwise("add", [y, 1.0], z), two of the four `instructions.py`
+    lower.py        Pointwise("exp", [x], y) and Pointwise("add", [y, 1.0], z), one of four kinds (`instructions.py`)
     group.py        one loop nest of 3 rows, 4 columns and the statements exp and add
     generate.py     its source for Numba, with e0 = scalar.exp(l0) and e1 = e0 + real(1.0) for each element
     cache.py        the compiled loop, kept on disk

@@ -23,16 +23,14 @@ MANY, WEEK = 1000, 7 * 24 * 3600.0  # loops, where a demo has some twenty; secon
 @functools.cache
 def folder() -> Path:
     """The folder of sources and machine code: in the user's cache, or one for this process if that is not writable."""
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    home = (
-        Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    )
+    given = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
     try:
+        home = Path(given) if given else Path.home() / ".cache"
         (home / "tinygen").mkdir(parents=True, exist_ok=True)
         if os.access(home / "tinygen", os.W_OK):
             _forget_old(home)
             return home / "tinygen"
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
         pass
     passing, owner = tempfile.mkdtemp(prefix="tinygen-"), os.getpid()
 

@@ -20,7 +20,7 @@ def planned(
 ) -> dict[Storage, np.ndarray]:
     """A flat array for each storage that kernels write, but for those `elsewhere`.
 
-    read_later: what a kernel reads from memory, or the caller.
+    read_later: what a kernel or the caller reads from memory.
     """
     last = {
         x.storage: i for i, kernel in enumerate(kernels) for x in (*kernel.reads, *kernel.writes)
