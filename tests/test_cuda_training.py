@@ -125,12 +125,44 @@ def test_a_step_launches_few_kernels(train, most, cuda):
     assert cuda.counts["launches"] - before <= most
 
 
+RULES = {
+    "SGD": lambda p: optim.SGD(p, 0.1),
+    "momentum": lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "RMSprop": lambda p: optim.RMSprop(p),
+    "Adam": lambda p: optim.Adam(p),
+    "AdamW": lambda p: optim.AdamW(p),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_optimisers_take_the_same_steps_and_save_and_load(name, cuda):
+    start, found = np.array([[1.0, -2.0], [0.5, 3.0]], np.float32), {}
+    for place in ("cpu", "cuda"):
+        p = tg.tensor(start, requires_grad=True, device=place)
+        rule = RULES[name]([p])
+        for _ in range(3):
+            rule.zero_grad()
+            tg.square(p).sum().backward()
+            with cuda.nobody_waits():
+                rule.step()
+        saved = rule.state_dict()
+        again = RULES[name]([p])
+        again.load_state_dict(saved)
+        tg.square(p).sum().backward()
+        again.step()
+        norm = optim.clip_grad_norm_([p], 0.5)
+        optim.clip_values_([p], -1, 1)
+        optim.average_([p], [tg.tensor(2 * p, requires_grad=True)], 0.5)
+        found[place] = p.to("cpu").tolist(), saved["params"], norm, p.grad.to("cpu").tolist()
+    for ours, theirs in zip(found["cuda"], found["cpu"], strict=True):
+        if isinstance(ours, list) and isinstance(ours[0], dict):
+            for key in ours[0]:
+                np.testing.assert_allclose(ours[0][key], theirs[0][key], rtol=1e-5)
+        else:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
 SHAPES = [(2, 3), (3,), (), (0, 2), *[(1,)] * 40]
-RULES = [
-    lambda params: optim.SGD(params, 0.1, momentum=0.9),
-    lambda params: optim.RMSprop(params),
-    lambda params: optim.AdamW(params),
-]
 
 
 def several(device: str) -> list[tg.Tensor]:
@@ -145,13 +177,13 @@ def give_gradients(params: list[tg.Tensor], seed: int) -> None:
         p.grad = tg.tensor(rng.normal(size=p.shape[::-1]), device=p.device).T
 
 
-@pytest.mark.parametrize("make", RULES)
-def test_one_call_steps_all_parameters(make, cuda):
+@pytest.mark.parametrize("name", RULES)
+def test_one_call_steps_all_parameters(name, cuda):
     found = {}
     for device in ("cpu", "cuda"):
         params = several(device)
         view = params[0].detach()  # who holds the array of a parameter sees its steps
-        optimiser = make(params)
+        optimiser = RULES[name](params)
         for seed in range(3):
             give_gradients(params, seed)
             before = Counter(cuda.counts)["launches"]

@@ -153,13 +153,6 @@ assert g(x).item() == 6
     assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_variable_names_no_cache_folder(tmp_path, monkeypatch):
-    for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(name, "")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.folder.__wrapped__() == tmp_path / ".cache" / "tinygen"
-
-
 def test_a_damaged_source_is_written_anew(tmp_path, monkeypatch):
     """As of a disk that was full."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "new" / "one"))

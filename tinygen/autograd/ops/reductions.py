@@ -247,7 +247,8 @@ class Norm(Reduction):
             np.max(np.abs(x), axis=axes, keepdims=True) if x.size else np.zeros((), x.dtype, like=x)
         )
         scale = np.where((scale > 0) & np.isfinite(scale), scale, 1).astype(x.dtype)
-        wide = np.result_type(x.dtype, np.float32)  # in float16 long sums overflow, or stop growing
+        # Long sums in float16 would overflow, or stop growing.
+        wide = np.float32 if x.dtype.char == "e" else x.dtype
         total = np.sum(np.square(x / scale), axis=axes, keepdims=True, dtype=wide)
         y = (scale * np.sqrt(total)).astype(x.dtype, copy=False)
         y = y if keepdims else np.squeeze(y, axes)

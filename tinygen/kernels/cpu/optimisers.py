@@ -19,9 +19,7 @@ from tinygen.kernels.cpu.lines import flush
 
 COST = 4  # work per element of a step that divides by a root; relu's is 1, as for `Loop`
 CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the number of cores
-FLUSHED = range(
-    1 << 12, 36_000
-)  # the sizes of parameters that are flushed before a step: see `lines.py`
+FLUSHED = range(1 << 12, 36_000)  # sizes of parameters that are flushed first: see `lines.py`
 
 
 # The settings arrive as Python floats (float64); the arithmetic is in the arrays' dtype. No loop reads back what it has
