@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import tinygen as tg
 from tinygen import parallel
-from tinygen.io import UNFINISHED, load, save, write_atomically
+from tinygen.io import NOT_WRITTEN, UNFINISHED, load, save, write_atomically
 
 try:
     import fcntl
@@ -39,6 +39,7 @@ PICTURES = (".png", ".gif")
 BAR = 48  # characters that a progress bar needs: "100%|#| 3000/3000 [01:23<00:00, 35.91step/s, ]"
 MOST_SHOWN = 3  # figures beside the bar
 ABANDONED = 60.0  # seconds since its last change, after which an unfinished file has been abandoned
+ANEW = "without --resume, the run starts anew"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -73,9 +74,13 @@ def start(main: Callable[[], object]) -> None:
             raise
         sys.exit(f"there is not enough memory: {error}")
     except OSError as error:  # while it draws, say
-        if error.errno not in FULL or parallel.team().size > 1:  # an exception ends all ranks
+        cannot_write = error.errno in FULL or NOT_WRITTEN in str(error)
+        if not cannot_write or parallel.team().size > 1:  # an exception ends all ranks
             raise
-        sys.exit(f"cannot write the results: {error}")
+        told = f"cannot write the results: {error}"
+        if Run.latest is not None and Run.latest.checkpoint.exists():
+            told += f"; --resume goes on from {Run.latest.checkpoint}"
+        sys.exit(told)
 
 
 def hold(path: Path) -> TextIO:
@@ -146,6 +151,8 @@ class Run:
             yield
         except BlockingIOError:
             sys.exit(f"cannot use --out {self.out}: another run is at work there")
+        except FileExistsError as error:
+            sys.exit(f"cannot use --out {self.out}: {error.filename} is a file, and not a folder")
         except OSError as error:
             sys.exit(f"cannot use --out {self.out}: {error}")
 
@@ -161,10 +168,10 @@ class Run:
                 print(f"no checkpoint in {self.out} yet: starting from the beginning")
             return None
         except ValueError as error:
-            sys.exit(f"cannot resume: {error}")
+            sys.exit(f"cannot resume: {error}; {ANEW}")
         found = state.get("settings") if isinstance(state, dict) else None
         if not isinstance(found, dict):
-            sys.exit(f"cannot resume: {self.checkpoint} is not a demo's checkpoint")
+            sys.exit(f"cannot resume: {self.checkpoint} is not a demo's checkpoint; {ANEW}")
         if found != self.settings:
             what = ", ".join(differences(found, self.settings))
             sys.exit(f"cannot resume: {self.checkpoint} was made with {what}")
@@ -199,8 +206,14 @@ class Run:
         start, total = 0, f"{count * size} {unit}s"
         if self._saved is not None:
             start = self._saved["round"]
-            for name, part in parts.items():
-                part.load_state_dict(self._saved["parts"][name])
+            try:
+                for name, part in parts.items():
+                    part.load_state_dict(self._saved["parts"][name])
+            except (LookupError, TypeError, ValueError) as error:
+                sys.exit(
+                    f"cannot resume: {self.checkpoint} is not of this version of the demo"
+                    f" ({error!r}); {ANEW}"
+                )
         starts = np.zeros(self.team.size)
         starts[self.team.rank] = start
         starts = self.team.sum(starts)

@@ -35,6 +35,8 @@ def load_trained(folder: Path, *, only: tuple[str, ...] = tuple(DEMOS)) -> Train
         sys.exit(
             f"there is no {path}: train a model first, `python -m demos.{only[0]} --out {folder}`"
         )
+    except OSError as error:
+        sys.exit(f"cannot read {path}: {error.strerror}; name the folder of a run")
     except ValueError as error:
         sys.exit(f"{path} is not a trained model: {error}")
     settings = state.get("settings", {}) if isinstance(state, dict) else {}

@@ -260,6 +260,15 @@ def test_frey_faces_from_the_original_file(places, faces, server, monkeypatch):
     assert_same(downloaded.train, frey_faces().train)
 
 
+def test_missing_frey_faces_say_every_file_that_would_do(places, server, monkeypatch):
+    monkeypatch.setattr(sets, "FREY_URL", server[0] + "frey_rawface.mat")
+    with pytest.raises(FileNotFoundError) as caught:
+        frey_faces()
+    for file in ("frey_faces.npz", "frey_rawface.mat"):
+        for place in places:
+            assert f"{place / 'frey_faces' / file}: no such file" in str(caught.value)
+
+
 def test_frey_faces_damaged(places, faces):
     npz = write(places[0] / "frey_faces/frey_faces.npz", npz_bytes(images=255 - faces))
     with pytest.raises(ValueError, match=r"frey_faces\.npz .* SHA-256 differs"):

@@ -27,6 +27,7 @@ from demos import (
 )
 from demos import run as module
 from demos.run import Run, that_fit
+from tinygen.io import write_atomically
 
 SETTINGS = {"demo": "none", "latent": 5}
 
@@ -103,6 +104,50 @@ def test_a_full_disk_is_one_line(written, tmp_path, monkeypatch):
         list(run.rounds(2, "epoch"))
     with pytest.raises(SystemExit, match=r"cannot write the results: .*No space left on device"):
         module.start(full)  # while the demo draws
+
+
+def test_a_picture_that_cannot_be_written_is_one_line_and_loses_nothing(tmp_path):
+    out = tmp_path / "out"
+    play(out)
+    (out / "walk.png").mkdir()
+    with pytest.raises(SystemExit) as stopped:
+        module.start(lambda: write_atomically(out / "walk.png", b"a picture"))
+    assert f"cannot write the results: [Errno {errno.EISDIR}] " in stopped.value.code
+    assert stopped.value.code.endswith(f"; --resume goes on from {out / 'checkpoint.safetensors'}")
+    with pytest.raises(SystemExit, match=r"^cannot write the results: .*could not be written"):
+        module.start(lambda: write_atomically(tmp_path / "gone" / "walk.png", b"a picture"))
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (file := tmp_path / "file").write_text("")
+    assert exit_message(file) == f"cannot use --out {file}: {file} is a file, and not a folder"
+
+
+class Part:
+    """A part of a run that is not what its checkpoint holds."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyError("weight"), ValueError("shape"), TypeError("None")])
+def test_a_checkpoint_whose_parts_are_others_is_refused(error, tmp_path):
+    list(Run(tmp_path, SETTINGS, False).rounds(1, "epoch", model=Part(error)))
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    for parts in ({"model": Part(error)}, {"another": Part(error)}):
+        run = Run(tmp_path, SETTINGS, True)
+        with pytest.raises(
+            SystemExit, match=r"^cannot resume: .* is not of this version of .*anew"
+        ):
+            list(run.rounds(2, "epoch", **parts))
+        del run
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
 def test_other_mistakes_keep_their_traceback(tmp_path):

@@ -173,6 +173,8 @@ def test_what_is_no_trained_model_is_refused(folders, tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"nothing")
     with pytest.raises(SystemExit, match="is not a trained model"):
         trained.load_trained(tmp_path)
+    with pytest.raises(SystemExit, match=r"cannot read .*: Not a directory; name the folder of"):
+        trained.load_trained(tmp_path / "checkpoint.safetensors")
 
 
 def test_the_judge_names_itself(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -184,6 +185,51 @@ def test_what_labels_and_axes_mean_is_said(tmp_path, monkeypatch):
     (legend,), (axis,) = picture.legends, picture.axes
     assert [text.get_text() for text in legend.get_texts()] == ["outside", "inside"]
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("x", "y")
+
+
+def spiky(step):
+    """Losses with a spike in the middle that is as high as anything before and after."""
+    middle = 1000 < step < 1200
+    return {"step": step, "d_loss": 0.4 if middle else 1.4, "g_loss": 3.0 if middle else 0.7,
+            "kl": 3.0 - step / 1000, "js": 2.9 if middle else 3.0, "low": -step}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["discriminator", "generator"],
+        ["WGAN, clipping", "PacGAN2", "GAN, minimax", "non-saturating"],
+    ],
+)
+def test_no_legend_hides_a_line(tmp_path, monkeypatch, labels):
+    drawn, savefig = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (savefig(self, *a, **k), drawn.append(self))
+    )
+    history = [spiky(step) for step in range(0, 2001, 50)]
+    keys = dict(zip(labels, ["d_loss", "g_loss", "kl", "js"], strict=False))
+    panels = {"left": keys, "below 0": {labels[1]: "low"}, "right": keys}
+    curves(history, tmp_path / "curves.png", panels=panels)
+    plane_game(RNG.normal(size=(9, 2)), [plane_frame(0)], history, BOX, tmp_path / "plane.png")
+    for picture in drawn:
+        canvas = FigureCanvasAgg(picture)
+        canvas.draw()
+        renderer = canvas.get_renderer()
+        beside = [axis.get_legend() for axis in picture.axes if axis.get_legend()]
+        legends = [legend.get_window_extent(renderer) for legend in (*beside, *picture.legends)]
+        assert legends
+        for axis in picture.axes:
+            for line in axis.get_lines():
+                path = line.get_transform().transform_path(line.get_path())
+                assert not any(path.intersects_bbox(box, filled=False) for box in legends)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("value", [0.0, -2.0, np.nan, np.inf])
+def test_a_game_whose_losses_have_no_span_is_drawn(tmp_path, value):
+    history = [{"step": 1, "d_loss": value, "g_loss": value, "kl": value, "js": value}]
+    plane_game(RNG.normal(size=(9, 2)), [plane_frame(0)], history, BOX, tmp_path / "plane.png")
+    assert (tmp_path / "plane.png").exists()
 
 
 def test_points_in_panels(tmp_path):

@@ -89,6 +89,7 @@ def load(path: str | Path) -> Any:
 
 
 UNFINISHED = ".tinygen-*.tmp"  # files that are still being written, in their targets' folders
+NOT_WRITTEN = "could not be written"  # in the message of every error of `write_atomically`
 
 
 def write_atomically(path: str | Path, content: bytes | str) -> None:
@@ -116,7 +117,7 @@ def write_atomically(path: str | Path, content: bytes | str) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
-            reason = f"{path} could not be written: {error.strerror or error}"
+            reason = f"{path} {NOT_WRITTEN}: {error.strerror or error}"
             raise OSError(error.errno, reason, str(target.parent)) from error
         raise
     # The rename itself must reach the disk too. If a folder cannot be synced, the file system decides

@@ -14,7 +14,7 @@ import numpy as np
 from tinygen.data.idx import read_idx
 from tinygen.data.images import Images
 from tinygen.data.npz import read_npz
-from tinygen.data.sources import PIP_HINT, find, find_or_download
+from tinygen.data.sources import PIP_HINT, find_or_download
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 # file: (its shape, SHA-256 of the .gz at MNIST_URL, SHA-256 of the elements inside)
@@ -93,11 +93,9 @@ def frey_faces() -> Images:
     Raises FileNotFoundError or ImportError if the file is missing and cannot be downloaded, ValueError
     if it is damaged.
     """
-    if path := find("frey_faces/frey_faces.npz"):
-        pixels = read_npz(path, "images")
-    else:
-        path = find_or_download("frey_faces/frey_rawface.mat", FREY_URL, sha256=None)
-        pixels = _read_frey_mat(path)
+    mat, npz = "frey_faces/frey_rawface.mat", "frey_faces/frey_faces.npz"
+    path = find_or_download(mat, FREY_URL, sha256=None, better=npz)
+    pixels = read_npz(path, "images") if path.suffix == ".npz" else _read_frey_mat(path)
     _check_content(pixels, FREY_SHAPE, FREY_SHA256, path)
     held_out = np.arange(len(pixels)) // FREY_STRETCH % 5 == 4
     return _split("frey_faces", _unit(pixels), None, held_out, pixels.shape[1:])

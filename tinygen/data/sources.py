@@ -30,15 +30,18 @@ def find(file: str) -> Path | None:
     return None
 
 
-def find_or_download(file: str, url: str, sha256: str | None) -> Path:
+def find_or_download(file: str, url: str, sha256: str | None, *, better: str | None = None) -> Path:
     """The path of `file`, downloaded from `url` into the cache if no folder has it yet.
 
     sha256 is that of the file at `url`; None only if the caller checks the content itself.
+    better: a file with the same content that is taken instead if there is one.
     Raises FileNotFoundError, which lists what was tried, or ImportError if pooch is needed and missing.
     """
-    if found := find(file):
-        return found
-    tried = [f"{folder / file}: no such file" for folder in folders()]
+    names = [name for name in (better, file) if name]
+    for name in names:
+        if found := find(name):
+            return found
+    tried = [f"{folder / name}: no such file" for name in names for folder in folders()]
     if not os.environ.get("TINYGEN_DATA"):
         tried.insert(0, "$TINYGEN_DATA: not set")
     try:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tinygen.viz.style import COLOURS, figure
+from tinygen.viz.style import COLOURS, figure, legend_in_a_row
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
-MANY = 4  # labels that still have room inside a panel
+ROW, HANDLE = 50, 5  # a panel's width and that of the piece of line before a label, in characters
 LARGEST = 1e300  # value that is drawn: matplotlib takes differences and adds margins, which could overflow
 
 
@@ -35,10 +35,10 @@ def curves(
         {"reconstruction": {"train": "train_reconstruction", "test": "test_reconstruction"},
          "KL to the prior": {"train": "train_kl", "test": "test_kl"}}
 
-    A label has the same colour in every panel. A panel of one line has no legend, and more than
-    four labels are listed beside the panels. x: the key of the horizontal axis, also its name.
-    unit: of the vertical axes. Values that are not finite, or beyond 1e300, leave a gap; so do
-    values on a logarithmic vertical axis that are not above 0.
+    A label has the same colour in every panel. A panel of several lines has its legend in a row above
+    it; if a row would be too long, one legend beside the panels lists all labels. x: the key of the
+    horizontal axis, also its name. unit: of the vertical axes. Values that are not finite, or beyond
+    1e300, leave a gap; so do values on a logarithmic vertical axis that are not above 0.
     Raises ValueError without a panel or a line, or if no value of a line was logged; ImportError without
     matplotlib.
     """
@@ -46,11 +46,14 @@ def curves(
         raise ValueError("there is no panel, or a panel without a line, to draw")
     labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
     colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+    # Among the lines, a legend could hide some of them.
+    fit = all(sum(len(label) + HANDLE for label in lines) <= ROW for lines in panels.values())
+    rows = fit and any(len(lines) > 1 for lines in panels.values())
     series = {key: _series(history, x, key) for lines in panels.values() for key in lines.values()}
     with figure(path) as drawing:
         from matplotlib.ticker import MaxNLocator  # installed, or `figure` has raised ImportError
 
-        drawing.set_size_inches(4.6 * len(panels), 3.4 if title else 3.1)
+        drawing.set_size_inches(4.6 * len(panels), 3.1 + 0.3 * bool(title) + 0.2 * rows)
         axes = drawing.subplots(1, len(panels), squeeze=False)[0]
         for axis, (name, lines) in zip(axes, panels.items(), strict=True):
             for label, key in lines.items():
@@ -60,7 +63,11 @@ def curves(
                 if log_y:  # without this, matplotlib draws the line straight down
                     up = np.where(up > 0, up, np.nan)
                 axis.plot(across, up, label=label, color=colour[label], marker=dot, markersize=4)
-            axis.set(title=name, xlabel=x, ylabel=unit)
+            axis.set(xlabel=x, ylabel=unit)
+            # All titles are level, also that of a panel without a legend.
+            axis.set_title(name, pad=24 if rows else None)
+            if rows and len(lines) > 1:
+                legend_in_a_row(axis, "lower left", bbox_to_anchor=(0, 1))
             if log_x:
                 axis.set_xscale("log")
                 _number(axis.xaxis)
@@ -71,9 +78,7 @@ def curves(
             if log_y:
                 axis.set_yscale("log")
                 _number(axis.yaxis)
-            if len(labels) <= MANY and len(lines) > 1:
-                axis.legend()
-        if len(labels) > MANY:  # too many for a legend among the lines
+        if not fit:
             handles = {h.get_label(): h for axis in axes for h in axis.get_lines()}
             drawing.legend(handles=[handles[name] for name in labels], loc="outside right center")
             drawing.set_figwidth(drawing.get_figwidth() + 1.8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinygen.viz.scatter import Box
-from tinygen.viz.style import COLOURS, film
+from tinygen.viz.style import COLOURS, film, legend_in_a_row
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,9 +128,11 @@ def plane_game(
                 axis.plot(steps, numbers, color=COLOURS[i], alpha=0.25)
                 axis.plot(steps[: now + 1], numbers[: now + 1], color=COLOURS[i], label=label)
             values = [line[key] for key in lines.values() for line in history]
-            axis.set(title=f"{name}, nats", ylim=(0 if min(values) >= 0 else None, None))
+            low, high = _span(values)
+            # The lines leave the upper quarter to the legend, which could hide a peak.
+            axis.set(title=f"{name}, nats", ylim=(low, low + (high - low) / 0.75))
             axis.locator_params(axis="x", nbins=4)
-            axis.legend()
+            legend_in_a_row(axis, "upper left")
         axes["divergences"].set_xlabel("step")
 
     film(draw, _numbered(frames, history), path, size=(11, 3.9))
@@ -140,6 +143,13 @@ _CURVES = {
     "losses": {"discriminator": "d_loss", "generator": "g_loss"},
     "divergences": {"KL": "kl", "JS": "js"},
 }
+
+
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    """The least and the greatest of 0 and those of the values that are finite; below 0, with a margin."""
+    finite = [0.0, *(x for x in values if math.isfinite(x))]
+    low, high = min(finite), max(finite)
+    return low - 0.05 * (high - low) * (low < 0), high if high > low else low + 1
 
 
 def _numbered(frames: Sequence, history: Sequence) -> list[tuple[int, Mapping]]:

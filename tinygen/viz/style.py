@@ -10,6 +10,7 @@ from tinygen.data.sources import PIP_HINT
 from tinygen.io import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -44,6 +45,14 @@ STYLE = {
     "legend.frameon": False,
     "savefig.facecolor": "white",
 }
+
+
+def legend_in_a_row(axis: "Axes", loc: str, **place: Any) -> None:
+    """The legend of a panel, in one row at a `place` of matplotlib's."""
+    axis.legend(
+        loc=loc, **place, borderaxespad=0, ncols=len(axis.get_legend_handles_labels()[0]),
+        handlelength=1.2, handletextpad=0.5, columnspacing=1.2,
+    )  # fmt: skip
 
 
 @contextmanager
