@@ -27,12 +27,11 @@ def stepped(name, dtype, size, shift):
 
 @both_dtypes
 @pytest.mark.parametrize("name", STEPS)
-@pytest.mark.parametrize(
-    ("size", "shift"), [(4096, 0), (4099, 3), (17_153, 1), (optimisers.FLUSHED[-1], 0)]
-)
+@pytest.mark.parametrize(("size", "shift"), [(4096, 0), (4099, 3), (17_153, 1), (35_999, 0)])
 def test_a_step_has_the_same_bits_with_and_without(name, dtype, size, shift, monkeypatch):
     flushed = []
     flush = optimisers.flush
+    monkeypatch.setattr(optimisers, "FLUSHED", range(1 << 12, 36_000))
     monkeypatch.setattr(
         optimisers, "flush", lambda work, p: (flushed.append(p.size), flush(work, p))
     )
@@ -78,3 +77,8 @@ def test_the_instruction_is_only_used_on_a_cpu_that_has_it(generic, tmp_path):
     environment = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""} if generic else {}
     found = run(COUNTED, NUMBA_CACHE_DIR=str(tmp_path), **environment)
     assert found == str(has_it and not generic)
+
+
+def test_one_thread_alone_flushes_nothing():
+    code = "from tinygen.kernels.cpu.optimisers import FLUSHED; print(4096 in FLUSHED)"
+    assert [run(code, NUMBA_NUM_THREADS=n) for n in ("1", "2")] == ["False", "True"]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numba import prange
+from numba.core import config
 
 from tinygen.kernels import reference
 from tinygen.kernels.checks import KERNEL_FLOATS, by_reference
@@ -19,7 +20,8 @@ from tinygen.kernels.cpu.lines import flush
 
 COST = 4  # work per element of a step that divides by a root; relu's is 1, as for `Loop`
 CHUNK = 4096  # of a sum: fixed, so that the result does not depend on the number of cores
-FLUSHED = range(1 << 12, 36_000)  # sizes of parameters that are flushed first: see `lines.py`
+# The sizes of parameters that are flushed first (`lines.py`): none, if there is no other core to read them.
+FLUSHED = range(1 << 12, 36_000 if config.NUMBA_NUM_THREADS > 1 else 0)
 
 
 # The settings arrive as Python floats (float64); the arithmetic is in the arrays' dtype. No loop reads back what it has
