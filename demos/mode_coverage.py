@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
         run.history, run.out / "curves.png", unit="",
         panels={
             f"{what}, mean of the seeds": {m: f"{key}, {m}" for m in METHODS}
-            for what, key in {"Modes": "modes", "High quality": "high quality"}.items()
+            for what, key in {"Modes": "modes", "Share of high quality": "high quality"}.items()
         },
     )  # fmt: skip
     real = data.judge(data.fresh)

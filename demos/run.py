@@ -50,10 +50,15 @@ class Stateful(Protocol):
 
 def start(main: Callable[[], object]) -> None:
     """Run a demo from the command line. A Ctrl-C that ends it at once leaves one line, not a traceback."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # as `demos/__init__.py` has set it
+    ours = signal.getsignal(signal.SIGINT) == signal.SIG_DFL  # as `demos/__init__.py` has set it
+    if ours:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        main()
+        try:
+            main()
+        finally:
+            if ours:  # while Python ends, a Ctrl-C must not leave a traceback either
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
     except KeyboardInterrupt:
         told = "stopped before the run began: nothing has changed"
         if Run.latest is not None:

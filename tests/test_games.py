@@ -371,6 +371,16 @@ def test_the_table_has_all_rows():
     assert "| *VEEGAN* | 8 | | 52.9 | |" in text
 
 
+def test_the_panels_say_what_their_numbers_are(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(mode_coverage.viz, "curves", lambda *_, **options: drawn.append(options))
+    play("mode_coverage", tmp_path)
+    assert list(drawn[0]["panels"]) == [
+        "Modes, mean of the seeds",
+        "Share of high quality, mean of the seeds",
+    ]
+
+
 def test_the_losses_are_the_formulas():
     d = np.array([[-1.5], [0.25]])
     probability = 1 / (1 + np.exp(-d))

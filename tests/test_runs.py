@@ -150,6 +150,23 @@ def test_a_checkpoint_whose_parts_are_others_is_refused(error, tmp_path):
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
+AT_THE_END = """
+import atexit, os, signal
+from demos.run import start
+
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # as demos/__init__.py does for python -m
+start(lambda: print("results"))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signals")
+def test_a_ctrl_c_while_python_ends_leaves_no_traceback():
+    ended = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("results\n", "")
+    assert ended.returncode == -signal.SIGINT
+
+
 def test_other_mistakes_keep_their_traceback(tmp_path):
     with pytest.raises(FileNotFoundError):
         module.start((tmp_path / "none").read_text)
