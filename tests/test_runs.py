@@ -160,7 +160,6 @@ start(lambda: print("results"))
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no signals")
 def test_a_ctrl_c_while_python_ends_leaves_no_traceback():
     ended = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("results\n", "")
