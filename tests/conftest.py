@@ -59,6 +59,9 @@ def _nobody_waits(cupyx: ModuleType) -> contextlib.AbstractContextManager:
     return cupyx.allow_synchronize(False)
 
 
+USERS = "tinygen.kernels.cuda", "tinygen.kernels.fusion.launches"
+
+
 @pytest.fixture(scope="module", params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
 def cuda(request):
     """CuPy: the stand-in, and the real one where there is a GPU. `.counts` are the stand-in's; the real one has None.
@@ -72,14 +75,17 @@ def cuda(request):
             cupy, cupyx, counts = standin.cupy, standin.cupyx, standin.counts
             patch.setitem(sys.modules, "cupy", cupy)
             patch.setitem(sys.modules, "cupyx", cupyx)
+            patch.setitem(sys.modules, "cupy.lib.stride_tricks", cupy.lib.stride_tricks)
         else:
             cupy, cupyx, counts = pytest.importorskip("cupy"), pytest.importorskip("cupyx"), None
             if not cupy.cuda.is_available():
                 pytest.skip("CuPy finds no GPU")
-        sys.modules.pop("tinygen.kernels.cuda", None)  # imported anew, it uses this CuPy
+        for name in USERS:  # imported anew, they use this CuPy
+            sys.modules.pop(name, None)
         nobody_waits = functools.partial(_nobody_waits, cupyx)
         yield SimpleNamespace(cupy=cupy, cupyx=cupyx, counts=counts, nobody_waits=nobody_waits)
-        sys.modules.pop("tinygen.kernels.cuda", None)
+        for name in USERS:
+            sys.modules.pop(name, None)
 
 
 @pytest.fixture

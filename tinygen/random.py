@@ -134,7 +134,7 @@ class Generator:
         """
         if isinstance(p, Tensor):
             p = p._data
-        elif type(p) is not np.ndarray or self.device != "cpu":
+        elif not on_gpu(p) and (type(p) is not np.ndarray or self.device != "cpu"):
             p = to_array(p, None, self.device)
         if p.dtype not in FLOATS:
             p = to_array(p).astype(np.float32 if p.dtype.kind != "f" else p.dtype.newbyteorder("="))

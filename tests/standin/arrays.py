@@ -48,9 +48,12 @@ class ndarray:
     ndim = property(lambda self: self.host.ndim)
     size = property(lambda self: self.host.size)
     nbytes = property(lambda self: self.host.nbytes)
+    itemsize = property(lambda self: self.host.itemsize)
     strides = property(lambda self: self.host.strides)
     T = property(lambda self: self.transpose())
     mT = property(lambda self: self.swapaxes(-1, -2))
+
+    data = property(lambda self: SimpleNamespace(ptr=self.host.__array_interface__["data"][0]))
 
     @property
     def flags(self) -> SimpleNamespace:

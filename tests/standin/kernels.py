@@ -39,7 +39,7 @@ class Parameter(NamedTuple):
 
 
 def _parameters(text: str) -> list[Parameter]:
-    words = [part.split() for part in text.split(",")]
+    words = [part.split() for part in text.split(",") if part]
     return [Parameter(*part[-2:], part[:-2] == ["raw"]) for part in words]
 
 
@@ -80,16 +80,19 @@ class _Kernel:
         rest = ", ".join(["void** _raw", *(f"long long _n{k}" for k in range(len(sizes)))])
         code = f'{HEADER}{typedefs}{self.preamble}\nextern "C" void kernel({rest}) {{\n{loop}\n}}\n'
         pointers = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
-        with flushing(np.float32 in types.values()):
+        used = [self._dtype(p, types) for p in (*self.inputs, *self.outputs)]
+        with flushing(np.float32 in used and np.float64 not in used):
             compiled(code)(pointers, *map(ctypes.c_longlong, sizes))
+
+    def _dtype(self, p: Parameter, types: dict) -> np.dtype:
+        return types[p.letter] if len(p.letter) == 1 else np.dtype(p.letter)
 
     def _c_type(self, p: Parameter) -> str:
         return p.letter if len(p.letter) == 1 else C_TYPES[p.letter]
 
     def _as_array(self, p: Parameter, value: object, types: dict) -> np.ndarray:
         """A scalar is passed by the address of its number."""
-        dtype = types[p.letter] if len(p.letter) == 1 else np.dtype(p.letter)
-        return value if isinstance(value, np.ndarray) else np.array(value, dtype)
+        return value if isinstance(value, np.ndarray) else np.array(value, self._dtype(p, types))
 
 
 def _shape(p_and_a: Sequence[tuple[Parameter, object]]) -> tuple[int, ...]:
@@ -168,10 +171,11 @@ class ReductionKernel(_Kernel):
 
     def __call__(self, *args, out=None, axis=None, keepdims=False, stream=None):
         arguments, results = self._split(args)
-        assert (out, results) == (None, []), "not needed so far"
+        assert out is None, "not needed so far"
         shape = _shape(list(zip(self.inputs, arguments, strict=True)))
-        types = self._types(arguments, [])
-        axes = tuple(range(len(shape))) if axis is None else (axis % len(shape),)
+        types = self._types(arguments, results)
+        axes = tuple(range(len(shape))) if axis is None else axis
+        axes = tuple(k % len(shape) for k in (axes if isinstance(axes, tuple) else (axes,)))
         rest = tuple(k for k in range(len(shape)) if k not in axes)
         lines, arrays = [], []
         for p, a in zip(self.inputs, arguments, strict=True):
@@ -208,6 +212,10 @@ class ReductionKernel(_Kernel):
                 _type_reduce _s = _part[0];
                 POST_MAP(_s);
             }}"""
+        if results and results[0].shape != result.shape:
+            raise ValueError("Out shape is mismatched")
         threads = min(THREADS, 1 << max(count - 1, 0).bit_length())
         self._run(loop, types, [count, result.size, threads], [*arrays, result])
+        if results:
+            results[0][...] = result
         return ndarray(np.expand_dims(result, axes) if keepdims else result)

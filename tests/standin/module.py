@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -15,10 +15,12 @@ from tests.standin.arrays import (
     as_filled,
     boxed,
     copied,
+    counts,
     forbidden,
     launched,
     ndarray,
     unboxed,
+    viewed,
     wrapped,
 )
 from tests.standin.kernels import ElementwiseKernel, ReductionKernel
@@ -42,10 +44,12 @@ full_like(a, fill_value, dtype=None, order='K', subok=None, shape=None)
 max(a, axis=None, out=None, keepdims=False)
 may_share_memory(a, b, max_work=None)
 min(a, axis=None, out=None, keepdims=False)
+ones(shape, dtype=float)
 ones_like(a, dtype=None, order='K', subok=None, shape=None)
 pad(array, pad_width, mode='constant', **kwargs)
 prod(a, axis=None, dtype=None, out=None, keepdims=False)
 roll(a, shift, axis=None)
+shares_memory(a, b, max_work=None)
 squeeze(a, axis=None)
 stack(tup, axis=0, out=None, *, dtype=None, casting='same_kind')
 sum(a, axis=None, dtype=None, out=None, keepdims=False)
@@ -55,7 +59,7 @@ where(condition, x=None, y=None)
 zeros(shape, dtype=float, order='C')
 zeros_like(a, dtype=None, order='K', subok=None, shape=None)
 """.strip().splitlines()
-UFUNCS = """absolute add cos divide equal exp expm1 floor greater greater_equal isfinite less less_equal log log1p
+UFUNCS = """absolute add bitwise_and bitwise_or bitwise_xor cos divide equal exp expm1 floor greater greater_equal invert isfinite less less_equal log log1p
 matmul maximum minimum multiply negative not_equal power sign sin sqrt square subtract tanh""".split()
 
 
@@ -72,7 +76,9 @@ def _function(text: str) -> Callable:
         signature.bind(*args, **kwargs)
         if kwargs.get("shape") == ():
             del kwargs["shape"]  # "shape or a.shape", says CuPy in zeros_like and its kin
-        return launched(own, *args, **kwargs)
+        result = launched(own, *args, **kwargs)
+        counts["launches"] -= own in (np.empty, np.empty_like)  # memory comes from a pool
+        return result
 
     return function
 
@@ -115,6 +121,10 @@ def take_along_axis(a: ndarray, indices: ndarray, axis: int) -> ndarray:
     places = [np.arange(n).reshape((-1,) + (1,) * (a.ndim - 1 - k)) for k, n in enumerate(a.shape)]
     places[axis] = indices.host
     return a[tuple(map(ndarray, places))]
+
+
+def as_strided(x: ndarray, shape: tuple | None = None, strides: Sequence | None = None) -> ndarray:
+    return viewed(x, np.lib.stride_tricks.as_strided(x.host, shape, strides))
 
 
 # Linear algebra ----------------------------------------------------------------------------------------------
@@ -237,6 +247,9 @@ vars(cupy).update(
         memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     ),
 )  # fmt: skip
+cupy.lib = ModuleType("cupy.lib")
+cupy.lib.stride_tricks = ModuleType("cupy.lib.stride_tricks")
+cupy.lib.stride_tricks.as_strided = as_strided
 cupyx = ModuleType("cupyx")
 cupyx.errstate, cupyx.allow_synchronize = errstate, allow_synchronize
 cupyx.DeviceSynchronized = DeviceSynchronized

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,16 @@ from tinygen.autograd.convert import widest_float
 from tinygen.autograd.graph import Node, Source
 from tinygen.autograd.modes import RECORDED, grad_enabled, mode
 from tinygen.autograd.tensor import DEFAULT_DTYPE, FLOATS, Tensor, lifted
-from tinygen.kernels.device import get_default_device, on_gpu
-from tinygen.kernels.fusion.trace import Trace, Traced, current, leaves, mapped, tracing
+from tinygen.kernels.device import as_array, cupy, get_default_device, on_gpu, to_device
+from tinygen.kernels.fusion.trace import (
+    Trace,
+    Traced,
+    current,
+    leaves,
+    mapped,
+    share_memory,
+    tracing,
+)
 
 SCALARS = tuple(dtype.type for dtype in FLOATS)  # NumPy's, taken as arrays without axes
 GIVEN = (Tensor, np.ndarray, float, *SCALARS)  # arguments whose values may change from call to call
@@ -55,7 +64,8 @@ def compile(f: Callable) -> Callable:
     recording. Everything else that `f` finds, or does beside computing with tensors and drawing from a
     `tg.random.Generator`, is fixed by the recording: a number of an enclosing scope keeps the value it had.
 
-    On a GPU `f` runs uncompiled. To compile a method, decorate it in its class: after `self.step = compile(self.loss)`,
+    On a GPU the program consists of CuPy's kernels and cuBLAS's products; NumPy arrays among the arguments are moved
+    there, but `f` may not find tensors on the CPU. To compile a method, decorate it in its class: after `self.step = compile(self.loss)`,
     a deep copy of the model would still run the first model's loss.
 
     Raises, when called:
@@ -75,15 +85,18 @@ def compile(f: Callable) -> Callable:
         if current() is not None or watching.get():
             return f(*args, **kwargs)  # inside another compiled function, or under detect_anomaly
         given: list[Tensor | np.ndarray | float] = []
-        signature = (_signature((args, kwargs), given), mode.get(), kernels.get_backend())
-        if get_default_device() != "cpu" or any(on_gpu(_array(x)) for x in given):
-            return f(*args, **kwargs)
+        fixed = _signature((args, kwargs), given)
+        devices = {x.device for x in given if type(x) is Tensor} or {get_default_device()}
+        if len(devices) > 1:
+            return f(*args, **kwargs)  # whose ops say so
+        module = cupy() if "cuda" in devices else np
+        signature = (fixed, module, mode.get(), kernels.get_backend())
         try:
             known = recordings.get(signature, ())
         except TypeError as error:
             raise TypeError(f"compile: an argument has no hash: {error}") from error
         if float in map(type, given):
-            given = _floats_as_tensors(given)
+            given = _floats_as_tensors(given, *devices)
         for recording in known:
             if recording.holds():
                 return recording.again(given)
@@ -94,7 +107,7 @@ def compile(f: Callable) -> Callable:
                 stacklevel=2,
             )
             return f(*args, **kwargs)
-        recording = Recording(f, args, kwargs, given)
+        recording = Recording(f, args, kwargs, given, module)
         result = recording.first_result(given)
         recordings[signature] = [*known, recording]
         return result
@@ -105,9 +118,11 @@ def compile(f: Callable) -> Callable:
 class Recording:
     """The program made from one trace of a function, and what is needed to run it on new arguments."""
 
-    def __init__(self, f: Callable, args: tuple, kwargs: dict, given: Sequence[object]):
+    def __init__(
+        self, f: Callable, args: tuple, kwargs: dict, given: Sequence[object], module: ModuleType
+    ):
         since = graph.age()
-        with tracing() as trace:
+        with tracing(module) as trace:
             stand_ins = [_stand_in(trace.lift(i, _array(x)), x) for i, x in enumerate(given)]
             new = iter(stand_ins)
             has_floats = bool(leaves((args, kwargs), (float,)))
@@ -124,13 +139,13 @@ class Recording:
             self.count = len(outputs)
             gradients: dict[Tensor, Any] = {}
             if outputs and outputs[0].source is not None and grad_enabled():
-                gradients = _gradients(outputs[0], since, stand_ins)
+                gradients = _gradients(trace, outputs[0], since, stand_ins)
         empty = Tensor(np.empty(0))
         self.form = mapped(result, (Tensor,), lambda _: empty)  # holds no traced tensors
         values = [lifted(trace, t) for t in outputs]
         for leaf, g in gradients.items():
             # A gradient that depends on no input is a constant.
-            values.append(g if type(g) is Traced else trace.lift((leaf, "gradient"), np.asarray(g)))
+            values.append(g if type(g) is Traced else trace.lift((leaf, "gradient"), as_array(g)))
         if any(x.owner in trace.outdated for x in values):
             raise RuntimeError(
                 "compile: a result is a view of a tensor, or another tensor of its memory, whose numbers were "
@@ -141,7 +156,7 @@ class Recording:
         self.leaves = [positions.get(leaf, leaf) for leaf in gradients]
         self.fixed = {key: x._value for key, x in trace.inputs.items() if type(key) is tuple}
         self.closed_over = [
-            (t, t._data.shape, t._data.dtype, t.requires_grad)
+            (t, type(t._data), t._data.shape, t._data.dtype, t.requires_grad)
             for t in trace.inputs
             if isinstance(t, Tensor)
         ]
@@ -150,7 +165,7 @@ class Recording:
 
         self.settings = trace.settings
         self.written = [t for t in trace.overwritten if isinstance(t, Tensor)]
-        self.program = Program(trace, values, kernels.get_backend() == "numba")
+        self.program = Program(trace, values, module is not np or kernels.get_backend() == "numba")
         self.trace = trace
 
     def first_result(self, given: Sequence[object]) -> Any:
@@ -165,9 +180,9 @@ class Recording:
 
     def holds(self) -> bool:
         """Whether the tensors that `f` found have the recorded shape, dtype and `requires_grad`, and settings hold."""
-        for t, shape, dtype, requires_grad in self.closed_over:
+        for t, kind, shape, dtype, requires_grad in self.closed_over:
             array = t._data
-            if array.shape != shape or array.dtype is not dtype or t.requires_grad != requires_grad:
+            if type(array) is not kind or array.shape != shape or array.dtype is not dtype or t.requires_grad != requires_grad:
                 return False
         return not self.settings or all(
             value is None or getattr(owner, name) == value
@@ -211,7 +226,7 @@ class Gradients(Node):
         factor = np.reshape(g._data if isinstance(g, Tensor) else g, ())
         # Not cast to a gradient's dtype first: the factor of a scaled-up loss may overflow there.
         found = list(self.gradients)
-        if factor != 1:
+        if on_gpu(factor) or factor != 1:
             found = [(x * factor).astype(x.dtype, copy=False) for x in found]
         return [Tensor(np.asarray(x)) for x in found] if isinstance(g, Tensor) else found
 
@@ -235,7 +250,9 @@ class NoSecond(Node):
         )
 
 
-def _gradients(loss: Tensor, since: int, arguments: Sequence[object]) -> dict[Tensor, Any]:
+def _gradients(
+    trace: Trace, loss: Tensor, since: int, arguments: Sequence[object]
+) -> dict[Tensor, Any]:
     """The gradients of leaves, except those that `f` made from traced arrays: no caller can ask for them."""
     if loss.size != 1:
         raise ValueError(
@@ -247,7 +264,7 @@ def _gradients(loss: Tensor, since: int, arguments: Sequence[object]) -> dict[Te
             "compile: the function uses a tensor that was computed outside from what requires a gradient: pass it as "
             "an argument, compute it inside, or .detach() it"
         )
-    seed = Tensor(np.ones(loss.shape, loss.dtype))
+    seed = Tensor(trace.constant(trace.module.ones(loss.shape, loss.dtype)))
     found = graph.walk([(loss.source, seed)], None, create_graph=False, retain_graph=False)
     given = {x for x in arguments if type(x) is Tensor}
     return {leaf: g for leaf, g in found.items() if type(leaf._data) is not Traced or leaf in given}
@@ -292,17 +309,19 @@ def _no_grad_set(trace: Trace, stand_ins: Sequence[object]) -> Iterator[None]:
 
 
 def _refuse_shared(given: Sequence[object], written: Sequence[np.ndarray]) -> None:
-    if any(np.shares_memory(_array(x), array) for x in given for array in written):
+    if any(share_memory(_array(x), array) for x in given for array in written):
         raise RuntimeError(
             "compile: an argument shares memory with a tensor that the function overwrites by copy_"
         )
 
 
-def _floats_as_tensors(given: Sequence[object]) -> list[Any]:
+def _floats_as_tensors(given: Sequence[object], device: str) -> list[Any]:
     """`given` with each Python float as a 0-d tensor, of the widest float dtype among the others, or float32."""
     dtypes = [_array(x).dtype for x in given if type(x) is not float]
     dtype = widest_float(dtypes) or DEFAULT_DTYPE
-    return [Tensor(np.asarray(x, dtype)) if type(x) is float else x for x in given]
+    return [
+        Tensor(to_device(np.asarray(x, dtype), device)) if type(x) is float else x for x in given
+    ]
 
 
 def _array(x: Any) -> np.ndarray:

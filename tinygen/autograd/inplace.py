@@ -6,7 +6,7 @@ import numpy as np
 
 from tinygen.autograd.tensor import ArrayLike, Tensor, raw
 from tinygen.kernels.device import as_array, on_gpu, to_device
-from tinygen.kernels.fusion.trace import Traced, current, untraced
+from tinygen.kernels.fusion.trace import Traced, copied, current, untraced
 
 
 def overwrite(t: Tensor, values: ArrayLike) -> None:
@@ -43,5 +43,5 @@ def overwrite(t: Tensor, values: ArrayLike) -> None:
     new = new if type(new) is Traced else raw(Tensor(new))
     new = np.broadcast_to(new, t.shape).astype(t.dtype)
     # A copy, because the source of `new` may be overwritten next.
-    new = trace.record(np.array, (new,), {})
+    new = trace.record(copied, (new,), {})
     trace.overwrite(t, t._data, new, t.copy_)

@@ -19,7 +19,7 @@ from numpy import ndarray
 from tinygen.kernels import reference
 from tinygen.kernels.device import on_gpu
 from tinygen.kernels.errors import MISTAKES, in_the_name_of
-from tinygen.kernels.fusion import SPELLED_OUT, trace
+from tinygen.kernels.fusion import LABELLED, SPELLED_OUT, trace
 from tinygen.kernels.malloc import keep_freed_memory
 from tinygen.kernels.reference import LOG_2PI
 
@@ -69,8 +69,9 @@ def _dispatched(specification: Callable) -> Callable:
     def kernel(*args):
         if trace.running and trace.traced(args):
             # A trace records either the steps of the specification or the kernel as one step.
-            known = specification if specification.__name__ in SPELLED_OUT else recorded
-            return known(*args)
+            name = specification.__name__
+            spelled_out = name in SPELLED_OUT and not (name in LABELLED and on_gpu(args[0]))
+            return (specification if spelled_out else recorded)(*args)
         chosen: str | type = _here.get() or _default
         if args and type(args[0]) is not ndarray and on_gpu(args[0]):
             chosen = type(args[0])

@@ -43,6 +43,20 @@ __device__ T sigmoid(T x) {{
 __device__ T softplus(T x) {{ return relu(x) + log1p(exp(-fabs(x))); }}
 
 __device__ T square(T x) {{ return x * x; }}
+
+__device__ T relu_grad(T y, T g) {{ return y > 0 ? g : T(0); }}
+
+__device__ T tanh_grad(T y, T g) {{ return g * (1 - y * y); }}
+
+__device__ T sigmoid_grad(T y, T g) {{ return g * (y * (1 - y)); }}
+
+__device__ T softplus_grad(T x, T g) {{ return g * sigmoid(x); }}
+
+__device__ T reparameterise(T mean, T log_var, T noise) {{ return mean + exp(T(0.5) * log_var) * noise; }}
+
+__device__ T reparameterise_grad(T log_var, T noise, T g) {{
+    return T(0.5) * g * exp(T(0.5) * log_var) * noise;
+}}
 """
 
 # A sum of exponentials is stored as sum * e^top. To add two, the one with the smaller top is scaled down; equal tops
@@ -128,22 +142,12 @@ def _sum_of_rows(specification: Callable, expression: str, result: str = "a") ->
 
 # Elementwise -------------------------------------------------------------------------------------------------
 
-exp = _elementwise(reference.exp, "exp(x)")
-log = _elementwise(reference.log, "log(x)")
-log1p = _elementwise(reference.log1p, "log1p(x)")
-tanh = _elementwise(reference.tanh, "tanh(x)")
-tanh_grad = _elementwise(reference.tanh_grad, "g * (1 - y * y)")
-sigmoid = _elementwise(reference.sigmoid, "sigmoid(x)")
-sigmoid_grad = _elementwise(reference.sigmoid_grad, "g * (y * (1 - y))")
-softplus = _elementwise(reference.softplus, "softplus(x)")
-softplus_grad = _elementwise(reference.softplus_grad, "g * sigmoid(x)")
-erf = _elementwise(reference.erf, "erf(x)")
-relu = _elementwise(reference.relu, "relu(x)")
-relu_grad = _elementwise(reference.relu_grad, "y > 0 ? g : T(0)")
-reparameterise = _elementwise(reference.reparameterise, "mean + exp(T(0.5) * log_var) * noise")
-reparameterise_grad = _elementwise(
-    reference.reparameterise_grad, "T(0.5) * g * exp(T(0.5) * log_var) * noise"
-)
+# Functions of MATHS and CUDA, whose names and parameters are the specification's.
+for _name in """exp log log1p tanh tanh_grad sigmoid sigmoid_grad softplus softplus_grad erf relu relu_grad
+        reparameterise reparameterise_grad""".split():  # fmt: skip
+    _specification = getattr(reference, _name)
+    _call = f"{_name}({', '.join(signature(_specification).parameters)})"
+    globals()[_name] = _elementwise(_specification, _call)
 
 
 # Along rows --------------------------------------------------------------------------------------------------

@@ -12,16 +12,15 @@ number. CuPy is imported when "cuda" is first asked for, not before.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from tinygen.kernels.fusion.trace import Traced
+from tinygen.kernels.fusion.trace import Traced, as_one_step
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -85,9 +84,11 @@ def _require_gpu(cupy: ModuleType) -> None:
 
 
 def on_gpu(x: object) -> bool:
-    """Whether x is a CuPy array."""
+    """Whether x is a CuPy array, or the trace of one."""
     module = sys.modules.get("cupy")
-    return module is not None and isinstance(x, module.ndarray)
+    return module is not None and isinstance(
+        x._value if type(x) is Traced else x, module.ndarray
+    )
 
 
 def is_array(x: object) -> bool:
@@ -133,10 +134,12 @@ def require_one_device(arrays: Iterable[object]) -> None:
         )
 
 
-def exact_solver(x: Array) -> contextlib.AbstractContextManager[None]:
-    """A context in which an unsolvable matrix raises LinAlgError on a GPU, too, at the price of waiting for the GPU."""
-    if not on_gpu(x):
-        return contextlib.nullcontext()
+@as_one_step
+def solved(function: Callable, *arrays: Array) -> Array:
+    """`function(*arrays)`. On an unsolvable matrix it raises LinAlgError on a GPU, too, which waits for the GPU."""
+    if not on_gpu(arrays[0]):
+        return function(*arrays)
     import cupyx
 
-    return cupyx.errstate(linalg="raise")
+    with cupyx.errstate(linalg="raise"):
+        return function(*arrays)

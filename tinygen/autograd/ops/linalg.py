@@ -17,7 +17,7 @@ from tinygen.autograd.op import Op
 from tinygen.autograd.ops.shapes import as_tensor, broadcast_to, expand_dims, reshape, squeeze
 from tinygen.autograd.spec import Call, Draw, specified
 from tinygen.autograd.tensor import ArrayLike, Tensor, raw
-from tinygen.kernels.device import as_array, exact_solver, require_one_device
+from tinygen.kernels.device import as_array, require_one_device, solved
 from tinygen.kernels.errors import named
 
 # From so many multiply-adds on, two operands of einsum are worth a search for matrix products.
@@ -231,8 +231,7 @@ class Inv(Op):
     """Y = A^-1, dA = -Y^T G Y^T."""
 
     def forward(self, a):
-        with exact_solver(a):
-            return self.keep(np.linalg.inv(a))
+        return self.keep(solved(np.linalg.inv, a))
 
     def backward(self, g):
         (y,) = self.kept
@@ -257,8 +256,7 @@ class Solve(Op):
     def forward(self, a, b):
         batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # CuPy's solve does not
         square, columns = (np.broadcast_to(x, batch + x.shape[-2:]) for x in (a, b))
-        with exact_solver(a):
-            return self.keep(a, np.linalg.solve(square, columns))
+        return self.keep(a, solved(np.linalg.solve, square, columns))
 
     def backward(self, g):
         a, x = self.kept
@@ -292,8 +290,7 @@ class Cholesky(Op):
     """A = L L^T. With P the lower triangle of L^T G, its diagonal halved: S = L^-T P L^-1, dA = (S + S^T) / 2."""
 
     def forward(self, a):
-        with exact_solver(a):
-            return self.keep(np.linalg.cholesky(0.5 * (a + a.swapaxes(-1, -2))))
+        return self.keep(solved(np.linalg.cholesky, 0.5 * (a + a.swapaxes(-1, -2))))
 
     def backward(self, g):
         (factor,) = self.kept

@@ -20,3 +20,5 @@ SPELLED_OUT = frozenset(
     gaussian_log_density gaussian_log_density_grad gaussian_kl gaussian_kl_grad
     """.split()
 )
+# But not on a GPU, where its kernels do not check the labels: a step of the specification would.
+LABELLED = ("cross_entropy_with_logits", "cross_entropy_with_logits_grad")

@@ -231,8 +231,6 @@ class Writer:
                 end.append(f"s{k} = scalar.of_rank(s{k}, zero)")
             if s.how == "all":
                 outside.append(added(s, f"t{k}", f"np.float64(s{k})"))
-            if s.how == "row" and s.initial is not None:
-                outside.append(added(s, f"v{k}", literal(s.initial)))
             if s.how == "row" and s.out.storage in self.stored:
                 outside.append(f"{self.at_row(s.out)} = v{k}")
         results = [k for k in sinks if self.statements[k].how in ("row", "all")]
@@ -292,7 +290,6 @@ class Writer:
         for number, k in enumerate(over_rows):
             s = self.statements[k]
             neutral = "0.0" if s.name == "add" else "-np.inf"
-            initial = neutral if s.initial is None else f"np.float64({literal(s.initial)})"
             out, n = self.array[s.out.storage], self.number[s.out]
             if s.how == "column":
                 before.append(f"t{k} = np.full(np.uintp(chunks) * columns, real({neutral}))")
@@ -302,7 +299,7 @@ class Writer:
                 last.append(f"totals[chunk, {number}] = t{k}")
                 partial, position = f"totals[chunk, {number}]", f"p{n}"
             plus = added(s, "total", f"np.float64({partial})")
-            lines = [f"total = {initial}", "for chunk in range(chunks):", f"    {plus}",
+            lines = [f"total = {neutral}", "for chunk in range(chunks):", f"    {plus}",
                      f"{out}[{position}] = real(total)"]  # fmt: skip
             if s.how == "column":
                 lines = ["for j in range(columns):", *(f"    {line}" for line in lines)]

@@ -58,7 +58,6 @@ class Statement:
     out: Access
     per_element: bool
     how: str | None = None
-    initial: float | None = None
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,11 @@ class LoopNest:
 Kernel = LoopNest | Instruction  # what runs as one call
 
 
-def grouped(instructions: list[Instruction]) -> list[Kernel]:
-    """Nests, and the instructions that no nest can hold, in an order in which they can run."""
+def grouped(instructions: list[Instruction], on_gpu: bool = False) -> list[Kernel]:
+    """Nests, and the instructions that no nest can hold, in an order in which they can run.
+
+    On a GPU single numbers and long vectors are nests, too: one launch for several saves as much there as elsewhere.
+    """
     found: list[Kernel] = []
     made_by: dict[Storage, int] = {}  # the last of `found` that writes to it
     for instruction in instructions:
@@ -128,6 +130,8 @@ def grouped(instructions: list[Instruction]) -> list[Kernel]:
         touched = [view.storage for view in (*instruction.reads, *instruction.writes)]
         first = max((made_by.get(storage, 0) for storage in touched), default=0)
         new = nest_of(instruction)
+        if new is not None and new.rows * new.columns == 1 and not on_gpu:
+            new = None
         for at in range(first, len(found)):
             both = fused(found[at], new)
             if both is not None:
@@ -135,7 +139,8 @@ def grouped(instructions: list[Instruction]) -> list[Kernel]:
                 break
         else:
             at = len(found)
-            alone = new is None or (new.columns == 1 and new.rows > LONG)
+            long = new is not None and new.columns == 1 and new.rows > LONG and not on_gpu
+            alone = new is None or long
             found.append(instruction if alone else new)
         for view in instruction.writes:
             made_by[view.storage] = at
@@ -151,10 +156,10 @@ def nest_of(instruction: Instruction) -> LoopNest | None:
     else:
         return None
     floats = {x.dtype for x in (*instruction.reads, *instruction.writes)} - {BOOL, INT64}
-    if math.prod(shape) <= 1 or len(floats) > 1:
+    if not math.prod(shape) or len(floats) > 1:
         return None
     operands = [x.broadcast(shape) if isinstance(x, View) else x for x in operands]
-    *lead, columns = shape if len(shape) > 1 else (*shape, 1)
+    *lead, columns = shape if len(shape) > 1 else (*(shape or (1,)), 1)
     # One axis of rows if in every operand one stride leads over all of them; else two.
     for k in range(len(lead)):
         form = math.prod(lead[:k]), math.prod(lead[k:]), columns
@@ -195,14 +200,14 @@ def _statement(
 ) -> Statement | None:
     """The instruction in a nest of this shape; None if a view cannot have it."""
     name, per_element, out_shape = instruction.name, shape[2] > 1, shape
-    how = initial = None
+    how = None
     if isinstance(instruction, Reduce):
         # With one number a row, a reduction of the column is one of all numbers.
-        how, initial = instruction.how if per_element else "all", instruction.initial
+        how = instruction.how if per_element else "all"
         out_shape = (*shape[:2], 1) if how == "row" else (1, 1, instruction.out.size)
     given = tuple(_access(x, shape) if isinstance(x, View) else x for x in operands)
     out = _access(instruction.out, out_shape)
-    return None if None in (*given, out) else Statement(name, given, out, per_element, how, initial)
+    return None if None in (*given, out) else Statement(name, given, out, per_element, how)
 
 
 def _access(view: View, shape: Shape) -> Access | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygen.kernels.device import Array, on_gpu
 from tinygen.kernels.fusion.trace import leaves
 
 BOOL, INT64 = np.dtype(np.bool_), np.dtype(np.int64)
@@ -21,9 +22,9 @@ BOOL, INT64 = np.dtype(np.bool_), np.dtype(np.int64)
 class Storage:
     """C-contiguous memory. `array`: what it held in the trace; `key`: that of the input, if it is one."""
 
-    def __init__(self, array: np.ndarray, key: Any = None, constant: bool = False):
+    def __init__(self, array: Array, key: Any = None, constant: bool = False):
         self.shape, self.dtype, self.nbytes = array.shape, array.dtype, array.nbytes
-        self.array: np.ndarray | None = array
+        self.array: Array | None = array
         self.key, self.constant = key, constant
         self.computed = key is None and not constant
 
@@ -65,10 +66,14 @@ class View:
         # With an ellipsis, even a single element is a view.
         return view_of(self.storage, array[index if Ellipsis in index else (*index, ...)])
 
-    def of(self, memory: np.ndarray) -> np.ndarray:
+    def of(self, memory: Array) -> Array:
         """This view as an array, in `memory`, a flat array for the storage."""
         size = memory.itemsize
         strides = [stride * size for stride in self.strides]
+        if on_gpu(memory):
+            from cupy.lib.stride_tricks import as_strided
+
+            return as_strided(memory[self.offset :], self.shape, strides)
         return np.ndarray(self.shape, memory.dtype, memory, self.offset * size, strides)
 
 
@@ -79,9 +84,12 @@ def whole(storage: Storage, shape: tuple[int, ...] | None = None) -> View:
     return View(storage, 0, shape, strides)
 
 
-def view_of(storage: Storage, array: np.ndarray) -> View:
+def view_of(storage: Storage, array: Array) -> View:
     """The view that reads what `array` does, a part of the storage's own array."""
-    start, at = (x.__array_interface__["data"][0] for x in (storage.array, array))
+    start, at = (
+        x.data.ptr if on_gpu(x) else x.__array_interface__["data"][0]
+        for x in (storage.array, array)
+    )
     size = array.itemsize
     return View(storage, (at - start) // size, array.shape, tuple(s // size for s in array.strides))
 
@@ -114,16 +122,12 @@ class Pointwise(OneResult):
 
 @dataclass
 class Reduce(OneResult):
-    """out = the sum (name "add") or maximum ("maximum") of each "row" of x, of each "column", or of "all" elements.
-
-    `initial` counts as one more element, if it is given.
-    """
+    """out = the sum (name "add") or maximum ("maximum") of each "row" of x, of each "column", or of "all" elements."""
 
     name: str
     how: str
     x: View
     out: View
-    initial: float | None = None
 
     @property
     def reads(self) -> list[View]:

@@ -7,11 +7,13 @@ kernel would be mostly padding, and pointwise instructions and sums can share a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from tinygen.kernels.checks import KERNEL_FLOATS
+from tinygen.kernels.device import is_array
 from tinygen.kernels.fusion.generate import EXPRESSIONS
 from tinygen.kernels.fusion.instructions import (
     BOOL,
@@ -27,10 +29,22 @@ from tinygen.kernels.fusion.instructions import (
     view_of,
     whole,
 )
-from tinygen.kernels.fusion.trace import Call, Trace, Traced, mapped, traced
+from tinygen.kernels.fusion.trace import (
+    Call,
+    Trace,
+    Traced,
+    astype,
+    copied,
+    largest,
+    mapped,
+    reshaped,
+    summed,
+    traced,
+)
 from tinygen.kernels.indexing import is_basic, scatter_add
 
 FEW = 4  # a product with a side no longer than this is spelled out
+FEW_ON_GPU = 1  # the same of the result's sides on a GPU, where each sum along rows is a launch
 FEW_SUMMANDS = 16  # so is a sum over a first axis no longer than this: additions, one by one
 
 
@@ -45,8 +59,8 @@ UFUNCS = {
 # What is the same for booleans in a loop as in NumPy, whose arithmetic on booleans has rules of its own.
 OF_TRUTHS = ("and", "or", "not", "equal", "not_equal", "where")
 REDUCTIONS = {
-    np.add.reduce: "add", np.sum: "add", np.ndarray.sum: "add",
-    np.maximum.reduce: "maximum", np.max: "maximum", np.ndarray.max: "maximum",
+    np.add.reduce: "add", np.sum: "add", summed: "add",
+    np.maximum.reduce: "maximum", np.max: "maximum", largest: "maximum",
 }  # fmt: skip
 
 
@@ -54,6 +68,7 @@ REDUCTIONS = {
 class Lowered:
     """The instructions of a trace in their order, the storages of its inputs, and where each traced array lies."""
 
+    module: ModuleType  # the trace's
     instructions: list[Instruction] = field(default_factory=list)
     inputs: list[Storage] = field(default_factory=list)
     owners: dict[Traced, Storage] = field(default_factory=dict)
@@ -69,13 +84,13 @@ class Lowered:
         if id(array) not in self.constants:
             repeated = [n > 1 and s == 0 for n, s in zip(array.shape, array.strides, strict=True)]
             once = array[tuple(slice(0, 1) if r else slice(None) for r in repeated)]
-            storage = Storage(np.asarray(once, order="C"), constant=True)
+            storage = Storage(self.module.asarray(once, order="C"), constant=True)
             self.constants[id(array)] = array, storage
         _, storage = self.constants[id(array)]
         return whole(storage).broadcast(array.shape)
 
     def new(self, shape: tuple[int, ...], dtype: np.dtype) -> View:
-        return whole(Storage(np.empty(shape, dtype)))
+        return whole(Storage(self.module.empty(shape, dtype)))
 
     # What calls are spelled out in ---------------------------------------------------------------
 
@@ -166,7 +181,7 @@ class Lowered:
         for x in args:
             if type(x) is Traced:
                 operands.append(self.view(x))
-            elif isinstance(x, np.ndarray) and x.dtype in (*floats, *whole_numbers, BOOL):
+            elif is_array(x) and x.dtype in (*floats, *whole_numbers, BOOL):
                 operands.append(self.constant(x))
             elif floats and (
                 type(x) in (int, float, bool) or (isinstance(x, np.floating) and x.dtype in floats)
@@ -201,7 +216,7 @@ class Lowered:
                 self.pointwise("copy", x, out=out[(*before, slice(start, stop))])
                 start = stop
             return True
-        if function not in (np.array, np.ndarray.reshape, np.ndarray.astype) or call.kwargs:
+        if function not in (copied, reshaped, astype) or call.kwargs:
             return False
         x = self.view(call.args[0])
         if x.dtype != out.dtype:
@@ -217,10 +232,7 @@ class Lowered:
         kwargs = dict(call.kwargs)
         axis = 0 if call.function in (np.add.reduce, np.maximum.reduce) else None
         axis = call.args[1] if len(call.args) == 2 else kwargs.pop("axis", axis)
-        initial = kwargs.pop("initial", None)
         kwargs.pop("keepdims", None)
-        if initial is not None and not isinstance(initial, int | float | np.number):
-            return False
         if kwargs.pop("dtype", None) not in (None, x.dtype) or kwargs:
             return False
         if x.dtype not in KERNEL_FLOATS or not (x.shape and x.size) or axis == ():
@@ -234,7 +246,7 @@ class Lowered:
             how = "row"
         elif axes == every - {last}:
             how = "column"
-        elif name == "add" and initial is None and axes == {0} and 1 < x.shape[0] <= FEW_SUMMANDS:
+        elif name == "add" and axes == {0} and 1 < x.shape[0] <= FEW_SUMMANDS:
             total = x[0]
             out = whole(out.storage, total.shape)
             for i in range(1, x.shape[0]):
@@ -242,7 +254,7 @@ class Lowered:
             return True
         else:
             return False
-        self.instructions.append(Reduce(name, how, x, out, initial))
+        self.instructions.append(Reduce(name, how, x, out))
         return True
 
     def add_product(self, call: Call) -> bool:
@@ -252,7 +264,7 @@ class Lowered:
         operands = [self.tree(x) for x in call.args]
         if name == "matmul":
             operands += [None, None]
-        operands = [self.constant(x) if isinstance(x, np.ndarray) else x for x in operands]
+        operands = [self.constant(x) if is_array(x) else x for x in operands]
         a, b, bias, activation = operands
         out = self.view(call.results[0])
         if out.dtype not in KERNEL_FLOATS or not a.dtype == b.dtype == out.dtype:
@@ -260,12 +272,18 @@ class Lowered:
         if not (out.size and a.size):
             return False
         b = b.T if name == "linear" else b
-        if min(*a.shape, *b.shape) > FEW:
+        few = FEW if self.module is np else FEW_ON_GPU
+        large = a.shape[1] > FEW and min(out.shape) > few
+        if large and self.module is np:
             self.instructions.append(Product(a, b, bias, activation, out))
             return True
+        # On a GPU cuBLAS does no more than multiply.
         linear = bias is None and activation is None
         sums = out if linear else self.new(out.shape, out.dtype)
-        self.add_small_product(a, b, sums)
+        if large:
+            self.instructions.append(Product(a, b, None, None, sums))
+        else:
+            self.add_small_product(a, b, sums)
         if bias is not None:
             sums = self.pointwise("add", sums, bias, out=None if activation else out)
         if activation is not None:
@@ -297,7 +315,7 @@ class Lowered:
 
 
 def lowered(trace: Trace) -> Lowered:
-    found = Lowered()
+    found = Lowered(trace.module)
     for key, x in trace.inputs.items():
         found.owners[x] = Storage(x._value, key=key)
         found.inputs.append(found.owners[x])

@@ -6,28 +6,32 @@ its buffer to a later one, so that a program stays in the caches. What stays ins
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 
 import numpy as np
 
 from tinygen.kernels.cpu.lines import LINE
+from tinygen.kernels.device import Array
 from tinygen.kernels.fusion.group import Kernel, LoopNest
 from tinygen.kernels.fusion.instructions import Storage
 
 
 def planned(
-    kernels: list[Kernel], elsewhere: Set[Storage], read_later: Set[Storage]
-) -> dict[Storage, np.ndarray]:
+    kernels: list[Kernel],
+    elsewhere: Set[Storage],
+    read_later: Set[Storage],
+    allocated: Callable[[int], Array],
+) -> dict[Storage, Array]:
     """A flat array for each storage that kernels write, but for those `elsewhere`.
 
-    read_later: what a kernel or the caller reads from memory.
+    read_later: what a kernel or the caller reads from memory. `allocated` makes an array of so many bytes.
     """
     last = {
         x.storage: i for i, kernel in enumerate(kernels) for x in (*kernel.reads, *kernel.writes)
     }
-    memory: dict[Storage, np.ndarray] = {}
-    buffers: dict[Storage, np.ndarray] = {}
-    free: list[np.ndarray] = []
+    memory: dict[Storage, Array] = {}
+    buffers: dict[Storage, Array] = {}
+    free: list[Array] = []
     for i, kernel in enumerate(kernels):
         for storage in [x.storage for x in kernel.writes]:
             inside = isinstance(kernel, LoopNest) and storage not in read_later
@@ -37,7 +41,7 @@ def planned(
             # each core wrote the same part of it before, and has that in its cache.
             size = -(-storage.nbytes // LINE) * LINE
             fits = [b for b in free if b.nbytes == size]
-            buffer = buffers[storage] = fits[0] if fits else whole_lines(size)
+            buffer = buffers[storage] = fits[0] if fits else allocated(size)
             free = [b for b in free if b is not buffer]
             memory[storage] = buffer[: storage.nbytes].view(storage.dtype)
         for storage in [s for s in buffers if last[s] <= i]:

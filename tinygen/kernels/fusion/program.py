@@ -11,7 +11,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,10 +20,12 @@ from numba.core import config
 from tinygen import kernels
 from tinygen.kernels.cpu._compile import chunks_of
 from tinygen.kernels.cpu.matmul import BLAS_ALWAYS, CODES, PRODUCTS
+from tinygen.kernels.device import Array, as_array
 from tinygen.kernels.fusion.cache import compiled_loop
 from tinygen.kernels.fusion.generate import Writer
 from tinygen.kernels.fusion.group import Kernel, LoopNest, grouped
 from tinygen.kernels.fusion.instructions import (
+    Instruction,
     Other,
     Pointwise,
     Product,
@@ -66,10 +68,14 @@ class Program:
 
     def __init__(self, trace: Trace, outputs: Sequence[Traced], fuse: bool):
         found = lowered(trace)
+        self._module = trace.module
+        on_gpu = self._module is not np
         results = [found.view(x) for x in outputs]
         kept = dict.fromkeys(view.storage for view in results)
         instructions = live(found.instructions, set(kept))
-        todo: list[Kernel] = grouped(instructions) if fuse else list(instructions)
+        todo: list[Kernel] = grouped(instructions, on_gpu) if fuse else list(instructions)
+        if on_gpu:
+            todo = self._launches(todo, kept)
         self.inputs = found.inputs
         self.keys: list[Hashable] = [storage.key for storage in found.inputs]
         self.fresh = [storage for storage in kept if storage.computed]
@@ -77,17 +83,20 @@ class Program:
         self._adopted = {
             kernel.writes[0].storage for kernel in todo
             if isinstance(kernel, Other) and len(kernel.writes) == 1
-            and kernel.writes[0].storage not in kept and kernel.writes[0].storage.nbytes > COPIED
+            and kernel.writes[0].storage not in kept
+            and (on_gpu or kernel.writes[0].storage.nbytes > COPIED)
         }  # fmt: skip
         self._stores = list(found.owners.values())
         self._lock = threading.Lock()
         _programs.add(self)
-        self._here = [np.empty(0)] * len(self.inputs)  # of the last run, or C-contiguous copies
+        self._here: list[Array] = [None] * len(self.inputs)  # of the last run, or C-contiguous copies
         self._uses: dict[Storage, list[Use]] = {
             x: [] for x in (*self.inputs, *self.fresh, *self._adopted)
         }
         read_later = {x.storage for kernel in todo for x in kernel.reads}.union(kept)
-        self._memory = planned(todo, {*self.fresh, *self._adopted}, read_later)
+        elsewhere = {*self.fresh, *self._adopted}
+        allocated = self._bytes if on_gpu else whole_lines
+        self._memory = planned(todo, elsewhere, read_later, allocated)
         self.steps = [self._step(kernel, read_later) for kernel in todo]
         self._fresh_uses = [self._uses[storage] for storage in self.fresh]
         numbers = {storage: i for i, storage in enumerate(self.fresh)}
@@ -104,11 +113,12 @@ class Program:
         with self._lock:
             for i, array in enumerate(arrays):
                 if array is not self._here[i]:
-                    here = np.asarray(array, order="C")
+                    here = self._module.asarray(array, order="C")
                     self._bind(self.inputs[i], here)
                     self._here[i] = here  # last: after an interrupt before it, it is put again
+            empty = self._module.empty
             new = [
-                storage.array.copy() if recorded else np.empty(storage.shape, storage.dtype)
+                storage.array.copy() if recorded else empty(storage.shape, storage.dtype)
                 for storage in self.fresh
             ]
             for uses, array in zip(self._fresh_uses, new):  # noqa: B905 (every microsecond counts here)
@@ -142,6 +152,9 @@ class Program:
 
     # Memory --------------------------------------------------------------------------------------
 
+    def _bytes(self, count: int) -> Array:
+        return self._module.empty(count, np.uint8)
+
     def _array_of(self, storage: Storage) -> np.ndarray:
         """The memory of a constant, a buffer, or an input of the last run."""
         if storage.constant:
@@ -172,9 +185,25 @@ class Program:
 
     # Calls ---------------------------------------------------------------------------------------
 
-    def _step(self, kernel: Kernel, stored: set[Storage]) -> tuple[Callable, list]:
+    @staticmethod
+    def _launches(kernels: list[Kernel], kept: Iterable[Storage]) -> list[Any]:
+        """The same with the launches of each nest in its place."""
+        from tinygen.kernels.fusion.launches import launches  # and with it CuPy
+
+        stored = {x.storage for kernel in kernels for x in kernel.reads}.union(kept)
+        return [
+            x
+            for kernel in kernels
+            for x in (launches(kernel, stored) if isinstance(kernel, LoopNest) else [kernel])
+        ]
+
+    def _step(self, kernel: Any, stored: set[Storage]) -> tuple[Callable, list]:
         if isinstance(kernel, LoopNest):
             return self._loop(kernel, stored)
+        if self._module is not np and not isinstance(kernel, Instruction):
+            return kernel.kernel, self._arguments(*kernel.reads, *kernel.writes)
+        if isinstance(kernel, Product) and self._module is not np:
+            return product_on_gpu, self._arguments(kernel.out, kernel.a, kernel.b)
         if isinstance(kernel, Product) and not (config.DISABLE_JIT or BLAS_ALWAYS):
             return self._product(kernel)
         if isinstance(kernel, Other):
@@ -222,7 +251,7 @@ class Program:
         uses = self._uses[storage]
 
         def adopt(*arguments: Any) -> None:
-            array = np.asarray(function(*arguments), order="C")
+            array = self._module.asarray(function(*arguments), order="C")
             if array.shape != storage.shape or array.dtype != storage.dtype:
                 raise another(array, storage)
             _bind_uses(uses, array)
@@ -273,6 +302,10 @@ def into_last(function: np.ufunc, *arguments: Any) -> None:
     function(*arguments[:-1], out=arguments[-1])
 
 
+def product_on_gpu(out: Array, a: Array, b: Array) -> None:
+    a.dot(b, out)
+
+
 into_last_quietly = quiet(into_last)  # without warnings, like our kernels of these names
 
 
@@ -283,7 +316,7 @@ def into(function: Callable, count: int, *arguments: Any) -> None:
         return
     found = found if isinstance(found, tuple) else (found,)
     for out, array in zip(arguments[:count], found, strict=True):
-        array = np.asarray(array)
+        array = as_array(array)
         if array.size not in (out.size, 1) or (array.size < out.size and array.ndim):
             raise another(array, out)
         # A reduction may keep axes of length 1 or not; a single number fills `out`.
@@ -299,7 +332,7 @@ def another(found: np.ndarray, expected: np.ndarray | Storage) -> TypeError:
 
 NUMPY = {name: function for function, name in UFUNCS.items()}
 WITHOUT_UFUNC = {"copy": lambda x: x, "multiply_add": lambda x, y, z: x * y + z}
-REDUCERS = {"add": np.add.reduce, "maximum": np.maximum.reduce}
+REDUCERS = {"add": np.sum, "maximum": np.max}
 
 
 def in_numpy(instruction: Pointwise | Reduce | Product) -> tuple[Callable, list, dict]:
@@ -307,8 +340,7 @@ def in_numpy(instruction: Pointwise | Reduce | Product) -> tuple[Callable, list,
     if isinstance(instruction, Reduce):
         last = len(instruction.x.shape) - 1
         axis = {"row": last, "column": tuple(range(last)), "all": None}[instruction.how]
-        initial = {} if instruction.initial is None else {"initial": instruction.initial}
-        return REDUCERS[instruction.name], [instruction.x], {"axis": axis, **initial}
+        return REDUCERS[instruction.name], [instruction.x], {"axis": axis}
     if isinstance(instruction, Product):
         a, b, bias = instruction.a, instruction.b.T, instruction.bias
         return kernels.linear, [a, b, bias, instruction.activation], {}

@@ -10,9 +10,11 @@ branch on one or to print it, gets an error: the record could not hold what that
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,9 +32,13 @@ class Call:
 
 
 class Trace:
-    """The calls in order, and the inputs: arrays from outside, each by the key under which it was lifted."""
+    """The calls in order, and the inputs: arrays from outside, each by the key under which it was lifted.
 
-    def __init__(self) -> None:
+    module: whose arrays it computes with, NumPy or CuPy.
+    """
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
         self.calls: list[Call] = []
         self.inputs: dict[Hashable, Traced] = {}
         self.lifted: list[tuple[np.ndarray, Traced]] = []  # arrays, each with its input
@@ -46,11 +52,15 @@ class Trace:
     def lift(self, key: Hashable, array: np.ndarray) -> Traced:
         """The input of this key: at first use a copy of `array` as it is now, later the same one."""
         if key not in self.inputs:
-            self.inputs[key] = found = Traced(np.array(array, order="C"), self)
+            self.inputs[key] = found = Traced(self.module.array(array, order="C"), self)
             self.lifted.append((array, found))
-            if any(np.shares_memory(array, written) for written in self.written):
+            if any(share_memory(array, written) for written in self.written):
                 self.outdated.add(found)
         return self.inputs[key]
+
+    def constant(self, array: np.ndarray) -> np.ndarray | Traced:
+        """A new array of the trace's module: the array itself, or an input, since CuPy's refuse traced operands."""
+        return array if self.module is np else self.lift(("constant", len(self.inputs)), array)
 
     def record(
         self, function: Callable, args: tuple, kwargs: dict[str, Any], effect: bool = False
@@ -76,14 +86,15 @@ class Trace:
         if not effect and (found is None or any(found is x for x in leaves(args, (np.ndarray,)))):
             _changed()
         self.calls.append(call)
-        if effect and not isinstance(found, np.ndarray):
+        if effect and not isinstance(found, np.ndarray | self.module.ndarray):
             return None
         several = isinstance(found, tuple)
         for array in found if several else (found,):
-            array = np.asarray(array)  # NumPy returns scalars for 0-d arrays
+            # NumPy returns scalars for 0-d arrays, and its generator draws integers for a GPU, too.
+            array = self.module.asarray(array)
             owner = next((x.owner for x in given if np.may_share_memory(array, x._value)), None)
             if owner is None:
-                array = np.asarray(array, order="C")
+                array = self.module.asarray(array, order="C")
             call.results.append(Traced(array, self, owner))
         return tuple(call.results) if several else call.results[0]
 
@@ -98,7 +109,7 @@ class Trace:
     def overwrite(self, key: Hashable, array: np.ndarray, new: Traced, effect: Callable) -> None:
         """From here on `new` replaces `array` as the input of this key; every replay runs `effect(new)`."""
         self.record(effect, (new,), {}, effect=True)
-        self.outdated.update(x for other, x in self.lifted if np.shares_memory(other, array))
+        self.outdated.update(x for other, x in self.lifted if share_memory(other, array))
         if key in self.overwritten:
             self.outdated.add(self.overwritten[key])
         self.overwritten[key] = new
@@ -113,9 +124,9 @@ class Trace:
 
 
 @contextmanager
-def tracing() -> Iterator[Trace]:
-    """A new trace, which `current()` returns inside this block, in this thread."""
-    trace = Trace()
+def tracing(module: ModuleType = np) -> Iterator[Trace]:
+    """A new trace of NumPy's or CuPy's arrays, which `current()` returns inside this block, in this thread."""
+    trace = Trace(module)
     token = _current.set(trace)
     running.append(trace)
     try:
@@ -128,6 +139,11 @@ def tracing() -> Iterator[Trace]:
 def current() -> Trace | None:
     """The trace of this block and thread, if there is one."""
     return _current.get() if running else None
+
+
+def share_memory(a: Any, b: Any) -> bool:
+    """Whether two arrays have an element in common."""
+    return isinstance(a, np.ndarray) == isinstance(b, np.ndarray) and np.shares_memory(a, b)
 
 
 # Arguments and results are trees: nested tuples, lists and dicts.
@@ -158,9 +174,11 @@ def untraced(tree: Any) -> Any:
 
 
 def _read_only(tree: Any) -> Any:
-    """The tree with views of real arrays for traced ones, through which no function can change these."""
+    """The tree with real arrays for traced ones: views through which no function can change these, if NumPy's."""
 
-    def view(x: Traced) -> np.ndarray:
+    def view(x: Traced) -> Any:
+        if x.trace.module is not np:
+            return x._value
         array = x._value.view()
         array.flags.writeable = False
         return array
@@ -208,11 +226,23 @@ def as_one_step(function: Callable) -> Callable:
     return step
 
 
-def _method(name: str) -> Callable:
-    method = getattr(np.ndarray, name)
+def _function(name: str) -> Callable:
+    """An array's method as a function, one for NumPy's and CuPy's arrays."""
 
+    def function(x: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(x, name)(*args, **kwargs)
+
+    return function
+
+
+astype, copied, reshaped, summed, largest = map(
+    _function, ("astype", "copy", "reshape", "sum", "max")
+)
+
+
+def _method(function: Callable) -> Callable:
     def of_traced(self: Traced, *args: Any, **kwargs: Any) -> Any:
-        return self.trace.record(method, (self, *args), kwargs)
+        return self.trace.record(function, (self, *args), kwargs)
 
     return of_traced
 
@@ -238,10 +268,10 @@ def _picked(self: Traced, index: Any) -> Any:
                 "inside a compiled function a mask cannot pick elements: how many it picks depends on its numbers; "
                 "use where, which keeps the shape"
             )
-    return self.trace.record(np.ndarray.__getitem__, (self, index), {})
+    return self.trace.record(operator.getitem, (self, index), {})
 
 
-def _viewed(x: np.ndarray, dtype: Any) -> np.ndarray:
+def _viewed(x: Any, dtype: Any) -> Any:
     return x.view(dtype).copy()
 
 
@@ -291,12 +321,12 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
     def copy(self) -> Traced:
         """The array itself, because nobody can change it; of an input a copy, because `overwrite` may change that."""
         if any(self.owner is x for x in self.trace.inputs.values()):
-            return self.trace.record(np.array, (self,), {})
+            return self.trace.record(copied, (self,), {})
         return self
 
     def astype(self, dtype: Any, copy: bool = True) -> Traced:
         return (
-            self if dtype == self.dtype else self.trace.record(np.ndarray.astype, (self, dtype), {})
+            self if dtype == self.dtype else self.trace.record(astype, (self, dtype), {})
         )
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -312,17 +342,18 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         if in_place or kwargs.get("out") is not None:
             _changed()
         if not traced((args, kwargs)):  # only `like=` is traced: a constant
-            return function(*args, **kwargs)
+            like = {} if self.trace.module is np else {"like": self._value}
+            return self.trace.constant(function(*args, **kwargs, **like))
         return recorded(function, *args, **kwargs)
 
     def view(self, dtype: Any = None) -> Traced:
         if dtype is None:
-            return self.trace.record(np.ndarray.view, (self,), {})
+            return self[...]
         # A copy: a view has the dtype of its owner.
         return self.trace.record(_viewed, (self, dtype), {})
 
-    reshape, transpose, swapaxes = _method("reshape"), _method("transpose"), _method("swapaxes")
-    sum, min, max, __getitem__ = _method("sum"), _method("min"), _method("max"), _picked
+    reshape, sum, max, __getitem__ = _method(reshaped), _method(summed), _method(largest), _picked
+    min, transpose, swapaxes = map(_method, map(_function, ("min", "transpose", "swapaxes")))
 
     flags = property(_refused)
     __array__ = __dlpack__ = __bool__ = __float__ = __int__ = __index__ = _refused
