@@ -75,6 +75,9 @@ def draws(method: Callable) -> Callable:
             with _lock:
                 return raw(method(self, *args, **kwargs))
 
+        # What has another type is drawn on the CPU for both devices.
+        if method.__annotations__["return"] in ("Tensor", "Array"):
+            trace.require_here(self.device)
         given = {key: raw(x) for key, x in kwargs.items()}
         found = trace.record(draw, tuple(map(raw, args)), given, effect=True)
         return Tensor(found) if method.__annotations__["return"] == "Tensor" else found

@@ -7,6 +7,7 @@ The generated loops run as plain Python, with NUMBA_DISABLE_JIT=1: to compile so
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,19 +34,25 @@ for name in sorted(SPECS):
 """
 
 
-def both(name: str, draw: int, twice: bool) -> list[np.ndarray]:
-    """Value and gradients of one function of the op, eager and compiled, alternately, for two sets of arguments."""
+def both(name: str, draw: int, twice: bool, device: str = "cpu") -> list[np.ndarray]:
+    """Value and gradients of one function of the op, eager and compiled, alternately, for two sets of arguments.
+
+    device: of the compiled one; the other runs on the CPU.
+    """
     call = SPECS[name].case(Ample(np.random.default_rng(draw)))
     f = op_of(name, call)
     arrays = tuple(map(np.asarray, call.arrays))
 
     def number(*leaves: Tensor) -> Tensor:
+        def weight(t: Tensor) -> Tensor:
+            return tg.tensor(cotangent(t.shape), device=t.device)
+
         y = f(*leaves)
-        y = y * cotangent(y.shape)
+        y = y * weight(y)
         if not twice:
             return y.sum()
         slopes = tg.autograd.grad(y.sum(), list(leaves), create_graph=True)
-        return sum((tg.square(g) * cotangent(g.shape)).sum() for g in slopes) + 0.0 * y.sum()
+        return sum((tg.square(g) * weight(g)).sum() for g in slopes) + 0.0 * y.sum()
 
     compiled = tg.compile(number)
     found = []
@@ -53,13 +60,19 @@ def both(name: str, draw: int, twice: bool) -> list[np.ndarray]:
     turned = tuple(np.ascontiguousarray(a.reshape(-1)[::-1].reshape(a.shape)) for a in arrays)
     matrices = name in ("inv", "solve", "cholesky", "_log_abs_det")
     for given in (arrays, arrays, arrays if matrices else turned):
-        for function in (number, compiled):
-            leaves = [tg.tensor(a, requires_grad=True) for a in given]
+        for function, place in ((number, "cpu"), (compiled, device)):
+            leaves = [tg.tensor(a, requires_grad=True, device=place) for a in given]
             y = function(*leaves)
             gradients = tg.autograd.grad(y, leaves, allow_unused=True)
             numbers = [y, *(g for g in gradients if g is not None)]
-            found.append(np.concatenate([np.ravel(t.numpy()) for t in numbers]))
+            found.append(np.concatenate([np.ravel(t.to("cpu").numpy()) for t in numbers]))
     return found
+
+
+def agree(found: Sequence[np.ndarray]) -> None:
+    for eager, compiled in zip(found[::2], found[1::2], strict=True):
+        scale = 1e-13 * np.abs(eager).max(initial=0)  # of sums that cancel
+        np.testing.assert_allclose(compiled, eager, rtol=1e-11, atol=scale)
 
 
 @functools.cache
@@ -76,7 +89,4 @@ def test_compiled_it_is_the_same(name):
     assert len(lines()[name]) == 2 * DRAWS
     for found in lines()[name]:
         assert len(found) == 6, found
-        numbers = [np.array([float.fromhex(v) for v in text.split()]) for text in found]
-        for eager, compiled in zip(numbers[::2], numbers[1::2], strict=True):
-            scale = 1e-13 * np.abs(eager).max(initial=0)  # of sums that cancel
-            np.testing.assert_allclose(compiled, eager, rtol=1e-11, atol=scale)
+        agree([np.array([float.fromhex(v) for v in text.split()]) for text in found])

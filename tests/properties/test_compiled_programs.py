@@ -14,6 +14,7 @@ import pytest
 import tinygen as tg
 from tests.processes import run
 from tinygen import kernels
+from tinygen.kernels.device import to_device
 
 PROGRAMS, STEPS, CALLS = 150, 10, 3
 PART = 25  # programs in a test
@@ -70,7 +71,7 @@ def _step(rng: np.random.Generator, shapes: list[tuple[int, ...]]) -> Callable:
         lambda v: getattr(tg, binary)(v[i], v[j]),
         lambda v: v[i] / (1.0 + tg.abs(v[j])),
         lambda v: number - v[i] * number,
-        lambda v: v[i] * tg.tensor(constant),
+        lambda v: v[i] * tg.tensor(constant, device=v[i].device),
         lambda v: v[i][index],
         lambda v: tg.where(v[i] > v[k], v[i] * 2.0, v[k]),
         lambda v: tg.permute_dims(v[i], tuple(map(int, order))),
@@ -145,23 +146,25 @@ def _strided(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> n
     return layouts[rng.integers(4)]
 
 
-def compared(seed: int) -> None:
+def compared(seed: int, device: str = "cpu") -> None:
+    """Compare the program on the CPU with itself compiled, on this device."""
     program, shapes, dtype = _program(seed)
     compiled, rng = tg.compile(program), np.random.default_rng(seed)
     share = 1e-11 if dtype is np.float64 else 1e-4  # of the largest number, for sums may cancel
     for call in range(CALLS):
         arrays, found = [_strided(rng, shape, dtype) for shape in shapes], []
-        for function in (program, compiled):
-            leaves = [tg.Tensor(array, requires_grad=True) for array in arrays]
+        for function, place in ((program, "cpu"), (compiled, device)):
+            leaves = [tg.Tensor(to_device(array, place), requires_grad=True) for array in arrays]
             results = function(*leaves)
             results[0].backward()
             found.append([*results, *(leaf.grad for leaf in leaves)])
         for i, (expected, got) in enumerate(zip(*found, strict=True)):
             where = f"program {seed}, call {call}, result {i}"
             assert got.dtype == expected.dtype, where
-            largest = np.abs(expected.numpy()).max(initial=0, where=np.isfinite(expected.numpy()))
+            got, expected = got.to("cpu").numpy(), expected.numpy()
+            largest = np.abs(expected).max(initial=0, where=np.isfinite(expected))
             np.testing.assert_allclose(
-                got.numpy(), expected.numpy(), 0, share * largest, strict=True, err_msg=where
+                got, expected, 0, share * largest, strict=True, err_msg=where
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import numbers
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -138,11 +139,12 @@ class ndarray:
         if "out" in kwargs:
             (kwargs["out"],) = kwargs["out"]
         function = getattr(cupy, ufunc.__name__, None)
-        return (
-            NotImplemented
-            if method != "__call__" or function is None
-            else function(*inputs, **kwargs)
+        known = all(
+            isinstance(x, ndarray | np.ndarray | np.generic | numbers.Number) for x in inputs
         )
+        if method != "__call__" or function is None or not known:
+            return NotImplemented
+        return function(*inputs, **kwargs)
 
     def __array_function__(self, function: Callable, types: object, args: tuple, kwargs: dict):
         from tests.standin.module import cupy
@@ -151,6 +153,8 @@ class ndarray:
             module = functools.reduce(getattr, function.__module__.split(".")[1:], cupy)
             own = getattr(module, function.__name__)
         except AttributeError:
+            return NotImplemented
+        if not {*types} <= {ndarray, np.ndarray}:
             return NotImplemented
         return own(*args, **kwargs)
 

@@ -59,8 +59,9 @@ where(condition, x=None, y=None)
 zeros(shape, dtype=float, order='C')
 zeros_like(a, dtype=None, order='K', subok=None, shape=None)
 """.strip().splitlines()
-UFUNCS = """absolute add bitwise_and bitwise_or bitwise_xor cos divide equal exp expm1 floor greater greater_equal invert isfinite less less_equal log log1p
-matmul maximum minimum multiply negative not_equal power sign sin sqrt square subtract tanh""".split()
+UFUNCS = """absolute add bitwise_and bitwise_or bitwise_xor cos divide equal exp expm1 floor greater greater_equal
+invert isfinite less less_equal log log1p matmul maximum minimum multiply negative not_equal power sign sin sqrt square
+subtract tanh""".split()
 
 
 def _signature(text: str) -> inspect.Signature:

@@ -64,15 +64,17 @@ def compile(f: Callable) -> Callable:
     recording. Everything else that `f` finds, or does beside computing with tensors and drawing from a
     `tg.random.Generator`, is fixed by the recording: a number of an enclosing scope keeps the value it had.
 
-    On a GPU the program consists of CuPy's kernels and cuBLAS's products; NumPy arrays among the arguments are moved
-    there, but `f` may not find tensors on the CPU. To compile a method, decorate it in its class: after `self.step = compile(self.loss)`,
-    a deep copy of the model would still run the first model's loss.
+    The program runs on the device of the arguments that are tensors, or on the default one. NumPy arrays among the
+    arguments are moved there; a tensor that `f` finds elsewhere has to be there already.
+
+    To compile a method, decorate it in its class: after `self.step = compile(self.loss)`, a deep copy of the model
+    would still run the first model's loss.
 
     Raises, when called:
         TypeError: `f` branches on the numbers in a tensor, picks elements by a mask, applies an op of the user's that
             changes an array in place, or returns an array; or an argument of another kind has no hash.
         ValueError: the first result is to be differentiated, and is not a single number or depends on a tensor that was
-            computed outside from what requires a gradient.
+            computed outside from what requires a gradient; or `f` uses tensors of two devices.
         RuntimeError: `f` uses a view from before a `copy_`, uses a tensor that another call made and did not return, or
             sets `.grad`; an argument shares memory with an overwritten tensor; the gradient is differentiated again.
 
@@ -182,7 +184,12 @@ class Recording:
         """Whether the tensors that `f` found have the recorded shape, dtype and `requires_grad`, and settings hold."""
         for t, kind, shape, dtype, requires_grad in self.closed_over:
             array = t._data
-            if type(array) is not kind or array.shape != shape or array.dtype is not dtype or t.requires_grad != requires_grad:
+            if (
+                type(array) is not kind
+                or array.shape != shape
+                or array.dtype is not dtype
+                or t.requires_grad != requires_grad
+            ):
                 return False
         return not self.settings or all(
             value is None or getattr(owner, name) == value
@@ -223,7 +230,7 @@ class Gradients(Node):
                 slope.node = NoSecond()
                 slope.node.enter_graph(self.inputs, slope.shape, slope.dtype)
             return [(slope * g.reshape(())).astype(slope.dtype) for slope in slopes]
-        factor = np.reshape(g._data if isinstance(g, Tensor) else g, ())
+        factor = (g._data if isinstance(g, Tensor) else g).reshape(())
         # Not cast to a gradient's dtype first: the factor of a scaled-up loss may overflow there.
         found = list(self.gradients)
         if on_gpu(factor) or factor != 1:

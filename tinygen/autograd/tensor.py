@@ -387,8 +387,7 @@ def lifted(trace: Trace, t: Tensor) -> Traced:
                 "that call what is used later"
             )
         return t._data
-    if on_gpu(t._data) is (trace.module is np):
-        require_one_device((t._data, trace.module.empty(0)))
+    trace.require_here(t.device)
     return trace.overwritten[t] if t in trace.overwritten else trace.lift(t, t._data)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygen.kernels.fusion.trace import Traced, as_one_step
+from tinygen.kernels.fusion.trace import Traced, as_one_step, not_compiled
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
@@ -86,9 +86,7 @@ def _require_gpu(cupy: ModuleType) -> None:
 def on_gpu(x: object) -> bool:
     """Whether x is a CuPy array, or the trace of one."""
     module = sys.modules.get("cupy")
-    return module is not None and isinstance(
-        x._value if type(x) is Traced else x, module.ndarray
-    )
+    return module is not None and isinstance(x._value if type(x) is Traced else x, module.ndarray)
 
 
 def is_array(x: object) -> bool:
@@ -111,6 +109,8 @@ def to_device(x: Array, device: str) -> Array:
     """
     if device == device_of(x):
         return x
+    if type(x) is Traced:
+        not_compiled("to another device", "move tensors before the call")
     if device == "cpu":
         return x.get()
     checked_device(device)

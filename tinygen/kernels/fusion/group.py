@@ -27,6 +27,7 @@ from tinygen.kernels.fusion.instructions import (
     BOOL,
     INT64,
     Instruction,
+    Launch,
     Operand,
     Pointwise,
     Reduce,
@@ -115,7 +116,7 @@ class LoopNest:
         return LoopNest((self.rows // inner, inner, self.columns), self.dtype, tuple(statements))
 
 
-Kernel = LoopNest | Instruction  # what runs as one call
+Kernel = LoopNest | Instruction | Launch  # what runs as one call
 
 
 def grouped(instructions: list[Instruction], on_gpu: bool = False) -> list[Kernel]:

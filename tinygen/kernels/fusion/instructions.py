@@ -1,4 +1,4 @@
-"""Four instructions for what a trace did: Pointwise, Reduce, Product, and Other for the rest.
+"""Four instructions for what a trace did: Pointwise, Reduce, Product, and Other for the rest. On a GPU also Launch.
 
 Instructions read and write `View`s: elements of a `Storage`, given by an offset and strides. To slice, transpose or
 reshape takes no work but gives another view of the same storage, so there is no instruction for it.
@@ -162,6 +162,15 @@ class Other:
     @property
     def reads(self) -> list[View]:
         return views((self.args, self.kwargs))
+
+
+@dataclass
+class Launch:
+    """function(*reads, *writes), a kernel of the GPU that fills the arrays `writes`."""
+
+    function: Callable
+    reads: list[View]
+    writes: list[View]
 
 
 Instruction = Pointwise | Reduce | Product | Other

@@ -6,31 +6,32 @@ what it needs again, from what lies in memory, and only the numbers that others 
     e = np.exp(x - np.max(x, axis=1, keepdims=True))
     y = e / np.sum(e, axis=1, keepdims=True)
 
-the nest of five statements (`group.py`) becomes three launches: the maximum of x along rows; the sum of exp(x - maximum)
-along rows; exp(x - maximum) / sum for each element. A sum over rows comes last, and reads the elements from memory if
-they are written.
+the nest of five statements (`group.py`) becomes three launches: the maximum of x along rows; the sum along rows of
+exp(x - maximum); and exp(x - maximum) / sum for each element. A sum over rows comes last, and reads the elements from
+memory if they are written.
 
-CuPy writes the program around an expression, as for the kernels of `cuda.py`. The expression of a launch is a function:
+As in `cuda.py`, CuPy writes the program around an expression. That of the sum is `value(x0, x1)` of x and the maximum:
 
-    __device__ T value(T x0, T x1) {    // of the sum: x and the maximum
-        T e1 = x0 - x1;
-        T e2 = exp(e1);
-        return e2;
+    __device__ float value(float x0, float x1) {
+        float e1 = x0 - x1;
+        float e2 = exp(e1);
+        float e3 = e2;
+        return e3;
     }
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 
 import cupy
 import numpy as np
 
 from tinygen.kernels.cuda import MATHS
-from tinygen.kernels.fusion.group import Access, LoopNest, Statement
-from tinygen.kernels.fusion.instructions import Storage, View
+from tinygen.kernels.device import Array
+from tinygen.kernels.fusion.group import Access, Kernel, LoopNest, Statement
+from tinygen.kernels.fusion.instructions import Launch, Product, Storage, View
 
 C_TYPES = {"float32": "float", "float64": "double", "bool": "bool", "int64": "long long"}
 EXPRESSIONS = {
@@ -47,23 +48,30 @@ __device__ T minimum(T x, T y) { return x < y || x != x ? x : y; }
 ALL_AXES = 0, 1, 2  # of a nest: outer rows, inner rows, columns
 
 
-@dataclass
-class Launch:
-    """One call of a kernel, with views for the operands and then for the results."""
+def launched(kernels: list[Kernel], kept: Iterable[Storage]) -> list[Kernel]:
+    """The kernels with launches in place of nests and products. `kept`: what the caller reads from memory."""
+    stored = {x.storage for kernel in kernels for x in kernel.reads}.union(kept)
+    found: list[Kernel] = []
+    for kernel in kernels:
+        if isinstance(kernel, LoopNest):
+            found += Launches(kernel, stored).made
+        elif isinstance(kernel, Product):
+            found.append(Launch(_product, [kernel.a, kernel.b], [kernel.out]))
+        else:
+            found.append(kernel)
+    return found
 
-    kernel: Callable
-    reads: list[View]
-    writes: list[View]
+
+def _product(a: Array, b: Array, out: Array) -> None:
+    a.dot(b, out)  # cuBLAS
 
 
-def launches(nest: LoopNest, stored: set[Storage]) -> list[Launch]:
-    """The launches of a nest, in an order in which they can run. `stored`: what others read from memory."""
-    return _Launches(nest, stored).made
+class Launches:
+    """`made`: the launches of a nest, in an order in which they can run. `stored`: what others read from memory."""
 
-
-class _Launches:
     def __init__(self, nest: LoopNest, stored: set[Storage]):
-        self.nest, self.made = nest, []
+        self.nest = nest
+        self.made: list[Kernel] = []
         self.written: set[int] = set()  # the statements whose results are in memory by now
         statements = list(enumerate(nest.statements))
         for k, s in statements:
@@ -104,11 +112,18 @@ class _Launches:
         outs = [self.nest.statements[k].out for k in found]
         results = [f"y{n} = e{k};" for n, k in enumerate(found)]
         kernel = _elementwise(
-            _parameters("x", loads), _parameters("y", outs), " ".join([*lines, *results]), self.maths
+            _parameters("x", loads),
+            _parameters("y", outs),
+            " ".join([*lines, *results]),
+            self.maths,
         )
         axes = self.axes(per_element)
         self.made.append(
-            Launch(kernel, [self.view(x, axes) for x in loads], [self.view(y, axes, True) for y in outs])
+            Launch(
+                kernel,
+                [self.view(x, axes) for x in loads],
+                [self.view(y, axes, True) for y in outs],
+            )
         )
         self.written.update(found)
 
@@ -125,7 +140,8 @@ class _Launches:
         if over:
             given = ", ".join(f"{C_TYPES[x.storage.dtype.name]} x{n}" for n, x in enumerate(loads))
             names = ", ".join(f"x{n}" for n in range(len(loads)))
-            value = f"__device__ T value({given}) {{ {' '.join(lines)} return e{k}; }}"
+            kind = C_TYPES[s.out.storage.dtype.name]
+            value = f"__device__ {kind} value({given}) {{ {' '.join(lines)} return e{k}; }}"
             neutral = "0" if s.name == "add" else "-T(1) / T(0)"
             kernel = _reduction(
                 *(inputs, result, f"value({names})", plus.format("a", "b")),

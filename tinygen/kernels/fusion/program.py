@@ -11,7 +11,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from tinygen.kernels.fusion.cache import compiled_loop
 from tinygen.kernels.fusion.generate import Writer
 from tinygen.kernels.fusion.group import Kernel, LoopNest, grouped
 from tinygen.kernels.fusion.instructions import (
-    Instruction,
+    Launch,
     Other,
     Pointwise,
     Product,
@@ -75,7 +75,9 @@ class Program:
         instructions = live(found.instructions, set(kept))
         todo: list[Kernel] = grouped(instructions, on_gpu) if fuse else list(instructions)
         if on_gpu:
-            todo = self._launches(todo, kept)
+            from tinygen.kernels.fusion.launches import launched  # and with it CuPy
+
+            todo = launched(todo, kept)
         self.inputs = found.inputs
         self.keys: list[Hashable] = [storage.key for storage in found.inputs]
         self.fresh = [storage for storage in kept if storage.computed]
@@ -89,13 +91,15 @@ class Program:
         self._stores = list(found.owners.values())
         self._lock = threading.Lock()
         _programs.add(self)
-        self._here: list[Array] = [None] * len(self.inputs)  # of the last run, or C-contiguous copies
+        self._here: list[Array] = [None] * len(
+            self.inputs
+        )  # of the last run, or C-contiguous copies
         self._uses: dict[Storage, list[Use]] = {
             x: [] for x in (*self.inputs, *self.fresh, *self._adopted)
         }
         read_later = {x.storage for kernel in todo for x in kernel.reads}.union(kept)
         elsewhere = {*self.fresh, *self._adopted}
-        allocated = self._bytes if on_gpu else whole_lines
+        allocated = functools.partial(trace.module.empty, dtype=np.uint8) if on_gpu else whole_lines
         self._memory = planned(todo, elsewhere, read_later, allocated)
         self.steps = [self._step(kernel, read_later) for kernel in todo]
         self._fresh_uses = [self._uses[storage] for storage in self.fresh]
@@ -152,9 +156,6 @@ class Program:
 
     # Memory --------------------------------------------------------------------------------------
 
-    def _bytes(self, count: int) -> Array:
-        return self._module.empty(count, np.uint8)
-
     def _array_of(self, storage: Storage) -> np.ndarray:
         """The memory of a constant, a buffer, or an input of the last run."""
         if storage.constant:
@@ -185,25 +186,11 @@ class Program:
 
     # Calls ---------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _launches(kernels: list[Kernel], kept: Iterable[Storage]) -> list[Any]:
-        """The same with the launches of each nest in its place."""
-        from tinygen.kernels.fusion.launches import launches  # and with it CuPy
-
-        stored = {x.storage for kernel in kernels for x in kernel.reads}.union(kept)
-        return [
-            x
-            for kernel in kernels
-            for x in (launches(kernel, stored) if isinstance(kernel, LoopNest) else [kernel])
-        ]
-
-    def _step(self, kernel: Any, stored: set[Storage]) -> tuple[Callable, list]:
+    def _step(self, kernel: Kernel, stored: set[Storage]) -> tuple[Callable, list]:
         if isinstance(kernel, LoopNest):
             return self._loop(kernel, stored)
-        if self._module is not np and not isinstance(kernel, Instruction):
-            return kernel.kernel, self._arguments(*kernel.reads, *kernel.writes)
-        if isinstance(kernel, Product) and self._module is not np:
-            return product_on_gpu, self._arguments(kernel.out, kernel.a, kernel.b)
+        if isinstance(kernel, Launch):
+            return kernel.function, self._arguments(*kernel.reads, *kernel.writes)
         if isinstance(kernel, Product) and not (config.DISABLE_JIT or BLAS_ALWAYS):
             return self._product(kernel)
         if isinstance(kernel, Other):
@@ -300,10 +287,6 @@ def of_tree(function: Callable, tree: Any, *arrays: np.ndarray) -> Any:
 
 def into_last(function: np.ufunc, *arguments: Any) -> None:
     function(*arguments[:-1], out=arguments[-1])
-
-
-def product_on_gpu(out: Array, a: Array, b: Array) -> None:
-    a.dot(b, out)
 
 
 into_last_quietly = quiet(into_last)  # without warnings, like our kernels of these names

@@ -39,6 +39,7 @@ class Trace:
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
+        self.device = "cpu" if module is np else "cuda"
         self.calls: list[Call] = []
         self.inputs: dict[Hashable, Traced] = {}
         self.lifted: list[tuple[np.ndarray, Traced]] = []  # arrays, each with its input
@@ -57,6 +58,14 @@ class Trace:
             if any(share_memory(array, written) for written in self.written):
                 self.outdated.add(found)
         return self.inputs[key]
+
+    def require_here(self, device: str) -> None:
+        """Raise ValueError if what the function uses is on another device than the trace."""
+        if device != self.device:
+            raise ValueError(
+                f"inside a compiled function, which runs on {self.device} like its arguments or by default, "
+                f"something is on {device}: bring them together with .to({device!r}) or .to({self.device!r})"
+            )
 
     def constant(self, array: np.ndarray) -> np.ndarray | Traced:
         """A new array of the trace's module: the array itself, or an input, since CuPy's refuse traced operands."""
@@ -325,9 +334,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         return self
 
     def astype(self, dtype: Any, copy: bool = True) -> Traced:
-        return (
-            self if dtype == self.dtype else self.trace.record(astype, (self, dtype), {})
-        )
+        return self if dtype == self.dtype else self.trace.record(astype, (self, dtype), {})
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("out") is not None:
