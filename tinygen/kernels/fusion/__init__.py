@@ -9,6 +9,8 @@ Read it in the order of its passes. For np.exp(x) + 1 and x of shape (3, 4), eac
     cache.py        the compiled loop, kept on disk
     memory.py       no buffer: y stays inside the loop, and z is new in each run
     program.py      one call of the loop, with x and z among its arguments
+
+On a GPU, `launches.py` takes the place of `generate.py`: a nest becomes a few of CuPy's kernels, here a single one.
 """
 
 # Kernels that reduce rows. A trace records such a kernel as the steps of its specification, not as one step: once
