@@ -72,7 +72,8 @@ def compile(f: Callable) -> Callable:
 
     Raises, when called:
         TypeError: `f` branches on the numbers in a tensor, picks elements by a mask, applies an op of the user's that
-            changes an array in place, or returns an array; or an argument of another kind has no hash.
+            changes an array in place (not noticed on a GPU), or returns an array; or an argument of another kind has no
+            hash.
         ValueError: the first result is to be differentiated, and is not a single number or depends on a tensor that was
             computed outside from what requires a gradient; or `f` uses tensors of two devices.
         RuntimeError: `f` uses a view from before a `copy_`, uses a tensor that another call made and did not return, or
