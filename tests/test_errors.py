@@ -74,6 +74,8 @@ SHAPES = [
 DTYPES = [
     (lambda: x(2) + 1j, TypeError, "Add: .*complex128 is not supported"),
     (lambda: x(2) * None, TypeError, "Multiply: .*object is not supported"),
+    (lambda: tg.tensor([0, 300], np.uint8), ValueError, "tensor: the numbers 0 to 300 do not fit uint8"),
+    (lambda: tg.tensor([-1], np.uint64), ValueError, "tensor: the numbers -1 to -1 do not fit uint64"),
     (lambda: tg.exp("a"), TypeError, "Exp: .*<U1 is not supported"),
     (lambda: tg.einsum((0, 1), x(3)), TypeError, "einsum: 'tuple' object has no attribute"),
     (lambda: tg.exp(np.zeros(2, "f4,f4")), TypeError, "Exp: .*is not supported"),

@@ -90,6 +90,7 @@ def test_every_row_is_somebodys(n, size):
 def test_a_process_on_its_own_is_a_team_of_one_and_needs_no_mpi():
     code = "import sys; from tinygen import parallel as p; print(p.team().size, 'mpi4py' in sys.modules)"
     assert processes.run(code) == "1 False"
+    assert processes.run(code, PMI_SIZE="", SLURM_STEP_NUM_TASKS="1") == "1 False"
     team, (p,) = parallel.Team(), parameters((2,))
     p.grad = g = tg.tensor([1.0, 2.0])
     optimiser = optim.SGD([p], 0.5)

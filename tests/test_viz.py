@@ -210,6 +210,14 @@ def test_few_steps_are_counted_in_whole_numbers(tmp_path, monkeypatch):
     assert {100, 200, 300} <= set(axis.get_xticks())
 
 
+def test_a_logarithmic_axis_of_epochs_has_whole_ticks(tmp_path, monkeypatch):
+    history = [{"epoch": e, "loss": 1.0} for e in (1, 2, 4, 13, 40)]
+    panels = {"loss": {"all": "loss"}}
+    (axis,) = drawn(monkeypatch, history, tmp_path / "c.png", panels=panels, x="epoch", log_x=True)
+    low, high = axis.get_xlim()
+    assert [t for t in axis.get_xticks() if max(low, 1) <= t <= high] == [1, 2, 3, 5, 7, 10, 20, 30]
+
+
 def test_curves_options(tmp_path, monkeypatch):
     history = [{"epoch": e, "loss": l} for e, l in [(1, 2.0), (10, np.nan), (100, np.inf), (99, 1)]]
     panels = {"loss": {"all": "loss"}}

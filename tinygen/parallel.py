@@ -171,7 +171,7 @@ def team() -> Team:
     In a team of several, an uncaught exception ends all ranks from then on.
     Raises ImportError, which says what to install, if a launcher did but mpi4py or its MPI library is missing.
     """
-    if not any(int(os.environ.get(name, 1)) > 1 for name in SIZES):
+    if not any(int(os.environ.get(name) or 1) > 1 for name in SIZES):
         return Team()
     try:
         from mpi4py import MPI

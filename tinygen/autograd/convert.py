@@ -57,7 +57,7 @@ def to_array(
 
     An array or tensor keeps its dtype; Python floats become float32. Without a device, tensors and GPU arrays stay on
     their own, and other data go to the default device. Raises TypeError on any other kind of data, and on a list of
-    tensors whose gradient would be lost; ValueError on ragged nesting.
+    tensors whose gradient would be lost; ValueError on ragged nesting, and on whole numbers that do not fit `dtype`.
     """
     array = raw(data)
     keeps = is_array(array) or isinstance(array, np.generic)
@@ -79,10 +79,18 @@ def to_array(
             raise TypeError(
                 f"dtype {kind} is not supported; use booleans, integers or float16, float32, float64"
             )
+    if not keeps and {array.dtype.kind, wanted.kind} <= {"i", "u"}:
+        _require_in_range(array, wanted)
     array = array.astype(wanted, copy=False)
     if device is None:
         device = device_of(array) if stays else get_default_device()
     return to_device(array, device)
+
+
+def _require_in_range(array: np.ndarray, dtype: np.dtype) -> None:
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    if array.size and not (least <= int(array.min()) and int(array.max()) <= most):
+        raise ValueError(f"the numbers {array.min()} to {array.max()} do not fit {dtype}")
 
 
 def widest_float(dtypes: Iterable[np.dtype]) -> np.dtype | None:

@@ -70,14 +70,14 @@ def curves(
                 legend_in_a_row(axis, "lower left", bbox_to_anchor=(0, 1))
             if log_x:
                 axis.set_xscale("log")
-                _number(axis.xaxis)
+                _number(axis.xaxis, (1, 2, 3, 5, 7))  # what is counted there is whole
             else:
                 round_steps = {"steps": [1, 2, 5, 10], "integer": True, "min_n_ticks": 1}
                 axis.xaxis.set_major_locator(MaxNLocator(5, **round_steps))
                 axis.xaxis.set_major_formatter("{x:,.0f}")
             if log_y:
                 axis.set_yscale("log")
-                _number(axis.yaxis)
+                _number(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
         if not fit:
             handles = {h.get_label(): h for axis in axes for h in axis.get_lines()}
             drawing.legend(handles=[handles[name] for name in labels], loc="outside right center")
@@ -87,13 +87,13 @@ def curves(
         drawing.set_layout_engine("constrained", wspace=0.05)
 
 
-def _number(axis: "Axis") -> None:
-    """More ticks, with plain numbers, for a logarithmic axis that spans less than two powers of ten."""
+def _number(axis: "Axis", ticks: Sequence[float]) -> None:
+    """These ticks in each power of ten, with plain numbers, if a logarithmic axis spans less than two of them."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
     if high < 100 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axis.set_major_locator(LogLocator(subs=ticks))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
 
