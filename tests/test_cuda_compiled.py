@@ -11,7 +11,7 @@ import tinygen as tg
 from benchmarks.kits.tensors import Tinygen
 from benchmarks.steps import STEPS
 from tests.properties import test_compiled, test_compiled_programs
-from tinygen import nn
+from tinygen import kernels, nn
 from tinygen.autograd.spec import SPECS
 from tinygen.kernels.device import cupy
 from tinygen.kernels.fusion.group import grouped
@@ -58,10 +58,26 @@ def test_an_op_is_the_same(name):
         test_compiled.agree(test_compiled.both(name, 0, twice, device="cuda"))
 
 
+@pytest.mark.parametrize("backend", ["numba", "numpy"])  # fused, and instruction by instruction
 @pytest.mark.parametrize("first", range(0, PROGRAMS, PART))
-def test_random_programs_are_the_same(first):
-    for seed in range(first, first + PART):
-        test_compiled_programs.compared(seed, device="cuda")
+def test_random_programs_are_the_same(first, backend):
+    with kernels.backend(backend):
+        for seed in range(first, first + PART):
+            test_compiled_programs.compared(seed, device="cuda")
+
+
+@pytest.mark.parametrize("shape", [(), (5000,), (3, 5)])
+def test_elements_take_one_launch(shape, cuda):
+    f = tg.compile(lambda x: tg.exp(x) * 2 + 1)
+    with tg.no_grad():
+        for _ in range(2):
+            before = Counter(cuda.counts)["launches"]
+            x = there(*shape)
+            np.testing.assert_allclose(
+                f(x).to("cpu").numpy(), 2 * np.exp(x.to("cpu").numpy()) + 1, rtol=1e-6
+            )
+    if cuda.counts is not None:
+        assert cuda.counts["launches"] - before == 1
 
 
 def test_the_example_of_three_launches():
@@ -71,11 +87,13 @@ def test_the_example_of_three_launches():
         x = trace.lift("x", there(3, 4)._data)
         e = np.exp(x - np.max(x, axis=1, keepdims=True))
         y = e / np.sum(e, axis=1, keepdims=True)
+        np.sum(y, axis=0)
         found = lowered(trace)
     nests = grouped(found.instructions, on_gpu=True)
-    assert [len(nest.statements) for nest in nests] == [5]
+    assert [len(nest.statements) for nest in nests] == [6]
     made = launches.launched(nests, {found.view(y).storage})
-    assert [launch.writes[0].shape for launch in made] == [(3,), (3,), (3, 4)]
+    assert [launch.writes[0].shape for launch in made] == [(3,), (3,), (3, 4), (4,)]
+    assert made[-1].reads == made[-2].writes  # not computed again
     start = "__device__ float value"
     _, _, written = made[1].function.func.preamble.partition(start)
     _, _, example = launches.__doc__.partition(start)
@@ -90,7 +108,9 @@ def test_numbers_that_are_no_numbers():
     def f(x):
         top = tg.max(x, axis=1)
         both = tg.maximum(x, 1.5), tg.minimum(x, 1.5), tg.where(x > np.inf, x, -np.inf)
-        return [top, tg.logsumexp(x, axis=1), tg.relu(x), x - float("nan"), *both]
+        within, without = (x >= 1) & (x <= 2), (x < 1) | ~(x <= 2)
+        chosen = tg.where(within, x, 7.0), tg.where(without, x, 7.0)
+        return [top, tg.logsumexp(x, axis=1), tg.relu(x), x - float("nan"), *both, *chosen]
 
     compiled = tg.compile(f)
     with tg.no_grad():
@@ -196,10 +216,10 @@ def test_a_singular_matrix_is_an_error_at_each_call():
 def test_what_a_function_overwrites():
     norm = nn.BatchNorm1d(3).to("cuda")
     copy = nn.BatchNorm1d(3)
-    f = tg.compile(lambda x: tg.square(norm(x) - 0.5).sum())
+    f = tg.compile(lambda x, y: (tg.square(norm(x) - 0.5) + y).sum())
     for _ in range(3):
         x = RNG.standard_normal((8, 3), np.float32)
-        value = f(tg.tensor(x, device="cuda"))
+        value = f(tg.tensor(x, device="cuda"), np.zeros(3, np.float32))
         np.testing.assert_allclose(value.item(), tg.square(copy(x) - 0.5).sum().item(), rtol=1e-4)
     for name, found in norm.state_dict().items():
         np.testing.assert_allclose(found, copy.state_dict()[name], rtol=1e-5)

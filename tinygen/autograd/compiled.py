@@ -168,7 +168,7 @@ class Recording:
 
         self.settings = trace.settings
         self.written = [t for t in trace.overwritten if isinstance(t, Tensor)]
-        self.program = Program(trace, values, module is not np or kernels.get_backend() == "numba")
+        self.program = Program(trace, values, kernels.get_backend() == "numba")
         self.trace = trace
 
     def first_result(self, given: Sequence[object]) -> Any:

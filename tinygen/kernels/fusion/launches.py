@@ -26,7 +26,6 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 
 import cupy
-import numpy as np
 
 from tinygen.kernels.cuda import MATHS
 from tinygen.kernels.device import Array
@@ -93,17 +92,11 @@ class Launches:
         within = ALL_AXES if per_element else ALL_AXES[:2]
         return [axis for axis in within if self.nest.shape[axis] > 1]
 
-    def shape(self, axes: Sequence[int]) -> tuple[int, ...]:
-        return tuple(self.nest.shape[axis] for axis in axes)
-
-    def view(self, access: Access, axes: Sequence[int], full: bool = False) -> View:
-        """What a launch over these axes reads or writes. It need not be `full`: CuPy repeats arrays along axes."""
-        shape = list(self.shape(axes))
-        strides = [access.strides[axis] for axis in axes]
-        if not full:
-            shape = [n if stride else 1 for n, stride in zip(shape, strides, strict=True)]
-            while shape and shape[0] == 1:
-                del shape[0], strides[0]
+    def view(self, access: Access, axes: Sequence[int]) -> View:
+        """What a launch over these axes reads or writes: where it is the same along an axis, repeated."""
+        shape, strides = (
+            [sides[axis] for axis in axes] for sides in (self.nest.shape, access.strides)
+        )
         return View(access.storage, access.offset, tuple(shape), tuple(strides))
 
     def compute(self, found: list[int], per_element: bool) -> None:
@@ -118,13 +111,8 @@ class Launches:
             self.maths,
         )
         axes = self.axes(per_element)
-        self.made.append(
-            Launch(
-                kernel,
-                [self.view(x, axes) for x in loads],
-                [self.view(y, axes, True) for y in outs],
-            )
-        )
+        reads, writes = ([self.view(x, axes) for x in accesses] for accesses in (loads, outs))
+        self.made.append(Launch(kernel, reads, writes))
         self.written.update(found)
 
     def reduce(self, k: int, s: Statement) -> None:
@@ -148,12 +136,9 @@ class Launches:
                 *("y0 = a", neutral, f"tinygen_{s.name}", self.maths + value),
             )
             kernel = functools.partial(kernel, axis=over)
-            # CuPy repeats arrays only along axes that another one has.
-            if np.broadcast_shapes(*(x.shape for x in reads)) != self.shape(axes):
-                reads[0] = self.view(loads[0], axes, full=True)
         else:  # a sum of one number
             kernel = _elementwise(inputs, result, " ".join([*lines, f"y0 = e{k};"]), self.maths)
-        self.made.append(Launch(kernel, reads, [self.view(s.out, rest, full=True)]))
+        self.made.append(Launch(kernel, reads, [self.view(s.out, rest)]))
         self.written.add(k)
 
     @property

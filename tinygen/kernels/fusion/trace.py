@@ -68,7 +68,7 @@ class Trace:
             )
 
     def constant(self, array: np.ndarray) -> np.ndarray | Traced:
-        """A new array of the trace's module: the array itself, or an input, since CuPy's refuse traced operands."""
+        """A new array as an operand: itself or, on a GPU, an input, since CuPy's arrays refuse traced ones."""
         return array if self.module is np else self.lift(("constant", len(self.inputs)), array)
 
     def record(
@@ -99,10 +99,9 @@ class Trace:
             return None
         several = isinstance(found, tuple)
         for array in found if several else (found,):
-            # NumPy returns scalars for 0-d arrays, and its generator draws integers for a GPU, too.
-            array = self.module.asarray(array)
             owner = next((x.owner for x in given if np.may_share_memory(array, x._value)), None)
             if owner is None:
+                # NumPy returns scalars for 0-d arrays, and its generator draws integers for a GPU, too.
                 array = self.module.asarray(array, order="C")
             call.results.append(Traced(array, self, owner))
         return tuple(call.results) if several else call.results[0]
@@ -349,8 +348,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
         if in_place or kwargs.get("out") is not None:
             _changed()
         if not traced((args, kwargs)):  # only `like=` is traced: a constant
-            like = {} if self.trace.module is np else {"like": self._value}
-            return self.trace.constant(function(*args, **kwargs, **like))
+            return self.trace.constant(function(*args, **kwargs))
         return recorded(function, *args, **kwargs)
 
     def view(self, dtype: Any = None) -> Traced:
