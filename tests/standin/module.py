@@ -42,14 +42,12 @@ empty_like(prototype, dtype=None, order='K', subok=None, shape=None)
 flip(a, axis=None)
 full_like(a, fill_value, dtype=None, order='K', subok=None, shape=None)
 max(a, axis=None, out=None, keepdims=False)
-may_share_memory(a, b, max_work=None)
 min(a, axis=None, out=None, keepdims=False)
 ones(shape, dtype=float)
 ones_like(a, dtype=None, order='K', subok=None, shape=None)
 pad(array, pad_width, mode='constant', **kwargs)
 prod(a, axis=None, dtype=None, out=None, keepdims=False)
 roll(a, shift, axis=None)
-shares_memory(a, b, max_work=None)
 squeeze(a, axis=None)
 stack(tup, axis=0, out=None, *, dtype=None, casting='same_kind')
 sum(a, axis=None, dtype=None, out=None, keepdims=False)
@@ -122,6 +120,18 @@ def take_along_axis(a: ndarray, indices: ndarray, axis: int) -> ndarray:
     places = [np.arange(n).reshape((-1,) + (1,) * (a.ndim - 1 - k)) for k, n in enumerate(a.shape)]
     places[axis] = indices.host
     return a[tuple(map(ndarray, places))]
+
+
+def may_share_memory(a: ndarray, b: ndarray, max_work=None) -> bool:
+    return np.may_share_memory(a.host, b.host)
+
+
+def shares_memory(a: ndarray, b: ndarray, max_work=None) -> bool:
+    """CuPy sorts the addresses of all elements, and reads the answer."""
+    if a is b and a.size:
+        return True
+    copied()
+    return launched(np.shares_memory, a, b)
 
 
 def as_strided(x: ndarray, shape: tuple | None = None, strides: Sequence | None = None) -> ndarray:
@@ -234,7 +244,7 @@ vars(cupy).update({text.partition("(")[0]: _function(text) for text in FUNCTIONS
 vars(cupy).update({name: ufunc(getattr(np, name)) for name in UFUNCS})
 vars(cupy).update(
     ndarray=ndarray, array=array, asarray=asarray, abs=cupy.absolute, einsum=einsum,
-    take_along_axis=take_along_axis,
+    take_along_axis=take_along_axis, may_share_memory=may_share_memory, shares_memory=shares_memory,
     ElementwiseKernel=ElementwiseKernel, ReductionKernel=ReductionKernel,
     linalg=SimpleNamespace(
         inv=_decomposition(np.linalg.inv), cholesky=_decomposition(np.linalg.cholesky), solve=solve,
