@@ -42,14 +42,13 @@ def test_a_training_step_is_the_same(name, cuda):
     [("VAE 784-400-20, batch 128", 35), ("WGAN-GP critic 3x128, batch 256", 85)],
 )
 def test_a_step_launches_few_kernels_and_copies_only_its_loss(name, most, cuda):
-    if cuda.counts is None:
-        pytest.skip("the stand-in counts them")
     step = Tinygen(True, "cuda").make(STEPS[name])
     step()
     before = Counter(cuda.counts)
-    step()
-    assert cuda.counts["launches"] - before["launches"] <= most
-    assert cuda.counts["to host"] - before["to host"] == 1
+    assert np.isfinite(step())
+    if cuda.counts is not None:
+        assert cuda.counts["launches"] - before["launches"] <= most
+        assert cuda.counts["to host"] - before["to host"] == 1
 
 
 @pytest.mark.parametrize("name", sorted(SPECS))

@@ -116,13 +116,12 @@ def test_only_the_logged_loss_comes_back(train, cuda):
 
 @pytest.mark.parametrize(("train", "most"), [(train_vae, 54), (train_wgan, 139)])
 def test_a_step_launches_few_kernels(train, most, cuda):
-    if cuda.counts is None:
-        pytest.skip("the stand-in counts them")
     step, _ = train("cuda", tg.random.default_rng(4, device="cuda").normal)
     step()
-    before = cuda.counts["launches"]
-    step()
-    assert cuda.counts["launches"] - before <= most
+    before = Counter(cuda.counts)["launches"]
+    assert np.isfinite(step().item())
+    if cuda.counts is not None:
+        assert cuda.counts["launches"] - before <= most
 
 
 RULES = {

@@ -79,7 +79,7 @@ def to_array(
             raise TypeError(
                 f"dtype {kind} is not supported; use booleans, integers or float16, float32, float64"
             )
-    if not keeps and {array.dtype.kind, wanted.kind} <= {"i", "u"}:
+    if not keeps and wanted != array.dtype and {array.dtype.kind, wanted.kind} <= {"i", "u"}:
         _require_in_range(array, wanted)
     array = array.astype(wanted, copy=False)
     if device is None:

@@ -123,8 +123,7 @@ def _log_sum(x: Array) -> tuple[Array, Array]:
 
     Their sum would be rounded to a float near t. So what is subtracted from elements is first t, then the logarithm.
     """
-    none = np.zeros((len(x), 1), x.dtype, like=x) - np.inf  # the maximum of no elements
-    top = np.max(x, axis=1, keepdims=True) if x.shape[1] else none
+    top = (np.max if x.shape[1] else np.sum)(x, axis=1, keepdims=True)  # 0 without elements
     top = np.where(np.isfinite(top), top, 0)
     return top, np.log(np.sum(np.exp(x - top), axis=1, keepdims=True))
 

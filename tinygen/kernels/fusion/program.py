@@ -91,9 +91,8 @@ class Program:
         self._stores = list(found.owners.values())
         self._lock = threading.Lock()
         _programs.add(self)
-        self._here: list[Array] = [None] * len(
-            self.inputs
-        )  # of the last run, or C-contiguous copies
+        # Of the last run, or C-contiguous copies.
+        self._here: list[Array] = [None] * len(self.inputs)
         self._uses: dict[Storage, list[Use]] = {
             x: [] for x in (*self.inputs, *self.fresh, *self._adopted)
         }
